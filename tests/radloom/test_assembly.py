@@ -1,0 +1,108 @@
+"""How the tables are joined for harmonisation and models."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from statistics_cohort import cohort_tables, configuration
+
+from radloom.assembly import assemble, binary, encode_predictors, is_numeric, listed, read_by_hand, read_text_table
+from radloom.errors import CohortError
+
+
+def test_columns_come_from_the_clinical_table_then_from_the_cohort() -> None:
+    tables = cohort_tables(20)
+    rows = tables.features
+    assert list(tables.column("kernel", rows)) == list(tables.cases["kernel"])
+    assert list(tables.column("age", rows[::-1])) == list(tables.patients["age"][::-1])
+    assert list(tables.column("centre", rows)) == list(rows["centre"])
+    with pytest.raises(CohortError, match=r"no column 'weight'.*age"):
+        tables.column("weight", rows)
+
+
+def test_the_roi_must_be_clear() -> None:
+    tables = cohort_tables(20, rois=("tumour", "liver"))
+    with pytest.raises(CohortError, match=r"model\.roi.*tumour, liver"):
+        tables.of_roi(None)
+    with pytest.raises(CohortError, match="no features of the ROI 'lung'"):
+        tables.of_roi("lung")
+    assert set(tables.of_roi("liver")["roi"]) == {"liver"}
+
+
+def test_one_case_a_patient_sorted_and_counted() -> None:
+    tables = cohort_tables(20)
+    tables.features.loc[3, "patient_id"] = "P001"
+    problems = {"without an outcome": ["K000"]}
+    data = assemble(type(tables)(tables.features[::-1], tables.cases, tables.patients), configuration(), problems)
+    assert list(data.features.index) == sorted(data.features.index)
+    # The sheet is read upside down here: K003 comes before K001.
+    assert "K001" not in data.features.index
+    assert "K000" not in data.features.index
+    assert problems["further cases of a patient, of whom the first in the cohort sheet is used"] == ["K001"]
+
+
+def test_excluded_batches_leave_the_model() -> None:
+    tables = cohort_tables(40)
+    tables.features.loc[:1, "centre"] = "small"
+    problems: dict[str, list[str]] = {}
+    data = assemble(tables, configuration(harmonize__small_batch="exclude"), problems)
+    assert len(data.features) == 38
+    assert problems["cases of small batches (harmonize.small_batch: exclude)"] == ["K000", "K001"]
+
+
+def test_features_by_pattern() -> None:
+    data = assemble(cohort_tables(20), configuration(model__features=["f1*", "f3"]), {})
+    assert list(data.features.columns) == ["f1", "f3", "f10", "f11"]
+    with pytest.raises(CohortError, match="no feature matches"):
+        assemble(cohort_tables(20), configuration(model__features=["g*"]), {})
+    with pytest.raises(CohortError, match="no case is left"):
+        assemble(cohort_tables(20), configuration(), {"gone": [f"K{number:03d}" for number in range(20)]})
+
+
+def test_predictors_are_coded() -> None:
+    table = pd.DataFrame({"age": ["60", np.nan, "61.5"], "stage": ["II", "I", np.nan], "flag": [True, False, True]})
+    coded = encode_predictors(table)
+    assert list(coded.columns) == ["age", "stage[II]", "flag[True]"]
+    np.testing.assert_array_equal(coded["age"], [60, np.nan, 61.5])
+    np.testing.assert_array_equal(coded["stage[II]"], [1, 0, np.nan])
+    with pytest.raises(CohortError, match="'empty'"):
+        encode_predictors(pd.DataFrame({"empty": [np.nan, np.nan]}))
+
+
+def test_small_helpers() -> None:
+    np.testing.assert_array_equal(binary(pd.Series(["1", "0.0", "2", "yes", np.nan])), [1, 0, np.nan, np.nan, np.nan])
+    assert listed(range(7), 3) == "0, 1, 2, ... (7 in all)"
+    assert is_numeric(pd.Series(["1", np.nan, "2e3"]))
+    assert not is_numeric(pd.Series(["1", "x"]))
+    assert not is_numeric(pd.Series([np.nan]))
+
+
+def test_tables_made_elsewhere(tmp_path: Path) -> None:
+    value = 0.1 + 0.2
+    (tmp_path / "f.csv").write_text(f"case_id,scanner,x.a\n007,A,{value!r}\nb,B,2\n")
+    (tmp_path / "c.tsv").write_text("case_id\tcentre\tage\nb\tN\t50\n007\tM\tNA\n")
+    tables = read_by_hand(tmp_path / "f.csv", tmp_path / "c.tsv", "centre")
+    assert list(tables.features["centre"]) == ["M", "N"]
+    assert tables.feature_names == ["x.a"]
+    assert tables.features["x.a"].iloc[0] == value
+    assert list(tables.column("scanner", tables.features)) == ["A", "B"]
+    assert tables.column("age", tables.features).isna().tolist() == [True, False]
+    assert read_text_table(tmp_path / "c.tsv")["case_id"].tolist() == ["b", "007"]
+
+
+@pytest.mark.parametrize(
+    ("features", "clinical", "message"),
+    [
+        ("x\n1\n", "case_id,c\na,1\n", "needs a column case_id or patient_id"),
+        ("case_id,x\na,1\na,2\n", "case_id,c\na,1\n", "cases occur twice in the feature table: a"),
+        ("case_id,x\na,1\n", "name,c\na,1\n", "table needs a column"),
+        ("case_id,x\na,1\n", "case_id,c\na,1\na,2\n", "case_id occurs twice"),
+        ("case_id,x\na,1\nb,1\n", "case_id,c\na,1\n", "no row .* is for b"),
+    ],
+)
+def test_tables_that_do_not_join(tmp_path: Path, features: str, clinical: str, message: str) -> None:
+    (tmp_path / "f.csv").write_text(features)
+    (tmp_path / "c.csv").write_text(clinical)
+    with pytest.raises(CohortError, match=message):
+        read_by_hand(tmp_path / "f.csv", tmp_path / "c.csv", "c")

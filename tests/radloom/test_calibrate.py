@@ -1,0 +1,163 @@
+"""HU calibration and the air around the body."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from radloom.calibrate import (
+    Calibration,
+    air_warning,
+    calibrate_image,
+    choose_calibration,
+    drift_calibration,
+    measure_air,
+    phantom_calibration,
+)
+from radloom.errors import CaseError
+from radloom.images import Geometry, Volume
+
+
+def volume(array: np.ndarray) -> Volume:
+    """A volume at 1 mm."""
+    z, y, x = array.shape
+    return Volume(array, Geometry((x, y, z), (1, 1, 1), (0, 0, 0)))
+
+
+@given(st.floats(-60, 60), st.floats(-1100, -900))
+def test_a_phantom_sends_water_to_0_and_air_to_minus_1000(water: float, air: float) -> None:
+    line = phantom_calibration(water, air)
+    assert line.slope * water + line.intercept == pytest.approx(0, abs=1e-9)
+    assert line.slope * air + line.intercept == pytest.approx(-1000)
+
+
+def test_drift_of_the_test_vector() -> None:
+    """True 45 HU at e = 0.005 is observed 5.199 HU too low, and the calibration gives it back."""
+    observed = 1045 / 1.005 - 1000
+    assert 45 - observed == pytest.approx(5.199, abs=5e-4)
+    line = drift_calibration(0.005)
+    assert line.slope * observed + line.intercept == pytest.approx(45)
+    assert line.slope * -1000 + line.intercept == pytest.approx(-1000)
+
+
+@given(st.floats(-0.1, 0.1), st.floats(-1000, 3000))
+def test_a_drift_is_the_phantom_that_shows_it(drift: float, true: float) -> None:
+    """Water observed through a drift, with air at -1000, gives the same line."""
+    water = 1000 / (1 + drift) - 1000
+    by_drift, by_phantom = drift_calibration(drift), phantom_calibration(water, -1000) if abs(water) < 100 else None
+    if by_phantom is not None:
+        assert by_phantom.slope == pytest.approx(by_drift.slope)
+        assert by_phantom.slope * true + by_phantom.intercept == pytest.approx(
+            by_drift.slope * true + by_drift.intercept, abs=1e-6
+        )
+
+
+def test_the_case_s_own_values_come_before_its_centre_s() -> None:
+    row = {"water_hu": "5", "air_hu": "-990"}
+    assert choose_calibration(row, {"drift": 0.01}) == phantom_calibration(5, -990)
+    assert choose_calibration({"water_hu": "", "air_hu": " "}, {"drift": 0.01}) == drift_calibration(0.01)
+    assert choose_calibration({}, {"water_hu": 3, "air_hu": -1003}) == phantom_calibration(3, -1003)
+    assert choose_calibration({}, {}) == Calibration("none", 1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("row", "centre", "reason"),
+    [
+        ({"water_hu": "5"}, {"drift": 0.01}, "water_hu is given, but air_hu is not"),
+        ({"air_hu": "-1000", "water_hu": ""}, {}, "air_hu is given, but water_hu is not"),
+        ({"water_hu": "5,2", "air_hu": "-1000"}, {}, 'water_hu "5,2" is no number'),
+        ({"water_hu": "nan", "air_hu": "-1000"}, {}, "can't be"),
+        ({"water_hu": "-1000", "air_hu": "0"}, {}, "denser"),
+        ({"water_hu": "300", "air_hu": "-700"}, {}, "more than 100 HU from 0"),
+        ({"water_hu": "0", "air_hu": "-500"}, {}, "would scale HU by 2"),
+        ({}, {"drift": 0.5}, "would scale HU by 1.5"),
+        ({}, {"drift": float("nan")}, "would scale HU by nan"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(row: dict[str, str], centre: dict[str, float], reason: str) -> None:
+    with pytest.raises(CaseError, match=reason):
+        choose_calibration(row, centre)
+
+
+def test_rounding_goes_to_the_even_neighbour_and_stays_in_int16() -> None:
+    array = np.array([[[-1.5, -0.5, 0.5, 1.5, 2.49, 40000, -40000]]], dtype=np.float32)
+    found, warnings = calibrate_image(volume(array), Calibration("none"), round_hu=True)
+    assert found.array.dtype == np.int16
+    assert found.array.ravel().tolist() == [-2, 0, 0, 2, 2, 32767, -32768]
+    assert warnings == ["2 voxels beyond the range of 16-bit HU were set to its end"]
+
+
+def test_without_calibration_and_rounding_no_bit_changes() -> None:
+    array = np.random.default_rng(0).normal(0, 300, (3, 4, 5)).astype(np.float32)
+    found, warnings = calibrate_image(volume(array), Calibration("none"), round_hu=False)
+    np.testing.assert_array_equal(found.array, array)
+    assert warnings == []
+
+
+def test_the_line_is_applied_in_float64() -> None:
+    array = np.random.default_rng(0).uniform(-1024, 3071, (3, 40, 50)).astype(np.float32)
+    line = phantom_calibration(7.3, -985.1)
+    expected = (array.astype(np.float64) - 7.3) / (7.3 + 985.1) * 1000
+    found, _ = calibrate_image(volume(array), line, round_hu=False)
+    np.testing.assert_allclose(found.array, expected, atol=3e-4)
+    found, _ = calibrate_image(volume(array), line, round_hu=True)
+    assert np.abs(found.array - expected).max() <= 0.5 + 1e-9
+
+
+def body(air_hu: float, noise: float = 15, lung: bool = True) -> np.ndarray:
+    """An elliptic body with lungs in air: 40 slices of 120 x 120, smoothed as a scanner would."""
+    y, x = np.mgrid[:120, :120] - 60.0
+    plane = np.where((x / 50) ** 2 + (y / 35) ** 2 < 1, 30.0, air_hu)
+    if lung:
+        plane[(np.abs(x) - 22) ** 2 / 14**2 + (y / 22) ** 2 < 1] = -850
+    plane = ndimage.gaussian_filter(plane, 1)
+    array = np.repeat(plane[None], 40, axis=0) + np.random.default_rng(0).normal(0, noise, (40, 120, 120))
+    return np.rint(array).astype(np.int16)
+
+
+@pytest.mark.parametrize("air_hu", [-1000, -960, -880])
+def test_the_air_outside_is_measured_and_not_the_lung(air_hu: float) -> None:
+    found, voxels = measure_air(body(air_hu), Calibration("none"))
+    assert found == pytest.approx(air_hu, abs=1)
+    assert voxels > 100_000
+
+
+def test_padding_is_no_air() -> None:
+    """-1024 beyond a round field of view, moved by the calibration as the rest is."""
+    line = drift_calibration(0.02)
+    array = body(-1000)
+    y, x = np.mgrid[:120, :120] - 60.0
+    array[:, x**2 + y**2 > 58**2] = -1024
+    found, _ = calibrate_image(volume(array.astype(np.float32)), line, round_hu=True)
+    # Most of the border is padding, which would pull the median to -1024.5.
+    assert measure_air(found.array, line)[0] == pytest.approx(-1000, abs=1.5)
+
+
+def test_a_crop_without_air_has_none() -> None:
+    inside = body(-1000)[:, 40:80, 40:80]
+    assert (inside < -500).any(), "there is lung in the crop"
+    tissue = body(-1000, lung=False)[:, 40:80, 40:80]
+    assert measure_air(tissue, Calibration("none")) == (None, 0)
+
+
+def test_a_crop_in_the_lung_has_no_air() -> None:
+    lung = np.random.default_rng(1).normal(-830, 70, (40, 40, 40)).astype(np.int16)
+    found, voxels = measure_air(lung, Calibration("none"))
+    assert found is None
+    assert voxels > 1000
+
+
+def test_clothes_and_a_table_are_no_air() -> None:
+    """Foam of -900 HU over more than half of what surrounds the body leaves the median alone."""
+    array = body(-1000)
+    array[:, 75:] = np.where(array[:, 75:] < -500, array[:, 75:] + 100, array[:, 75:])
+    array[:, :20] += 70
+    found, _ = measure_air(array, Calibration("none"))
+    assert found == pytest.approx(-1000, abs=3)
+
+
+def test_warning_of_air_far_from_minus_1000() -> None:
+    assert air_warning(-960.0, 50) == []
+    assert air_warning(None, 50) == []
+    assert air_warning(-949.0, 50) == ["the air outside the body has -949 HU, more than 50 from -1000"]

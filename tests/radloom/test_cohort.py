@@ -1,0 +1,69 @@
+"""Everything that is wrong with the sheets is found at once, with its line, and without a patient's name."""
+
+from pathlib import Path
+
+import pytest
+from radloom.cohort import read_cohort, read_sheet, source_path
+
+HEADER = "case_id\tcentre\timage\tmask\troi_name\twater_hu\tair_hu\n"
+
+
+def cohort(tmp_path: Path, text: str) -> tuple[list[dict[str, str]], str]:
+    path = tmp_path / "cohort.tsv"
+    path.write_text(text)
+    sheet, problems = read_cohort(path)
+    return sheet.rows, "\n".join(problems)
+
+
+def test_a_good_sheet_has_no_problem_and_patients_are_filled_in(tmp_path: Path) -> None:
+    rows, problems = cohort(
+        tmp_path, "# a comment\n" + HEADER + "P1\tA\tp1.nii.gz\t\t\t-3.5\t-990\n\nP2\tA\tp2.mha\t\t\t\t\n"
+    )
+    assert problems == ""
+    assert [row["patient_id"] for row in rows] == ["P1", "P2"]
+    assert rows[0]["water_hu"] == "-3.5"
+
+
+def test_csv_is_read_by_its_ending(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('\ufeffa,b\n"1,5",2\n', encoding="utf-8")
+    sheet, problems = read_sheet(tmp_path / "t.csv", "table")
+    assert not problems
+    assert sheet.rows == [{"a": "1,5", "b": "2"}]
+    assert sheet.lines == [2]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("Jane Doe\tA\ti\n", "line 2: case_id is not"),
+        ("-P\tA\ti\n", "line 2: case_id is not"),
+        ("P" * 65 + "\tA\ti\n", "line 2: case_id is not"),
+        ("P1\t../x\ti\n", "line 2: centre is not"),
+        ("P1\tA\ti\nP1\tA\tj\n", "line 3: duplicate case_id, first on line 2"),
+        ("P1\tA\ti\np1\tA\tj\n", "line 3: duplicate case_id, first on line 2"),
+        ("P1\tSite_A\ti\nP2\tsite-a\ti\n", "a centre written 2 ways: Site_A (line 2), site-a (line 3)"),
+        ("P1\tA\t\n", "line 2: no image"),
+        ("P1\tA\ti\tm\t\t3\t\n", "line 2: water_hu without air_hu"),
+        ("P1\tA\ti\tm\t\tx\t-1000\n", "line 2: water_hu is not a number"),
+        ("P1\tA\ti\tm\t\t0\tnan\n", "air_hu is nan"),
+        ("P1\tA\ti\tm\t\t0\t-400\n", "further than 200 HU from -1000"),
+        ("P1\tA\ti\tm\t1 2\t\t\n", "line 2: roi_name"),
+        ("P1\tA\ti\tm\tr\t0\t-1000\textra\n", "line 2: 8 cells, but 7 columns"),
+    ],
+)
+def test_each_mistake_is_named_with_its_line(tmp_path: Path, row: str, message: str) -> None:
+    _, problems = cohort(tmp_path, HEADER + row)
+    assert message in problems
+    assert "Jane" not in problems
+
+
+def test_a_sheet_without_its_columns_says_which(tmp_path: Path) -> None:
+    assert "column missing: centre, image" in cohort(tmp_path, "case_id\nP1\n")[1]
+    assert "is empty" in cohort(tmp_path, "")[1]
+    assert "no case" in cohort(tmp_path, HEADER)[1]
+    assert "does not exist" in "".join(read_cohort(tmp_path / "none.tsv")[1])
+
+
+def test_paths_count_from_the_sheet(tmp_path: Path) -> None:
+    assert source_path(tmp_path / "cohort.tsv", "images/a.nii") == tmp_path / "images/a.nii"
+    assert source_path(tmp_path / "cohort.tsv", "/data/a.nii") == Path("/data/a.nii")

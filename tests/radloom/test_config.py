@@ -1,0 +1,134 @@
+"""The configuration: validated as written, all problems in one message, defaults filled in last."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from radloom.config import check_run, complete, schema
+from radloom.engine.reference import config_table
+from radloom.errors import ConfigError
+
+
+def problems_of(written: dict[str, Any]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        check_run(complete(written))
+    return str(caught.value)
+
+
+@pytest.fixture
+def good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repo: Path) -> dict[str, Any]:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p1.nii.gz").write_text("")
+    (tmp_path / "cohort.tsv").write_text("case_id\tcentre\timage\tkernel\nP1\tA\tp1.nii.gz\tsoft\n")
+    (tmp_path / "clinical.csv").write_text("patient_id,age,days,event,outcome\nP1,60,12,1,0\n")
+    return {
+        "results": "results",
+        "cohort": "cohort.tsv",
+        "clinical": "clinical.csv",
+        "extract": {"params": str(repo / "config" / "pyradiomics.yaml")},
+    }
+
+
+def test_a_good_configuration_passes_with_its_defaults(good: dict[str, Any]) -> None:
+    config = complete(good)
+    assert check_run(config).rows[0]["case_id"] == "P1"
+    assert config["resample"]["spacing"] == [1, 1, 1]
+    assert config["max_excluded_fraction"] == 0.5
+
+
+def test_defaults_are_not_shared_between_configurations(good: dict[str, Any]) -> None:
+    complete(good)["resample"]["spacing"].append(9)
+    assert complete(good)["resample"]["spacing"] == [1, 1, 1]
+
+
+def test_overrides_of_one_roi_are_not_completed(good: dict[str, Any]) -> None:
+    labels = complete({**good, "postprocess": {"labels": {"tumour": {"fill_holes": True}}}})["postprocess"]["labels"]
+    assert labels == {"tumour": {"fill_holes": True}}
+
+
+def test_numbers_as_keys_become_text(good: dict[str, Any]) -> None:
+    assert complete({**good, "segment": {"labels": {1: "tumour"}}})["segment"]["labels"] == {"1": "tumour"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"resmple": {}}, "unknown key resmple; did you mean resample?"),
+        ({"resample": {"spacng": [1, 1, 1]}}, "unknown key resample.spacng; did you mean spacing?"),
+        ({"resample": {"spacing": [1, 1]}}, "resample.spacing"),
+        ({"resample": {"spacing": [1, 1, -1]}}, "resample.spacing.2"),
+        ({"resample": {"interpolator": "nearest"}}, "resample.interpolator"),
+        ({"cases_per_job": 0}, "cases_per_job"),
+        ({"max_excluded_fraction": 2}, "max_excluded_fraction"),
+        ({"keep": "some"}, "keep"),
+        ({"force": ["ingst"]}, "force.0"),
+        ({"calibrate": {"centres": {"A": {"water_hu": 0}}}}, "calibrate.centres.A"),
+        ({"segment": {"labels": {"x": "tumour"}}}, "segment.labels"),
+        ({"segment": {"source": "model"}}, "segment.model names no folder"),
+        ({"segment": {"source": "model", "model": "nowhere"}}, "holds no model.json"),
+        ({"calibrate": {"centres": {"B": {"drift": 0.01}}}}, "no case of the cohort sheet is of centre B"),
+        ({"cohort": "none.tsv"}, "none.tsv does not exist"),
+        ({"cohort": None}, "cohort is missing"),
+        ({"features": "f.csv"}, "exclude each other"),
+        ({"clinical": None, "model_cox": {"time": "days", "event": "event"}}, "clinical is missing"),
+        ({"model_cox": {"time": "days"}}, "needs both time and event"),
+        ({"model_cox": {"time": "dys", "event": "event"}}, "no such column; did you mean days?"),
+        (
+            {"harmonize": {"covariates": ["sex"]}},
+            "harmonize.covariates: sex: the clinical table has no such column",
+        ),
+        ({"harmonize": {"batch": "kernl"}}, "did you mean kernel?"),
+        (
+            {"harmonize": {"covariates": ["event"]}, "model_cox": {"time": "days", "event": "event"}},
+            "event is an outcome",
+        ),
+        (
+            {"model": {"clinical": ["outcome"]}, "model_logistic": {"outcome": "outcome"}},
+            "outcome is an outcome",
+        ),
+        ({"extract": {"params": "none.yaml"}}, "none.yaml does not exist"),
+    ],
+)
+def test_each_mistake_is_named(good: dict[str, Any], change: dict[str, Any], message: str) -> None:
+    assert message in problems_of({**good, **change})
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("P1,60,12,1,0\n", "line 3: duplicate patient_id, first on line 2"),
+        ("P2,60,0,1,0\n", "line 3: days is not a time above 0"),
+        ("P2,60,abc,1,0\n", "line 3: days is not a time above 0"),
+        ("P2,60,inf,1,0\n", "line 3: days is not a time above 0"),
+        ("P2,60,12,2,0\n", "line 3: event is neither 0 nor 1"),
+        ("P2,60,12,1,yes\n", "line 3: outcome is neither 0 nor 1"),
+        (",60,12,1,0\n", "line 3: no patient_id"),
+    ],
+)
+def test_each_bad_clinical_value_is_named_with_its_line(good: dict[str, Any], row: str, message: str) -> None:
+    with open("clinical.csv", "a") as table:
+        table.write(row)
+    models = {"model_cox": {"time": "days", "event": "event"}, "model_logistic": {"outcome": "outcome"}}
+    assert message in problems_of({**good, **models})
+
+
+def test_all_problems_come_in_one_message(good: dict[str, Any]) -> None:
+    Path("cohort.tsv").write_text("case_id\tcentre\timage\nP1\tA\tJane_Doe.nii.gz\nP1\ta\tp1.nii.gz\n")
+    message = problems_of({**good, "harmonize": {"batch": "scanner"}})
+    for part in (
+        "line 2: case P1: the image does not exist",
+        "line 3: duplicate",
+        "a centre written 2 ways",
+        "harmonize.batch",
+    ):
+        assert part in message
+    assert "Jane" not in message
+
+
+def test_every_key_is_described_and_the_page_about_them_is_current(repo: Path) -> None:
+    page = (repo / "config" / "README.md").read_text()
+    assert config_table() in page, "run `make docs`"
+    for name, rule in schema()["properties"].items():
+        assert rule["description"], name
+        for key, sub in rule.get("properties", {}).items():
+            assert sub.get("description"), f"{name}.{key}"

@@ -1,0 +1,130 @@
+"""ComBat of a cohort's tables: per ROI, with what it refuses and what it reports."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from statistics_cohort import cohort_tables, configuration, write_tables
+from statsmodels.stats.multitest import multipletests
+
+from radloom.combat import ComBatHarmonizer, HarmonizationError
+from radloom.engine.step import CohortTask
+from radloom.harmonize import adjust_fdr, diagnose, harmonize_tables, run_step
+
+OUTCOMES = ["days", "died", "response"]
+
+
+def test_each_roi_by_itself() -> None:
+    tables = cohort_tables(90, rois=("tumour", "liver"))
+    result = harmonize_tables(tables, configuration(harmonize__covariates=["age"])["harmonize"], OUTCOMES)
+    assert list(result.features.columns) == list(tables.features.columns)
+    assert result.features[["case_id", "roi"]].equals(tables.features[["case_id", "roi"]])
+    for roi in ("tumour", "liver"):
+        rows = tables.features[tables.features["roi"] == roi]
+        metadata = pd.DataFrame({"centre": rows["centre"], "age": tables.column("age", rows).to_numpy()})
+        expected = ComBatHarmonizer(covariates=["age"]).fit_transform(rows[tables.feature_names], metadata=metadata)
+        np.testing.assert_array_equal(result.features.loc[rows.index, tables.feature_names], expected)
+
+
+def test_harmonisation_removes_the_centres_and_keeps_the_signal() -> None:
+    tables = cohort_tables(150)
+    result = harmonize_tables(tables, configuration()["harmonize"], OUTCOMES)
+    shifted = result.diagnostics["batch_r2_before"] > 0.1
+    assert shifted.sum() > 5
+    assert (result.diagnostics["batch_r2_after"] < 0.02).all()
+    assert (result.diagnostics["anova_q_after"] > 0.5).all()
+    time = tables.patients["days"].astype(float).to_numpy()
+    before = abs(stats.spearmanr(tables.features["f0"], time)[0])
+    assert abs(stats.spearmanr(result.features["f0"], time)[0]) > before
+
+
+def test_excluded_batches_are_left_out_and_named() -> None:
+    tables = cohort_tables(60)
+    tables.features.loc[:1, "centre"] = "small"
+    result = harmonize_tables(tables, configuration(harmonize__small_batch="exclude")["harmonize"], OUTCOMES)
+    assert result.excluded_cases == ["K000 (tumour)", "K001 (tumour)"]
+    assert len(result.features) == 58
+    assert result.features.notna().all(axis=None)
+    assert any("small (2)" in message for message in result.warnings)
+
+
+def test_the_outcome_is_refused_by_name_and_by_content() -> None:
+    tables = cohort_tables(60)
+
+    def attempt(covariate: str) -> None:
+        harmonize_tables(tables, configuration(harmonize__covariates=[covariate])["harmonize"], OUTCOMES)
+
+    for outcome in OUTCOMES:
+        with pytest.raises(HarmonizationError, match=f"'{outcome}' is an outcome"):
+            attempt(outcome)
+    tables.patients["dead"] = np.where(tables.patients["died"] == "1", "yes", "no")
+    with pytest.raises(HarmonizationError, match="'dead' says the same as the outcome 'died'"):
+        attempt("dead")
+    tables.patients["months"] = (tables.patients["days"].astype(float) / 30.4).astype(str)
+    with pytest.raises(HarmonizationError, match="'months' says the same as the outcome 'days'"):
+        attempt("months")
+    attempt("age")
+    attempt("sex")
+
+
+def test_a_missing_cell_stops_with_the_cases_and_features() -> None:
+    tables = cohort_tables(60)
+    tables.features.loc[7, "f3"] = np.nan
+    with pytest.raises(HarmonizationError, match=r"ROI tumour: 1 feature values.*K007.*f3"):
+        harmonize_tables(tables, configuration()["harmonize"], OUTCOMES)
+
+
+def test_batch_may_be_any_column() -> None:
+    tables = cohort_tables(80)
+    result = harmonize_tables(tables, configuration(harmonize__batch="kernel")["harmonize"], OUTCOMES)
+    assert set(result.parameters["tumour"]["batches"]) == {"sharp", "soft"}
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+def test_diagnostics_equal_scipy(groups: int) -> None:
+    rng = np.random.default_rng(1)
+    batch = pd.Series(rng.integers(0, groups, 120)).map(lambda number: f"B{number}")
+    values = pd.DataFrame({"a": np.round(rng.normal(size=120), 1), "flat": 1.0, "b": rng.normal(size=120)})
+    values.loc[batch == "B0", "b"] += 1
+    table = diagnose(values, values, batch).set_index("feature")
+    for name in ("a", "b"):
+        parts = [values.loc[batch == label, name] for label in sorted(set(batch))]
+        assert table.loc[name, "anova_p_before"] == pytest.approx(stats.f_oneway(*parts).pvalue)
+        assert table.loc[name, "kruskal_p_before"] == pytest.approx(stats.kruskal(*parts).pvalue)
+        tests = [
+            stats.ks_2samp(values.loc[batch == label, name], values.loc[batch != label, name], method="asymp")
+            for label in sorted(set(batch))
+        ]
+        assert table.loc[name, "ks_before"] == pytest.approx(max(test.statistic for test in tests))
+    assert table.loc["b", "ks_p_before"] < 0.01 < table.loc["a", "ks_p_before"]
+    assert table.loc["flat"].isna().all()
+    assert table.filter(like="_after").to_numpy() == pytest.approx(table.filter(like="_before").to_numpy(), nan_ok=True)
+
+
+def test_fdr_equals_statsmodels() -> None:
+    p = np.random.default_rng(0).uniform(size=50) ** 3
+    np.testing.assert_allclose(adjust_fdr(p), multipletests(p, method="fdr_bh")[1])
+    withheld = np.insert(p, 10, np.nan)
+    np.testing.assert_allclose(np.delete(adjust_fdr(withheld), 10), adjust_fdr(p))
+    assert np.isnan(adjust_fdr(withheld)[10])
+
+
+def test_step_writes_its_tables(tmp_path: Path) -> None:
+    inputs = write_tables(cohort_tables(60), tmp_path)
+    task = CohortTask(configuration(harmonize__covariates=["age", "sex"]), [], {}, inputs, tmp_path / "out")
+    result = run_step(task)
+    written = tmp_path / "out" / "tables"
+    csv = pd.read_csv(written / "features_harmonized.csv", float_precision="round_trip")
+    pd.testing.assert_frame_equal(csv, pd.read_parquet(written / "features_harmonized.parquet"), check_exact=True)
+    saved = json.loads((written / "combat_parameters.json").read_text())["tumour"]
+    raw = pd.read_parquet(inputs["tables/features_raw.parquet"]).set_index("case_id")
+    patients = pd.read_csv(inputs["tables/clinical.csv"]).set_index("patient_id")
+    metadata = raw[["centre", "patient_id"]].join(patients, on="patient_id")
+    again = ComBatHarmonizer.from_json(saved).transform(raw.filter(like="f"), metadata)
+    np.testing.assert_array_equal(again, csv.filter(like="f"))
+    assert len(pd.read_csv(written / "combat_diagnostics.csv")) == 12
+    assert result.facts["batches"] == {"tumour": {"C0": 20, "C1": 20, "C2": 20}}
+    assert result.facts["excluded_cases"] == []

@@ -1,0 +1,131 @@
+"""Logistic regression against R's glm and val.prob, and the elastic net against its own optimality conditions."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from radloom.cox import concordance_of_pairs
+from radloom.errors import CohortError
+from radloom.logistic import (
+    calibration,
+    class_pairs,
+    deviance,
+    fit_logistic,
+    fit_penalised_logistic,
+    logistic_path,
+)
+
+
+@pytest.fixture(scope="module")
+def simulated(shared_data: Path) -> tuple[pd.DataFrame, np.ndarray]:
+    folder = shared_data / "golden" / "cox"
+    x = pd.read_csv(folder / "X.csv.gz", header=None, float_precision="round_trip")
+    return x, pd.read_csv(folder / "yb.csv")["x"].to_numpy()
+
+
+@pytest.fixture
+def design() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(8)
+    x = rng.normal(size=(150, 60)) + 0.5 * rng.normal(size=(150, 1))
+    y = (rng.uniform(size=150) < 1 / (1 + np.exp(1 - x[:, 0] + x[:, 1]))).astype(int)
+    return (x - x.mean(axis=0)) / x.std(axis=0), y
+
+
+def test_equals_glm(simulated: tuple[pd.DataFrame, np.ndarray], shared_data: Path) -> None:
+    x, y = simulated
+    expected = pd.read_csv(shared_data / "golden" / "cox" / "glm.csv", float_precision="round_trip")
+    table = fit_logistic(x.iloc[:, :10], y)
+    np.testing.assert_allclose(table["coefficient"], expected["Estimate"], atol=1e-9)
+    np.testing.assert_allclose(table["se"], expected["Std. Error"], atol=1e-9)
+    np.testing.assert_allclose(table["p"], expected["Pr(>|z|)"], atol=1e-9)
+    assert table["term"].iloc[0] == "(Intercept)"
+
+
+def test_performance_equals_val_prob(simulated: tuple[pd.DataFrame, np.ndarray], shared_data: Path) -> None:
+    x, y = simulated
+    saved = pd.read_csv(shared_data / "golden" / "cox" / "valprob.csv", index_col=0)["x"]
+    eta = 0.7 * (0.5 * x.iloc[:, :5].sum(axis=1) - 0.5 * x.iloc[:, 5:10].sum(axis=1)).to_numpy()
+    found = calibration(eta, y, np.ones((1, len(y))))
+    assert found.intercept[0] == pytest.approx(saved["Intercept"], abs=1e-6)
+    assert found.slope[0] == pytest.approx(saved["Slope"], abs=1e-5)
+    assert np.mean((1 / (1 + np.exp(-eta)) - y) ** 2) == pytest.approx(saved["Brier"], abs=1e-12)
+    pairs = class_pairs(y)
+    auc = (pairs * concordance_of_pairs(eta)).sum() / pairs.sum()
+    assert auc == pytest.approx(saved["C (ROC)"], abs=1e-12)
+    assert auc == pytest.approx(roc_auc_score(y, eta), abs=1e-12)
+
+
+def test_separation_is_refused() -> None:
+    x = np.linspace(-1, 1, 40)
+    with pytest.raises(CohortError, match="separate the two classes"):
+        fit_logistic(pd.DataFrame({"x": x}), (x > 0).astype(int))
+    with pytest.raises(CohortError, match="collinear"):
+        fit_logistic(pd.DataFrame({"x": x, "y": -x}), np.arange(40) % 2)
+
+
+@pytest.mark.parametrize("l1_ratio", [0.0, 0.3, 0.9, 1.0])
+def test_path_is_optimal(design: tuple[np.ndarray, np.ndarray], l1_ratio: float) -> None:
+    x, y = design
+    penalties, intercepts, path = logistic_path(x, y, l1_ratio)
+    if l1_ratio:
+        assert not path[:, 0].any()
+    assert path[:, -1].any()
+    for penalty, b0, b in list(zip(penalties, intercepts, path.T, strict=True))[::7]:
+        residual = y - 1 / (1 + np.exp(-(x @ b + b0)))
+        assert abs(residual.sum()) < 1e-6
+        slope = x.T @ residual / len(y) - penalty * (1 - l1_ratio) * b
+        active = b != 0
+        np.testing.assert_allclose(slope[active], penalty * l1_ratio * np.sign(b[active]), atol=1e-7)
+        assert (np.abs(slope[~active]) <= penalty * l1_ratio + 1e-7).all()
+
+
+def test_one_penalty_equals_scikit_learn(design: tuple[np.ndarray, np.ndarray]) -> None:
+    x, y = design
+    penalties, intercepts, path = logistic_path(x, y, 0.5)
+    step = 25
+    theirs = LogisticRegression(
+        l1_ratio=0.5, solver="saga", C=1 / (len(y) * penalties[step]), tol=1e-10, max_iter=20_000
+    ).fit(x, y)
+    np.testing.assert_allclose(path[:, step], theirs.coef_[0], atol=1e-5)
+    assert intercepts[step] == pytest.approx(theirs.intercept_[0], abs=1e-5)
+
+
+def test_penalty_by_cross_validation(design: tuple[np.ndarray, np.ndarray]) -> None:
+    x, y = design
+    fit = fit_penalised_logistic(x, y, 0.9, np.arange(len(y)) % 5)
+    assert fit.coefficients[0] > 0 > fit.coefficients[1]
+    assert fit.penalty == fit.penalties[np.argmin(fit.cv_deviance)]
+    empty = fit_penalised_logistic(np.empty((len(y), 0)), y, 0.9, np.arange(len(y)) % 5)
+    assert empty.linear_predictor(np.empty((2, 0))) == pytest.approx(np.log(y.mean() / (1 - y.mean())))
+
+
+def test_deviance_by_hand() -> None:
+    p = np.array([0.2, 0.7, 0.9])
+    y = np.array([0, 1, 0])
+    expected = -2 * (np.log(0.8) + np.log(0.7) + np.log(0.1))
+    assert deviance(np.log(p / (1 - p))[:, None], y)[0] == pytest.approx(expected)
+
+
+def test_calibration_of_weights_equals_repeated_cases(design: tuple[np.ndarray, np.ndarray]) -> None:
+    x, y = design
+    counts = np.random.default_rng(0).integers(0, 4, len(y))
+    weighted = calibration(x[:, 0], y, counts[None, :].astype(float))
+    table = fit_logistic(pd.DataFrame({"x": np.repeat(x[:, 0], counts)}), np.repeat(y, counts))
+    assert weighted.intercept[0] == pytest.approx(table["coefficient"][0], abs=1e-8)
+    assert weighted.slope[0] == pytest.approx(table["coefficient"][1], abs=1e-8)
+
+
+def test_calibration_without_an_estimate_is_nan(design: tuple[np.ndarray, np.ndarray]) -> None:
+    _, y = design
+    one = np.ones((1, len(y)))
+    flat = calibration(np.zeros(len(y)), y, one)
+    assert np.isnan(flat.slope[0])
+    assert flat.in_the_large[0] == pytest.approx(np.log(y.mean() / (1 - y.mean())))
+    single = calibration(np.arange(len(y)) / 100, np.ones(len(y)), one)
+    assert np.isnan([single.intercept[0], single.slope[0], single.in_the_large[0]]).all()
+    separated = calibration(np.where(y == 1, 1.0, -1.0), y, one)
+    assert np.isnan(separated.slope[0])

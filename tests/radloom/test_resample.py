@@ -1,0 +1,195 @@
+"""Resampling: the grid of IBSI, B-splines against SciPy and ITK, and points that stay where they were."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from radloom.errors import CaseError
+from radloom.images import Geometry, Volume, from_sitk, to_sitk
+from radloom.resample import bspline_matrix, new_grid, resample_image, resample_mask
+
+Vector = tuple[float, float, float]
+
+
+@st.composite
+def geometries(draw: st.DrawFn, least: int = 2, spacing_range: tuple[float, float] = (0.4, 5)) -> Geometry:
+    """Grids of any direction, also left-handed."""
+    size = draw(st.tuples(*[st.integers(least, 24)] * 3))
+    spacing = draw(st.tuples(*[st.floats(*spacing_range)] * 3))
+    origin = draw(st.tuples(*[st.floats(-300, 300)] * 3))
+    turn = draw(st.tuples(*[st.floats(-3, 3)] * 3))
+    axes = Rotation.from_rotvec(turn).as_matrix() * draw(st.sampled_from([1, -1]))
+    return Geometry(size, spacing, origin, tuple(axes.ravel().tolist()))
+
+
+spacings = st.tuples(*[st.just(0.0) | st.floats(0.5, 4)] * 3)
+
+
+def points_of(geometry: Geometry) -> NDArray[np.float64]:
+    """Physical points of all voxels, (z, y, x, 3)."""
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in geometry.shape], indexing="ij"), axis=-1)[..., ::-1]
+    return geometry.to_physical(index)
+
+
+def noise(size: tuple[int, int, int], spacing: Vector, seed: int = 0) -> Volume:
+    """Smoothed noise over the whole range of CT, with a piece of metal."""
+    rng = np.random.default_rng(seed)
+    array = ndimage.gaussian_filter(rng.normal(0, 1, size[::-1]), 0.7) * 1500
+    array[4:7, 5:9, 5:9] = 3071
+    return Volume(np.rint(array).clip(-1024, 3071).astype(np.int16), Geometry(size, spacing, (-100.0, 50.0, 7.0)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(geometries(), spacings)
+def test_the_grid_is_that_of_ibsi(geometry: Geometry, spacing: Vector) -> None:
+    grid = new_grid(geometry, spacing)
+    np.testing.assert_allclose(grid.centre(), geometry.centre(), atol=1e-9)
+    assert grid.direction == geometry.direction
+    for axis in range(3):
+        extent = geometry.size[axis] * geometry.spacing[axis]
+        if spacing[axis] == 0:
+            assert (grid.size[axis], grid.spacing[axis]) == (geometry.size[axis], geometry.spacing[axis])
+        else:
+            assert grid.spacing[axis] == spacing[axis]
+            assert extent / spacing[axis] - 2e-3 <= grid.size[axis] < extent / spacing[axis] + 1
+
+
+def test_rounding_in_a_header_adds_no_voxel() -> None:
+    geometry = Geometry((100, 100, 10), (float(np.float32(0.3)), 0.3, 3.0), (0, 0, 0))
+    assert new_grid(geometry, (0.1, 0.1, 1.0)).size == (300, 300, 30)
+
+
+@pytest.mark.parametrize("interpolator", ["bspline", "linear"])
+@settings(max_examples=60, deadline=None)
+@given(geometry=geometries(), spacing=spacings, slope=st.tuples(*[st.floats(-3, 3)] * 3))
+def test_points_stay_where_they_were(interpolator: str, geometry: Geometry, spacing: Vector, slope: Vector) -> None:
+    """A ramp in physical space is still that ramp on the new grid, wherever the new point is inside the old ones."""
+    ramp = (points_of(geometry) - geometry.centre()) @ np.array(slope)
+    image = resample_image(Volume(ramp, geometry), spacing, interpolator)  # type: ignore[arg-type]
+    points = points_of(image.geometry)
+    index = geometry.to_index(points)
+    last = np.array(geometry.size) - 1
+    # The mirrored border bends a ramp; the prefilter carries that inwards, a quarter of it from voxel to voxel.
+    margin = np.where(last > 20, 9.0, np.inf) if interpolator == "bspline" else np.zeros(3)
+    margin = np.where([a == b for a, b in zip(image.geometry.spacing, geometry.spacing, strict=True)], 0, margin)
+    inside = ((index >= margin - 1e-9) & (index <= last - margin + 1e-9)).all(axis=-1)
+    expected = (points - geometry.centre()) @ np.array(slope)
+    scale = max(1.0, float(np.abs(ramp).max()))
+    np.testing.assert_allclose(image.array[inside], expected[inside], atol=2e-5 * scale)
+
+
+@settings(max_examples=40, deadline=None)
+@given(geometry=geometries(least=14, spacing_range=(0.8, 1.6)), data=st.data())
+def test_a_ball_of_the_mask_stays_where_it_was(geometry: Geometry, data: st.DataObject) -> None:
+    """Its centre of mass moves by less than a quarter of a voxel, and image and mask are on one grid."""
+    spacing = tuple(s * data.draw(st.floats(0.5, 1.4)) for s in geometry.spacing)
+    assert len(spacing) == 3
+    radius = min(n * s for n, s in zip(geometry.size, geometry.spacing, strict=True)) * 0.4
+    old = points_of(geometry)
+    ball = np.linalg.norm(old - geometry.centre() - 0.3, axis=-1) < radius
+    mask, warnings = resample_mask(Volume(ball.astype(np.uint8), geometry), spacing)
+    image = resample_image(Volume(ball.astype(np.int16), geometry), spacing, "linear")
+    assert mask.geometry == image.geometry
+    assert warnings == []
+    before, after = old[ball].mean(axis=0), points_of(mask.geometry)[mask.array > 0].mean(axis=0)
+    assert np.linalg.norm(after - before) < 0.25 * max(*spacing, *geometry.spacing)
+    volume = ball.sum() * geometry.voxel_mm3
+    assert (mask.array > 0).sum() * mask.geometry.voxel_mm3 == pytest.approx(volume, rel=0.15)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.5, 0.6, 0.9), (2.3, 2.3, 5.0), (0.0, 1.0, 0.0)])
+def test_bspline_is_scipy_s_on_the_whole_volume(spacing: Vector) -> None:
+    image = noise((70, 61, 40), (0.8, 0.9, 1.5))
+    found = resample_image(image, spacing, "bspline")
+    index = image.geometry.to_index(points_of(found.geometry))[..., ::-1]
+    index = np.clip(index, 0, np.array(image.geometry.shape) - 1)
+    coefficients = ndimage.spline_filter(image.array.astype(np.float64), 3, mode="mirror")
+    expected = ndimage.map_coordinates(coefficients, np.moveaxis(index, -1, 0), order=3, mode="mirror", prefilter=False)
+    assert found.array.dtype == np.float32
+    assert np.abs(found.array).max() > 3000, "metal is in it"
+    assert np.abs(found.array - expected).max() < 1e-3
+
+
+@pytest.mark.parametrize(("name", "itk"), [("bspline", sitk.sitkBSpline), ("linear", sitk.sitkLinear)])
+def test_both_interpolators_are_itk_s_within_the_borders_on_oblique_axes(name: str, itk: int) -> None:
+    axes = Rotation.from_euler("xyz", [12, -7, 30], degrees=True).as_matrix()
+    plain = noise((50, 44, 30), (0.8, 0.9, 2.0))
+    geometry = Geometry(plain.geometry.size, plain.geometry.spacing, (10.0, 20.0, -300.0), tuple(axes.ravel()))
+    image = Volume(plain.array.astype(np.float32), geometry)
+    found = resample_image(image, (1.0, 1.0, 1.0), name)  # type: ignore[arg-type]
+    expected = from_sitk(sitk.Resample(to_sitk(image), to_sitk(found), sitk.Transform(), itk, -5000.0))
+    # Beyond the centres of the outer voxels ITK goes on with the mirrored spline, where here the border's value stays.
+    index = geometry.to_index(points_of(found.geometry))
+    inside = ((index >= 0) & (index <= np.array(geometry.size) - 1)).all(axis=-1)
+    assert inside.mean() > 0.9
+    assert np.abs(found.array - expected.array)[inside].max() < 2e-3
+
+
+def test_own_spacing_changes_no_bit() -> None:
+    image = noise((20, 18, 12), (0.7, 0.7, 3.0))
+    for spacing in [(0.7, 0.7, 3.0), (0.0, 0.0, 0.0), (0.7, 0.0, 3.0)]:
+        found = resample_image(image, spacing, "bspline")
+        assert found.geometry == image.geometry
+        np.testing.assert_array_equal(found.array, image.array.astype(np.float32))
+    mask = Volume((image.array > 500).astype(np.uint8), image.geometry)
+    found, _ = resample_mask(mask, (0.7, 0.7, 3.0))
+    np.testing.assert_array_equal(found.array, mask.array)
+
+
+def test_bspline_interpolates_its_samples_and_a_single_one() -> None:
+    for n in (2, 3, 7, 40):
+        np.testing.assert_allclose(bspline_matrix(n, np.arange(n, dtype=float)), np.eye(n), atol=1e-12)
+        at = np.linspace(0, n - 1, 31)
+        np.testing.assert_allclose(bspline_matrix(n, at).sum(axis=1), 1, atol=1e-12)
+    np.testing.assert_array_equal(bspline_matrix(1, np.zeros(3)), np.ones((3, 1)))
+
+
+def test_a_half_shared_voxel_goes_to_the_lower_label() -> None:
+    """Two voxels become one: each label has half of the one between them, and the background half of the last."""
+    array = np.array([2, 2, 2, 1, 1, 1, 1, 0, 0, 0], dtype=np.uint16)
+    mask = Volume(np.tile(array, (2, 2, 1)), Geometry((10, 2, 2), (1, 1, 1), (0, 0, 0)))
+    found, warnings = resample_mask(mask, (2.0, 1.0, 1.0))
+    assert found.array.dtype == np.uint16
+    np.testing.assert_array_equal(found.array[0, 0], [2, 1, 1, 1, 0])
+    assert warnings == []
+
+
+def test_labels_are_resampled_as_if_each_were_alone() -> None:
+    """Against a plain computation: each label's weight over the whole volume by SciPy."""
+    rng = np.random.default_rng(3)
+    blobs = ndimage.gaussian_filter(rng.normal(size=(24, 30, 28)), 2)
+    labels = np.digitize(blobs, np.quantile(blobs, [0.5, 0.7, 0.9])).astype(np.uint8)
+    geometry = Geometry((28, 30, 24), (0.9, 0.9, 2.0), (0, 0, 0))
+    found, _ = resample_mask(Volume(labels, geometry), (1.3, 1.1, 1.7))
+    index = np.clip(geometry.to_index(points_of(found.geometry))[..., ::-1], 0, np.array(labels.shape) - 1)
+    expected = np.zeros(found.array.shape, np.uint8)
+    for label in (3, 2, 1):
+        weight = ndimage.map_coordinates((labels == label).astype(float), np.moveaxis(index, -1, 0), order=1)
+        expected[weight >= 0.5 - 1e-6] = label
+    np.testing.assert_array_equal(found.array, expected)
+    assert set(np.unique(found.array)) == {0, 1, 2, 3}
+
+
+def test_a_label_that_vanishes_is_warned_of_and_an_empty_mask_excluded() -> None:
+    array = np.zeros((20, 20, 20), np.uint8)
+    array[5:15, 5:15, 5:15] = 1
+    array[2, 2, 2] = 7
+    geometry = Geometry((20, 20, 20), (1, 1, 1), (0, 0, 0))
+    found, warnings = resample_mask(Volume(array, geometry), (3.0, 3.0, 3.0))
+    assert warnings == ["label 7 is too small to be left after the resampling"]
+    assert set(np.unique(found.array)) == {0, 1}
+    with pytest.raises(CaseError, match="nothing of the mask is left at a spacing of 3 x 3 x 3 mm"):
+        resample_mask(Volume(np.where(array == 7, array, 0), geometry), (3.0, 3.0, 3.0))
+    # At 8 mm no sample of the new grid is within reach of the voxel at all.
+    with pytest.raises(CaseError, match="nothing of the mask is left"):
+        resample_mask(Volume(np.where(array == 7, array, 0), geometry), (8.0, 8.0, 8.0))
+
+
+def test_a_grid_beyond_memory_is_refused() -> None:
+    with pytest.raises(CaseError, match="would have 2700000000 voxels"):
+        new_grid(Geometry((300, 300, 30), (1, 1, 1), (0, 0, 0)), (0.1, 0.1, 0.1))

@@ -1,0 +1,96 @@
+"""The script of the step `calibrate`: by hand and as a step."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from radloom.engine.step import CaseTask
+from radloom.images import Geometry, Volume, read_nifti, write_nifti
+
+
+def run(repo: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """The script by hand."""
+    command = [sys.executable, repo / "workflow/scripts/calibrate.py", *arguments]
+    return subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A block of 45 HU in air, seen through a drift of 0.005."""
+    array = np.full((10, 40, 40), -1000.0, np.float32)
+    array[:, 12:28, 12:28] = 45
+    path = tmp_path / "image.nii.gz"
+    write_nifti(path, Volume((array + 1000) / np.float32(1.005) - 1000, Geometry((40, 40, 10), (1, 1, 1), (0, 0, 0))))
+    return path
+
+
+@pytest.fixture(scope="module")
+def script(repo: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("calibrate_script", repo / "workflow/scripts/calibrate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_by_hand(repo: Path, image: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.nii.gz"
+    done = run(repo, image, "--out", out, "--drift", 0.005)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0] == "drift: HU_true = 1.005 HU_observed +5"
+    assert done.stdout.splitlines()[1].startswith("air outside the body: -1000 HU, ")
+    found = read_nifti(out)
+    assert found.array.dtype == np.int16
+    assert found.array[5, 20, 20] == 45
+    done = run(repo, image, "--out", out, "--water-hu", -5, "--air-hu", -1000, "--no-round")
+    assert done.stdout.startswith("phantom: ")
+    assert read_nifti(out).array[5, 20, 20] == pytest.approx(45, abs=0.1)
+
+
+def test_what_cannot_be_done_by_hand(repo: Path, image: Path, tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "out.nii.gz")
+    for arguments, message in [
+        (("--water-hu", 5), "error: water_hu is given, but air_hu is not. Give both"),
+        (("--drift", 0.5), "error: drift 0.5 would scale HU by 1.5"),
+        (("--drift", 0.1, "--water-hu", 5), "error: give --water-hu and --air-hu, or --drift"),
+    ]:
+        done = run(repo, image, *out, *arguments)
+        assert done.returncode == 1
+        assert done.stderr.startswith(message)
+    assert "No such file" in run(repo, tmp_path / "none.nii.gz", *out).stderr
+
+
+@pytest.mark.parametrize(
+    ("row", "centre", "method", "warned"),
+    [
+        ({}, {}, "none", False),
+        ({"water_hu": "", "air_hu": ""}, {"drift": 0.005}, "drift", False),
+        ({"water_hu": "-5", "air_hu": "-1000"}, {"drift": 0.2}, "phantom", False),
+        ({}, {"water_hu": 0, "air_hu": -940}, "phantom", True),
+    ],
+)
+def test_as_a_step(
+    script: ModuleType,
+    image: Path,
+    tmp_path: Path,
+    row: dict[str, str],
+    centre: dict[str, float],
+    method: str,
+    warned: bool,
+) -> None:
+    params = {"centre": centre, "round_hu": True, "air_tolerance": 50}
+    (tmp_path / "out").mkdir()
+    result = script.run_case(CaseTask("case", {"resample/image.nii.gz": image}, params, row, tmp_path / "out"))
+    assert result.facts["method"] == method
+    found = read_nifti(tmp_path / "out/image.nii.gz").array
+    expected = np.rint(read_nifti(image).array * result.facts["slope"] + result.facts["intercept"])
+    assert np.abs(found - expected).max() <= 1
+    assert result.facts["air_hu"] == pytest.approx(float(found[5, 2, 2]))
+    assert result.facts["air_voxels"] > 1000
+    assert bool(result.warnings) == warned

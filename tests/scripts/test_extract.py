@@ -1,0 +1,86 @@
+"""The script of the step `extract`: as a case of the workflow, and by hand."""
+
+import csv
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from radloom.engine.step import CaseTask
+from radloom.images import Geometry, Volume, write_nifti
+
+
+@pytest.fixture(scope="module")
+def script(repo: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("extract_script", repo / "workflow/scripts/extract.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Path:
+    geometry = Geometry((20, 18, 16), (1.0, 1.0, 1.0), (-5.0, 0.0, 7.0))
+    rng = np.random.default_rng(3)
+    image = rng.normal(40, 25, geometry.shape).round().astype(np.int16)
+    roi = np.zeros(geometry.shape, dtype=np.uint8)
+    roi[3:11, 4:12, 5:13] = 1
+    roi[14, 2:4, 2:4] = 2
+    write_nifti(tmp_path / "image.nii.gz", Volume(image, geometry))
+    write_nifti(tmp_path / "roi.nii.gz", Volume(roi, geometry))
+    (tmp_path / "labels.json").write_text(json.dumps({"1": "tumour", "2": "node"}))
+    return tmp_path
+
+
+def test_a_case_of_the_workflow(script: ModuleType, case: Path, repo: Path) -> None:
+    out = case / "out"
+    out.mkdir()
+    inputs = {
+        "calibrate/image.nii.gz": case / "image.nii.gz",
+        "postprocess/roi.nii.gz": case / "roi.nii.gz",
+        "postprocess/labels.json": case / "labels.json",
+    }
+    settings = {"params": "config/pyradiomics.yaml", "rois": [], "min_voxels": 64}
+    resources = {"params": repo / "config/pyradiomics.yaml"}
+    result = script.run_case(CaseTask("C1", inputs, settings, {}, out, resources))
+    assert [path.name for path in out.iterdir()] == ["features.csv"]
+    assert result.facts["rois"] == {"tumour": {"voxels": 512, "volume_mm3": 512.0}}
+    assert [entry["roi"] for entry in result.facts["excluded_rois"]] == ["node"]
+    assert json.loads(json.dumps(result.facts)) == result.facts
+    assert result.warnings == []
+    with open(out / "features.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["roi"] for line in lines] == ["tumour"]
+    assert float(lines[0]["original_shape_VoxelVolume"]) == 512
+
+
+def run(repo: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(repo / "workflow/scripts/extract.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_by_hand(case: Path, repo: Path) -> None:
+    out = case / "features.csv"
+    params = repo / "config/pyradiomics.yaml"
+    done = run(repo, case / "image.nii.gz", case / "roi.nii.gz", "--params", params, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("excluded: label_2: the ROI has 4 voxels, at least 64 are needed")
+    assert [line.split(",")[0] for line in out.read_text().splitlines()] == ["roi", "label_1"]
+
+
+def test_by_hand_a_mistake_is_one_line(case: Path, repo: Path) -> None:
+    params = case / "mine.yaml"
+    params.write_text("setting: {resampledPixelSpacing: [1, 1, 1]}\n")
+    out = case / "features.csv"
+    done = run(repo, case / "image.nii.gz", case / "roi.nii.gz", "--params", params, "--out", out)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the PyRadiomics parameter file mine.yaml can't be used:")
+    assert "set `resample.spacing`" in done.stderr
+    assert not out.exists()

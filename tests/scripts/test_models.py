@@ -1,0 +1,57 @@
+"""The two model scripts by hand."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from statistics_cohort import cohort_tables
+
+
+def run(repo: Path, script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, repo / "workflow" / "scripts" / script, *arguments]
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tables")
+    made = cohort_tables(90)
+    made.features.drop(columns=["case_id", "roi"]).to_csv(folder / "features.csv", index=False)
+    made.patients.to_csv(folder / "clinical.tsv", sep="\t")
+    return folder
+
+
+def test_cox_by_hand(repo: Path, tables: Path, tmp_path: Path) -> None:
+    done = run(
+        repo, "model_cox.py", tables / "features.csv", tables / "clinical.tsv", "--time", "days", "--event", "died",
+        "--clinical-columns", "age", "sex", "--keep", "age", "--bootstraps", 50, "--out", tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "90 cases" in done.stdout
+    performance = pd.read_csv(tmp_path / "performance.csv")
+    assert set(performance["arm"]) == {"clinical", "features", "features_combat", "features_combat+clinical"}
+    assert set(performance["centre"]) == {"all", "C0", "C1", "C2"}
+    assert json.loads((tmp_path / "model.json").read_text())["model"] == "cox"
+
+
+def test_logistic_by_hand_with_too_few_cases(repo: Path, tables: Path, tmp_path: Path) -> None:
+    done = run(
+        repo, "model_logistic.py", tables / "features.csv", tables / "clinical.tsv", "--outcome", "response",
+        "--min-events", 80, "--out", tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "the model was not fitted" in done.stdout
+    assert set(pd.read_csv(tmp_path / "performance.csv")["status"]) == {"not estimable"}
+    assert (tmp_path / "predictions.csv").read_text().startswith("model,arm,case_id,")
+
+
+def test_says_what_is_wrong(repo: Path, tables: Path, tmp_path: Path) -> None:
+    done = run(
+        repo, "model_cox.py", tables / "features.csv", tables / "clinical.tsv", "--time", "weeks", "--event", "died",
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: there is no column 'weeks'")

@@ -1,0 +1,74 @@
+"""What the two model scripts share when they are run by hand, without a configuration."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from radloom.assembly import CohortTables
+    from radloom.validation import ModelTables
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of both model scripts, named as the keys of the configuration."""
+    parser.add_argument("features", type=Path, help="feature table: CSV, TSV or Parquet, one row a case (and ROI)")
+    parser.add_argument("clinical", type=Path, help="clinical table: CSV or TSV")
+    parser.add_argument("--out", type=Path, required=True, help="folder that takes the tables")
+    parser.add_argument("--batch", default="centre", help="column that names the batch (default: centre)")
+    parser.add_argument("--centre", help="column that names the centre (default: the batch)")
+    parser.add_argument("--keep", nargs="*", default=[], metavar="COLUMN", help="covariates that ComBat keeps")
+    parser.add_argument("--clinical-columns", nargs="*", default=[], metavar="COLUMN", help="clinical predictors")
+    parser.add_argument("--roi", help="the ROI whose features are used, where there are several")
+    parser.add_argument("--l1-ratio", type=float, default=0.9, help="elastic net mixing, 1 is the lasso")
+    parser.add_argument("--max-correlation", type=float, default=0.9)
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--bootstraps", type=int, default=500)
+    parser.add_argument("--min-events", type=int, default=20)
+    parser.add_argument("--min-batch-size", type=int, default=5)
+    parser.add_argument("--small-batch", default="error", choices=["error", "exclude", "merge", "passthrough"])
+    parser.add_argument("--override-sample-size", action="store_true", help="fit with too few events, and mark it")
+
+
+def model_by_hand(
+    args: argparse.Namespace,
+    section: str,
+    endpoint: Mapping[str, str],
+    run: Callable[[CohortTables, Mapping[str, Mapping[str, Any]]], ModelTables],
+) -> None:
+    """Run a model on tables that were made elsewhere, and say where its tables are."""
+    from radloom.assembly import read_by_hand
+    from radloom.validation import write_model
+
+    tables = read_by_hand(args.features, args.clinical, args.centre or args.batch)
+    params = {
+        "harmonize": {
+            "batch": args.batch,
+            "covariates": args.keep,
+            "parametric": True,
+            "mean_only": False,
+            "reference_batch": None,
+            "min_batch_size": args.min_batch_size,
+            "small_batch": args.small_batch,
+        },
+        "model": {
+            "roi": args.roi,
+            "clinical": args.clinical_columns,
+            "features": ["*"],
+            "max_correlation": args.max_correlation,
+            "folds": args.folds,
+            "seed": args.seed,
+            "bootstraps": args.bootstraps,
+            "min_events": args.min_events,
+            "override_sample_size": args.override_sample_size,
+        },
+        section: {**endpoint, "l1_ratio": args.l1_ratio},
+    }
+    result = run(tables, params)
+    write_model(args.out, result)
+    for message in result.warnings:
+        print(f"warning: {message}")
+    print(f"{result.facts['n']} cases, {result.facts['events']} events: {result.facts['status']}; tables in {args.out}")

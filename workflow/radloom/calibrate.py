@@ -1,0 +1,184 @@
+"""Calibration of observed to true HU, and the air around the patient as a check of it.
+
+Every calibration is a line, HU_true = slope HU_observed + intercept. With the values that water and air were
+measured at, it sends them to 0 and -1000; a drift e of the scanner is HU_true = (HU_observed + 1000)(1 + e)
+- 1000.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from radloom.errors import CaseError
+from radloom.images import Array, Volume
+
+_SLOPES = (0.8, 1.25)
+_MOST_WATER_SHIFT = 100.0
+# What ingest leaves in padding, and the lowest value that a 12-bit scanner stores.
+_FLOOR_HU = -1024.0
+_AIR_BELOW = -500.0
+_AIR_SLICES = 32
+_AIR_EROSION = 2
+_AIR_VOXELS = 1000
+_AIR_BIN = 20.0  # HU
+_AIR_SHARE = 0.1  # least share of a bin that is a peak
+_AIR_WIDTH = 40.0  # HU to each side of the peak
+_AIR_SHARP = 0.75  # least share of the values below the end of the peak that lies within it
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """HU_true = slope HU_observed + intercept, and where it comes from."""
+
+    method: Literal["phantom", "drift", "none"]
+    slope: float = 1.0
+    intercept: float = 0.0
+
+
+def phantom_calibration(water_hu: float, air_hu: float) -> Calibration:
+    """The line that sends the observed `water_hu` to 0 and `air_hu` to -1000.
+
+    Raises CaseError for absurd values.
+    """
+    shown = f"water_hu {water_hu:g} and air_hu {air_hu:g}"
+    if not (math.isfinite(water_hu) and math.isfinite(air_hu)) or water_hu <= air_hu:
+        raise CaseError(f"{shown} can't be: water must be denser than air", _ADVICE)
+    slope = 1000 / (water_hu - air_hu)
+    if abs(water_hu) > _MOST_WATER_SHIFT:
+        raise CaseError(f"water_hu {water_hu:g} is more than {_MOST_WATER_SHIFT:g} HU from 0", _ADVICE)
+    _check_slope(slope, shown)
+    return Calibration("phantom", slope, -slope * water_hu)
+
+
+def drift_calibration(drift: float) -> Calibration:
+    """HU_true = (HU_observed + 1000)(1 + drift) - 1000. Raises CaseError for an absurd drift."""
+    _check_slope(1 + drift, f"drift {drift:g}")
+    return Calibration("drift", 1 + drift, 1000 * drift)
+
+
+def choose_calibration(row: Mapping[str, str], centre: Mapping[str, Any]) -> Calibration:
+    """The case's calibration: its own `water_hu` and `air_hu` (`row`, text) before those or the `drift` of
+    its centre.
+
+    Empty cells count as absent. Raises CaseError where only one of the two is given, or where they are no
+    numbers.
+    """
+    own = {name: row[name].strip() for name in ("water_hu", "air_hu") if row.get(name, "").strip()}
+    if len(own) == 1:
+        given = next(iter(own))
+        missing = "air_hu" if given == "water_hu" else "water_hu"
+        raise CaseError(f"{given} is given, but {missing} is not", "Give both in the cohort sheet, or neither.")
+    if own:
+        return phantom_calibration(_number(own["water_hu"], "water_hu"), _number(own["air_hu"], "air_hu"))
+    if "drift" in centre:
+        return drift_calibration(float(centre["drift"]))
+    if centre:
+        return phantom_calibration(float(centre["water_hu"]), float(centre["air_hu"]))
+    return Calibration("none")
+
+
+def calibrate_image(image: Volume, calibration: Calibration, *, round_hu: bool) -> tuple[Volume, list[str]]:
+    """The image in true HU, and warnings: int16, rounded (halves to even), if `round_hu`, else float32.
+
+    Without a calibration and without rounding the values stay bit for bit. Rounded values outside int16 are
+    set to its ends and warned of.
+    """
+    result = np.empty(image.array.shape, dtype=np.int16 if round_hu else np.float32)
+    limits = np.iinfo(np.int16)
+    clipped = 0
+    for source, target in zip(image.array, result, strict=True):
+        plane = source
+        if calibration.method != "none":
+            plane = source.astype(np.float64) * calibration.slope + calibration.intercept
+        if round_hu:
+            plane = np.rint(plane)
+            outside = (plane < limits.min) | (plane > limits.max)
+            if outside.any():
+                clipped += int(np.count_nonzero(outside))
+                plane = plane.clip(limits.min, limits.max)
+        target[...] = plane
+    warnings = [f"{clipped} voxels beyond the range of 16-bit HU were set to its end"] if clipped else []
+    return Volume(result, image.geometry), warnings
+
+
+def measure_air(array: Array, calibration: Calibration) -> tuple[float | None, int]:
+    """HU of the air around the body in a calibrated image (z, y, x), and of how many voxels; None without
+    air.
+
+    Looked at is what the four sides of at most 32 axial slices see before anything above -500 HU, two voxels
+    off its edge: no lung or bowel, and without padding (observed -1024 exactly). Clothes, foam and partial
+    volume are denser than air, so the first peak of the histogram is the air, and its median is returned.
+    Fewer than 1000 voxels, no peak, or one that is wide on the side of the lower values too, as lung at the
+    border of a crop makes it, are no air.
+    """
+    floor = calibration.slope * _FLOOR_HU + calibration.intercept
+    count = min(_AIR_SLICES, array.shape[0])
+    planes = array[np.unique(np.linspace(0, array.shape[0] - 1, count).round().astype(int))]
+    seen = []
+    for plane in planes:
+        region = _eroded(_seen_from_outside(plane < _AIR_BELOW), _AIR_EROSION)
+        values = plane[region]
+        seen.append(values[np.abs(values - floor) > 0.5].astype(np.float64))
+    around = np.concatenate(seen)
+    if around.size < _AIR_VOXELS:
+        return None, int(around.size)
+    edges = np.arange(around.min(), _AIR_BELOW + 2 * _AIR_BIN, _AIR_BIN)
+    shares = np.concatenate([[0], np.histogram(around, edges)[0] / around.size, [0]])
+    peaks = (shares[1:-1] >= _AIR_SHARE) & (shares[1:-1] >= shares[:-2]) & (shares[1:-1] >= shares[2:])
+    if not peaks.any():
+        return None, int(around.size)
+    peak = edges[np.argmax(peaks)] + _AIR_BIN / 2
+    air = around[np.abs(around - peak) <= _AIR_WIDTH]
+    if air.size < _AIR_SHARP * np.count_nonzero(around <= peak + _AIR_WIDTH):
+        return None, int(around.size)
+    return float(np.median(air)), int(air.size)
+
+
+def air_warning(air_hu: float | None, tolerance: float) -> list[str]:
+    """A warning where the measured air lies further than `tolerance` HU from -1000."""
+    if air_hu is None or abs(air_hu + 1000) <= tolerance:
+        return []
+    return [f"the air outside the body has {air_hu:.0f} HU, more than {tolerance:g} from -1000"]
+
+
+_ADVICE = "Correct them in the cohort sheet or in calibrate: centres of the configuration."
+
+
+def _check_slope(slope: float, shown: str) -> None:
+    if not _SLOPES[0] <= slope <= _SLOPES[1]:  # NaN too
+        raise CaseError(f"{shown} would scale HU by {slope:.3g}, outside {_SLOPES[0]:g} to {_SLOPES[1]:g}", _ADVICE)
+
+
+def _number(text: str, name: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise CaseError(f'{name} "{text}" is no number', "Write it in HU with a decimal point.") from None
+
+
+def _seen_from_outside(low: Array) -> Array:
+    """Pixels of a 2D boolean image that a row or column reaches from a side through True alone."""
+    rays = np.logical_and.accumulate
+    return np.asarray(
+        rays(low, axis=0) | rays(low[::-1], axis=0)[::-1] | rays(low, axis=1) | rays(low[:, ::-1], axis=1)[:, ::-1]
+    )
+
+
+def _eroded(region: Array, margin: int) -> Array:
+    """Pixels of a 2D boolean image that are True with all pixels up to `margin` away along rows and columns.
+
+    Pixels nearer than that to the rim of the image are out.
+    """
+    result = region
+    for axis in (0, 1):
+        window = np.lib.stride_tricks.sliding_window_view(result, 2 * margin + 1, axis=axis).all(axis=-1)
+        result = np.zeros_like(region)
+        inner = [slice(None), slice(None)]
+        inner[axis] = slice(margin, margin + window.shape[axis])
+        result[tuple(inner)] = window
+    return result

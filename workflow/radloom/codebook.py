@@ -1,0 +1,725 @@
+"""What every column of every table means: class, image type, IBSI tag, unit, meaning, and a short name.
+
+Short names are legal in Stata, SPSS and R: at most 32 characters, letters, digits and underscores, a letter
+first, no reserved word, and no two that differ in capitals only.
+
+IBSI tags are those of the reference values of IBSI 1 (https://doi.org/10.1148/radiol.2020191145) without the
+suffix for the way of aggregation (`_3D_avg`: PyRadiomics' default), which follows from the parameter file. A
+tag says which definition the feature follows; where PyRadiomics' number differs by convention, the meaning
+says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MAX_LENGTH = 32
+
+HU = "HU"
+HU2 = "HU^2"
+ONE = "1"
+MM = "mm"
+MM2 = "mm^2"
+MM3 = "mm^3"
+
+
+@dataclass(frozen=True)
+class FeatureInfo:
+    """What is known of a column: empty text where nothing is."""
+
+    feature_class: str = ""
+    feature: str = ""
+    image_type: str = ""
+    ibsi_tag: str = ""
+    unit: str = ""
+    meaning: str = ""
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A feature of PyRadiomics: IBSI tag, unit on the original image in HU, short name, meaning."""
+
+    ibsi_tag: str
+    unit: str
+    short: str
+    meaning: str
+
+
+_FIRST_ORDER = {
+    "10Percentile": Definition("stat_p10", HU, "p10", "Value below which 10 % of the voxels lie."),
+    "90Percentile": Definition("stat_p90", HU, "p90", "Value below which 90 % of the voxels lie."),
+    "Energy": Definition(
+        "stat_energy",
+        HU2,
+        "energy",
+        "Sum of the squared values (after adding voxelArrayShift); grows with the number of voxels.",
+    ),
+    "Entropy": Definition(
+        "ih_entropy",
+        "bit",
+        "entropy",
+        "Shannon entropy of the histogram of the binned values: how unpredictable they are.",
+    ),
+    "InterquartileRange": Definition("stat_iqr", HU, "iqr", "Distance between the 25th and the 75th percentile."),
+    "Kurtosis": Definition(
+        "stat_kurt",
+        ONE,
+        "kurtosis",
+        "Weight of the tails of the distribution; 3 for a normal one (IBSI's value is lower by 3).",
+    ),
+    "Maximum": Definition("stat_max", HU, "max", "Largest value."),
+    "MeanAbsoluteDeviation": Definition("stat_mad", HU, "mad", "Mean distance of the values from their mean."),
+    "Mean": Definition("stat_mean", HU, "mean", "Mean value."),
+    "Median": Definition("stat_median", HU, "median", "Median value."),
+    "Minimum": Definition("stat_min", HU, "min", "Smallest value."),
+    "Range": Definition("stat_range", HU, "range", "Largest minus smallest value."),
+    "RobustMeanAbsoluteDeviation": Definition(
+        "stat_rmad", HU, "rmad", "Mean absolute deviation of the values between the 10th and the 90th percentile."
+    ),
+    "RootMeanSquared": Definition(
+        "stat_rms", HU, "rms", "Square root of the mean squared value (after adding voxelArrayShift)."
+    ),
+    "Skewness": Definition(
+        "stat_skew", ONE, "skewness", "Asymmetry of the distribution; positive with a tail to high values."
+    ),
+    "StandardDeviation": Definition("", HU, "sd", "Standard deviation of the values (divisor n)."),
+    "TotalEnergy": Definition("", "HU^2 mm^3", "total_energy", "Energy multiplied by the volume of a voxel."),
+    "Uniformity": Definition(
+        "ih_uniformity",
+        ONE,
+        "uniformity",
+        "Sum of the squared frequencies of the binned values; 1 where all fall into one bin.",
+    ),
+    "Variance": Definition(
+        "stat_var", HU2, "variance", "Mean squared distance of the values from their mean (divisor n)."
+    ),
+}
+
+_SHAPE = {
+    "Compactness1": Definition(
+        "morph_comp_1", ONE, "compactness1", "Volume against area; largest for a sphere, 0.053."
+    ),
+    "Compactness2": Definition(
+        "morph_comp_2", ONE, "compactness2", "Squared volume against cubed area; 1 for a sphere."
+    ),
+    "Elongation": Definition(
+        "morph_pca_elongation", ONE, "elongation", "Second longest over longest principal axis; 1 where they are equal."
+    ),
+    "Flatness": Definition(
+        "morph_pca_flatness", ONE, "flatness", "Shortest over longest principal axis; 0 for a plane."
+    ),
+    "LeastAxisLength": Definition(
+        "morph_pca_least_axis",
+        MM,
+        "axis_least",
+        "Shortest axis of the ellipsoid with the ROI's second moments (divisor n).",
+    ),
+    "MajorAxisLength": Definition(
+        "morph_pca_maj_axis",
+        MM,
+        "axis_major",
+        "Longest axis of the ellipsoid with the ROI's second moments (divisor n).",
+    ),
+    "Maximum2DDiameterColumn": Definition(
+        "", MM, "diam2d_column", "Largest distance of two surface points in a coronal plane (row and slice axes)."
+    ),
+    "Maximum2DDiameterRow": Definition(
+        "", MM, "diam2d_row", "Largest distance of two surface points in a sagittal plane (column and slice axes)."
+    ),
+    "Maximum2DDiameterSlice": Definition(
+        "", MM, "diam2d_slice", "Largest distance of two surface points in an axial plane."
+    ),
+    "Maximum3DDiameter": Definition("morph_diam", MM, "diam3d", "Largest distance of two surface points."),
+    "MeshVolume": Definition("morph_volume", MM3, "volume_mesh", "Volume inside the triangle mesh of the surface."),
+    "MinorAxisLength": Definition(
+        "morph_pca_min_axis",
+        MM,
+        "axis_minor",
+        "Middle axis of the ellipsoid with the ROI's second moments (divisor n).",
+    ),
+    "SphericalDisproportion": Definition(
+        "morph_sph_dispr",
+        ONE,
+        "sph_disproportion",
+        "Area over the area of a sphere of the same volume; 1 for a sphere.",
+    ),
+    "Sphericity": Definition(
+        "morph_sphericity",
+        ONE,
+        "sphericity",
+        "Area of a sphere of the same volume over the ROI's area; 1 for a sphere.",
+    ),
+    "SurfaceArea": Definition("morph_area_mesh", MM2, "area", "Area of the triangle mesh of the surface."),
+    "SurfaceVolumeRatio": Definition("morph_av", "mm^-1", "area_per_volume", "Surface area over mesh volume."),
+    "VoxelVolume": Definition(
+        "morph_vol_approx", MM3, "volume_voxel", "Number of voxels multiplied by the volume of a voxel."
+    ),
+}
+
+_SHAPE_2D = {
+    "Elongation": Definition(
+        "", ONE, "elongation", "Shorter over longer principal axis of the slice; 1 where they are equal."
+    ),
+    "MajorAxisLength": Definition("", MM, "axis_major", "Longer axis of the ellipse with the slice's second moments."),
+    "MaximumDiameter": Definition("", MM, "diam", "Largest distance of two points of the outline."),
+    "MeshSurface": Definition("", MM2, "area_mesh", "Area inside the outline's polygon."),
+    "MinorAxisLength": Definition("", MM, "axis_minor", "Shorter axis of the ellipse with the slice's second moments."),
+    "Perimeter": Definition("", MM, "perimeter", "Length of the outline."),
+    "PerimeterSurfaceRatio": Definition("", "mm^-1", "perimeter_per_area", "Perimeter over area."),
+    "PixelSurface": Definition("", MM2, "area_pixel", "Number of pixels multiplied by the area of a pixel."),
+    "SphericalDisproportion": Definition(
+        "", ONE, "sph_disproportion", "Perimeter over that of a circle of the same area; 1 for a circle."
+    ),
+    "Sphericity": Definition(
+        "", ONE, "sphericity", "Perimeter of a circle of the same area over the outline's; 1 for a circle."
+    ),
+}
+
+_GLCM = {
+    "Autocorrelation": Definition(
+        "cm_auto_corr",
+        ONE,
+        "autocorrelation",
+        "Mean product of the grey levels of neighbours: high for coarse, bright texture.",
+    ),
+    "ClusterProminence": Definition(
+        "cm_clust_prom",
+        ONE,
+        "cluster_prominence",
+        "Fourth moment of the neighbours' sum: peaks and tails around its mean.",
+    ),
+    "ClusterShade": Definition(
+        "cm_clust_shade", ONE, "cluster_shade", "Third moment of the neighbours' sum: its asymmetry around the mean."
+    ),
+    "ClusterTendency": Definition(
+        "cm_clust_tend", ONE, "cluster_tendency", "Second moment of the neighbours' sum: groups of similar grey levels."
+    ),
+    "Contrast": Definition("cm_contrast", ONE, "contrast", "Mean squared difference of the grey levels of neighbours."),
+    "Correlation": Definition(
+        "cm_corr", ONE, "correlation", "Linear correlation of the grey levels of neighbours, from -1 to 1."
+    ),
+    "DifferenceAverage": Definition(
+        "cm_diff_avg", ONE, "diff_average", "Mean absolute difference of the grey levels of neighbours."
+    ),
+    "DifferenceEntropy": Definition(
+        "cm_diff_entr", "bit", "diff_entropy", "Shannon entropy of the absolute differences of neighbours."
+    ),
+    "DifferenceVariance": Definition(
+        "cm_diff_var", ONE, "diff_variance", "Variance of the absolute differences of neighbours."
+    ),
+    "Dissimilarity": Definition("cm_dissimilarity", ONE, "dissimilarity", "Equal to DifferenceAverage."),
+    "Homogeneity1": Definition("cm_inv_diff", ONE, "homogeneity1", "Equal to Id."),
+    "Homogeneity2": Definition("cm_inv_diff_mom", ONE, "homogeneity2", "Equal to Idm."),
+    "Id": Definition(
+        "cm_inv_diff", ONE, "id", "Inverse difference: 1 where neighbours are equal, less the more they differ."
+    ),
+    "Idm": Definition(
+        "cm_inv_diff_mom", ONE, "idm", "Inverse difference moment: as inverse difference, by the squared difference."
+    ),
+    "Idmn": Definition(
+        "cm_inv_diff_mom_norm",
+        ONE,
+        "idmn",
+        "Inverse difference moment, differences relative to the number of grey levels.",
+    ),
+    "Idn": Definition(
+        "cm_inv_diff_norm", ONE, "idn", "Inverse difference, differences relative to the number of grey levels."
+    ),
+    "Imc1": Definition(
+        "cm_info_corr1",
+        ONE,
+        "imc1",
+        "First measure of mutual information of neighbours; 0 for none, negative otherwise.",
+    ),
+    "Imc2": Definition(
+        "cm_info_corr2", ONE, "imc2", "Second measure of mutual information of neighbours; 0 for none, near 1 for much."
+    ),
+    "InverseVariance": Definition(
+        "cm_inv_var", ONE, "inverse_variance", "Mean inverse squared difference of neighbours that differ."
+    ),
+    "JointAverage": Definition(
+        "cm_joint_avg", ONE, "joint_average", "Mean grey level of the voxels that have neighbours."
+    ),
+    "JointEnergy": Definition(
+        "cm_energy",
+        ONE,
+        "joint_energy",
+        "Sum of squared pair frequencies: high where few pairs of grey levels prevail.",
+    ),
+    "JointEntropy": Definition("cm_joint_entr", "bit", "joint_entropy", "Shannon entropy of the pairs of grey levels."),
+    "MCC": Definition(
+        "",
+        ONE,
+        "mcc",
+        "Maximal correlation coefficient of neighbours over all recodings of the grey levels, from 0 to 1.",
+    ),
+    "MaximumProbability": Definition("cm_joint_max", ONE, "max_probability", "Frequency of the most frequent pair."),
+    "SumAverage": Definition("cm_sum_avg", ONE, "sum_average", "Mean sum of the grey levels of neighbours."),
+    "SumEntropy": Definition("cm_sum_entr", "bit", "sum_entropy", "Shannon entropy of the sums of neighbours."),
+    "SumSquares": Definition(
+        "cm_joint_var", ONE, "sum_squares", "Variance of the grey levels of voxels that have neighbours."
+    ),
+    "SumVariance": Definition("cm_sum_var", ONE, "sum_variance", "Equal to ClusterTendency."),
+}
+
+_GLRLM = {
+    "GrayLevelNonUniformity": Definition(
+        "rlm_glnu", ONE, "gln", "How unevenly the runs spread over the grey levels; grows with their number."
+    ),
+    "GrayLevelNonUniformityNormalized": Definition(
+        "rlm_glnu_norm", ONE, "glnn", "How unevenly the runs spread over the grey levels, whatever their number."
+    ),
+    "GrayLevelVariance": Definition("rlm_gl_var", ONE, "glv", "Variance of the runs' grey levels."),
+    "HighGrayLevelRunEmphasis": Definition("rlm_hgre", ONE, "hglre", "High where runs have high grey levels."),
+    "LongRunEmphasis": Definition(
+        "rlm_lre", ONE, "lre", "High where runs of equal grey level are long: coarse texture."
+    ),
+    "LongRunHighGrayLevelEmphasis": Definition(
+        "rlm_lrhge", ONE, "lrhgle", "High where long runs have high grey levels."
+    ),
+    "LongRunLowGrayLevelEmphasis": Definition("rlm_lrlge", ONE, "lrlgle", "High where long runs have low grey levels."),
+    "LowGrayLevelRunEmphasis": Definition("rlm_lgre", ONE, "lglre", "High where runs have low grey levels."),
+    "RunEntropy": Definition("rlm_rl_entr", "bit", "re", "Shannon entropy of the runs' lengths and grey levels."),
+    "RunLengthNonUniformity": Definition(
+        "rlm_rlnu", ONE, "rln", "How unevenly the runs spread over the lengths; grows with their number."
+    ),
+    "RunLengthNonUniformityNormalized": Definition(
+        "rlm_rlnu_norm", ONE, "rlnn", "How unevenly the runs spread over the lengths, whatever their number."
+    ),
+    "RunPercentage": Definition(
+        "rlm_r_perc", ONE, "rp", "Number of runs over number of voxels; 1 for the finest texture."
+    ),
+    "RunVariance": Definition("rlm_rl_var", ONE, "rv", "Variance of the runs' lengths."),
+    "ShortRunEmphasis": Definition(
+        "rlm_sre", ONE, "sre", "High where runs of equal grey level are short: fine texture."
+    ),
+    "ShortRunHighGrayLevelEmphasis": Definition(
+        "rlm_srhge", ONE, "srhgle", "High where short runs have high grey levels."
+    ),
+    "ShortRunLowGrayLevelEmphasis": Definition(
+        "rlm_srlge", ONE, "srlgle", "High where short runs have low grey levels."
+    ),
+}
+
+_GLSZM = {
+    "GrayLevelNonUniformity": Definition(
+        "szm_glnu", ONE, "gln", "How unevenly the zones spread over the grey levels; grows with their number."
+    ),
+    "GrayLevelNonUniformityNormalized": Definition(
+        "szm_glnu_norm", ONE, "glnn", "How unevenly the zones spread over the grey levels, whatever their number."
+    ),
+    "GrayLevelVariance": Definition("szm_gl_var", ONE, "glv", "Variance of the zones' grey levels."),
+    "HighGrayLevelZoneEmphasis": Definition("szm_hgze", ONE, "hglze", "High where zones have high grey levels."),
+    "LargeAreaEmphasis": Definition(
+        "szm_lze", ONE, "lae", "High where connected zones of equal grey level are large: coarse texture."
+    ),
+    "LargeAreaHighGrayLevelEmphasis": Definition(
+        "szm_lzhge", ONE, "lahgle", "High where large zones have high grey levels."
+    ),
+    "LargeAreaLowGrayLevelEmphasis": Definition(
+        "szm_lzlge", ONE, "lalgle", "High where large zones have low grey levels."
+    ),
+    "LowGrayLevelZoneEmphasis": Definition("szm_lgze", ONE, "lglze", "High where zones have low grey levels."),
+    "SizeZoneNonUniformity": Definition(
+        "szm_zsnu", ONE, "szn", "How unevenly the zones spread over the sizes; grows with their number."
+    ),
+    "SizeZoneNonUniformityNormalized": Definition(
+        "szm_zsnu_norm", ONE, "sznn", "How unevenly the zones spread over the sizes, whatever their number."
+    ),
+    "SmallAreaEmphasis": Definition(
+        "szm_sze", ONE, "sae", "High where connected zones of equal grey level are small: fine texture."
+    ),
+    "SmallAreaHighGrayLevelEmphasis": Definition(
+        "szm_szhge", ONE, "sahgle", "High where small zones have high grey levels."
+    ),
+    "SmallAreaLowGrayLevelEmphasis": Definition(
+        "szm_szlge", ONE, "salgle", "High where small zones have low grey levels."
+    ),
+    "ZoneEntropy": Definition("szm_zs_entr", "bit", "ze", "Shannon entropy of the zones' sizes and grey levels."),
+    "ZonePercentage": Definition(
+        "szm_z_perc", ONE, "zp", "Number of zones over number of voxels; 1 for the finest texture."
+    ),
+    "ZoneVariance": Definition("szm_zs_var", ONE, "zv", "Variance of the zones' sizes."),
+}
+
+_GLDM = {
+    "DependenceEntropy": Definition(
+        "ngl_dc_entr", "bit", "de", "Shannon entropy of grey levels and numbers of dependent neighbours."
+    ),
+    "DependenceNonUniformity": Definition(
+        "ngl_dcnu",
+        ONE,
+        "dn",
+        "How unevenly the voxels spread over the numbers of dependent neighbours; grows with the volume.",
+    ),
+    "DependenceNonUniformityNormalized": Definition(
+        "ngl_dcnu_norm", ONE, "dnn", "How unevenly the voxels spread over the numbers of dependent neighbours."
+    ),
+    "DependencePercentage": Definition("ngl_dc_perc", ONE, "dp", "Always 1."),
+    "DependenceVariance": Definition("ngl_dc_var", ONE, "dv", "Variance of the number of dependent neighbours."),
+    "GrayLevelNonUniformity": Definition(
+        "ngl_glnu", ONE, "gln", "How unevenly the voxels spread over the grey levels; grows with the volume."
+    ),
+    "GrayLevelNonUniformityNormalized": Definition(
+        "ngl_glnu_norm", ONE, "glnn", "Equal to Uniformity of the first order."
+    ),
+    "GrayLevelVariance": Definition("ngl_gl_var", ONE, "glv", "Variance of the voxels' grey levels."),
+    "HighGrayLevelEmphasis": Definition("ngl_hgce", ONE, "hgle", "Mean squared grey level."),
+    "LargeDependenceEmphasis": Definition(
+        "ngl_hde", ONE, "lde", "High where many neighbours have a voxel's grey level: homogeneous texture."
+    ),
+    "LargeDependenceHighGrayLevelEmphasis": Definition(
+        "ngl_hdhge", ONE, "ldhgle", "High where homogeneous parts have high grey levels."
+    ),
+    "LargeDependenceLowGrayLevelEmphasis": Definition(
+        "ngl_hdlge", ONE, "ldlgle", "High where homogeneous parts have low grey levels."
+    ),
+    "LowGrayLevelEmphasis": Definition("ngl_lgce", ONE, "lgle", "Mean inverse squared grey level."),
+    "SmallDependenceEmphasis": Definition(
+        "ngl_lde", ONE, "sde", "High where few neighbours have a voxel's grey level: heterogeneous texture."
+    ),
+    "SmallDependenceHighGrayLevelEmphasis": Definition(
+        "ngl_ldhge", ONE, "sdhgle", "High where heterogeneous parts have high grey levels."
+    ),
+    "SmallDependenceLowGrayLevelEmphasis": Definition(
+        "ngl_ldlge", ONE, "sdlgle", "High where heterogeneous parts have low grey levels."
+    ),
+}
+
+_NGTDM = {
+    "Busyness": Definition("ngt_busyness", ONE, "busyness", "High where grey levels change fast from voxel to voxel."),
+    "Coarseness": Definition(
+        "ngt_coarseness", ONE, "coarseness", "High where voxels differ little from the mean of their neighbourhood."
+    ),
+    "Complexity": Definition(
+        "ngt_complexity", ONE, "complexity", "High where there are many sharp changes of grey level."
+    ),
+    "Contrast": Definition(
+        "ngt_contrast", ONE, "contrast", "High where grey levels span a wide range and differ from their neighbourhood."
+    ),
+    "Strength": Definition(
+        "ngt_strength", ONE, "strength", "High where structures are large and distinct in grey level."
+    ),
+}
+
+DEFINITIONS: dict[str, dict[str, Definition]] = {
+    "firstorder": _FIRST_ORDER,
+    "shape": _SHAPE,
+    "shape2D": _SHAPE_2D,
+    "glcm": _GLCM,
+    "glrlm": _GLRLM,
+    "glszm": _GLSZM,
+    "gldm": _GLDM,
+    "ngtdm": _NGTDM,
+}
+
+_CLASS_MEANING = {
+    "glcm": "Pairs of neighbouring voxels (GLCM). ",
+    "glrlm": "Runs of equal grey level (GLRLM). ",
+    "glszm": "Zones of equal grey level (GLSZM). ",
+    "gldm": "Neighbours of similar grey level (GLDM). ",
+    "ngtdm": "Voxels against their neighbourhood (NGTDM). ",
+}
+_CLASS_SHORT = {"firstorder": "fo", "shape2D": "shape2d"}
+
+# Image types as they appear in a column, with `-` as PyRadiomics writes them; R turns `-` into `.`.
+_IMAGES: tuple[tuple[str, str, str], ...] = (
+    ("original", "orig", "the image"),
+    ("squareroot", "sqrt", "the square root of the image"),
+    ("square", "sq", "the square of the image"),
+    ("logarithm", "ln", "the logarithm of the image"),
+    ("exponential", "exp", "the exponential of the image"),
+    ("gradient", "grad", "the gradient magnitude of the image"),
+    ("lbp-2D", "lbp2d", "the local binary pattern of the slices"),
+    (r"lbp-3D-m(\d+)", r"lbp3dm\1", r"the local binary pattern in 3D, level \1"),
+    ("lbp-3D-k", "lbp3dk", "the kurtosis map of the local binary pattern in 3D"),
+    (r"wavelet(\d*)-([LH]{2,3})", r"wav\1_\2", r"the \2 band of the image's wavelet transform"),
+    (
+        r"log-sigma-(\d+(?:-\d+)?)-mm-3D",
+        r"log\1",
+        r"the Laplacian of Gaussian (\1 mm wide) of the image",
+    ),
+)
+
+# A unit of intensity is lost in a filter: its response is on a scale of its own.
+_FILTERED_UNITS = {HU: "a.u.", HU2: "a.u.^2", "HU^2 mm^3": "a.u.^2 mm^3"}
+
+# Reserved in one of the three: R, SPSS, Stata (which also keeps names that begin with an underscore).
+_RESERVED = frozenset(
+    [
+        "all",
+        "and",
+        "by",
+        "eq",
+        "ge",
+        "gt",
+        "le",
+        "lt",
+        "ne",
+        "not",
+        "or",
+        "to",
+        "with",
+        "if",
+        "else",
+        "repeat",
+        "while",
+        "function",
+        "for",
+        "next",
+        "break",
+        "true",
+        "false",
+        "null",
+        "inf",
+        "nan",
+        "na",
+        "in",
+        "byte",
+        "double",
+        "float",
+        "int",
+        "long",
+        "str",
+        "strl",
+        "using",
+    ]
+)
+
+
+def describe(column: str) -> FeatureInfo:
+    """What is known of a feature column.
+
+    Knows PyRadiomics' names (`wavelet-LLH_glcm_Idm`), as R mangles them (`wavelet.LLH_glcm_Idm`), and names
+    made of feature and image type (`Idm.wavelet.LLH`); the class is left empty where several classes have a
+    feature of that name. Anything else is empty.
+    """
+    found = _parse(column)
+    if found is None:
+        return FeatureInfo()
+    image, name, feature = found
+    if not name:
+        return FeatureInfo(feature=feature, image_type=image)
+    definition = DEFINITIONS[name][feature]
+    filtered = image != "original"
+    unit = _FILTERED_UNITS.get(definition.unit, definition.unit) if filtered else definition.unit
+    meaning = _CLASS_MEANING.get(name, "") + definition.meaning
+    if filtered:
+        meaning = f"{meaning} Of {_image(image)[1]}."
+    return FeatureInfo(name, feature, image, definition.ibsi_tag, unit, meaning)
+
+
+def short_names(columns: Sequence[str]) -> dict[str, str]:
+    """A short name for every column, legal and unique (see the top of this module).
+
+    A name that is legal stays, a feature of PyRadiomics gets its abbreviation, and of another name the
+    illegal characters become `_`. What is cut off or would be there twice ends with a checksum of the full
+    name.
+    """
+    taken: set[str] = set()
+    names: dict[str, str] = {}
+    for column in columns:
+        name = _short(column)
+        if len(name) > MAX_LENGTH or name.lower() in taken:
+            name = _with_checksum(name, column)
+        while name.lower() in taken:
+            name = _with_checksum(name, column + name)
+        taken.add(name.lower())
+        names[column] = name
+    return names
+
+
+def codebook_rows(table: str, columns: Sequence[str]) -> list[dict[str, str]]:
+    """One row a column of a table: table, column, short_name, class, image_type, ibsi_tag, unit, meaning."""
+    short = short_names(columns)
+    rows = []
+    for column in columns:
+        info = _fixed(table, column) or describe(column)
+        rows.append(
+            {
+                "table": table,
+                "column": column,
+                "short_name": short[column],
+                "class": info.feature_class,
+                "image_type": info.image_type,
+                "ibsi_tag": info.ibsi_tag,
+                "unit": info.unit,
+                "meaning": info.meaning or _FOREIGN.get(table, ""),
+            }
+        )
+    return rows
+
+
+def _parse(column: str) -> tuple[str, str, str] | None:
+    """Image type (with hyphens), class (empty: several have such a feature) and feature of a column, or None."""
+    parts = re.fullmatch(r"(.+)_([A-Za-z0-9]+)_([A-Za-z0-9]+)", column)
+    if parts:
+        image, name, feature = parts.groups()
+        image = image.replace(".", "-")
+        if _image(image)[0] and feature in DEFINITIONS.get(name, {}):
+            return image, name, feature
+        return None
+    feature, _, image = column.partition(".")
+    image = image.replace(".", "-")
+    classes = [name for name, features in DEFINITIONS.items() if feature in features]
+    if not classes or not _image(image)[0]:
+        return None
+    if len(classes) > 1:  # the features of single slices have to be asked for, those of volumes are meant
+        classes = [name for name in classes if name != "shape2D"]
+    return image, classes[0] if len(classes) == 1 else "", feature
+
+
+def _image(name: str) -> tuple[str, str]:
+    """Short name and meaning of an image type, both empty for what is none."""
+    for pattern, short, meaning in _IMAGES:
+        match = re.fullmatch(pattern, name)
+        if match:
+            return match.expand(short).replace("-", "_"), match.expand(meaning).replace("-", ".")
+    return "", ""
+
+
+def _short(column: str) -> str:
+    found = _parse(column)
+    if found and found[1]:
+        image, name, feature = found
+        return f"{_image(image)[0]}_{_CLASS_SHORT.get(name, name)}_{DEFINITIONS[name][feature].short}".lower()
+    plain = unicodedata.normalize("NFKD", column).encode("ascii", "ignore").decode()
+    plain = re.sub(r"[^A-Za-z0-9]+", "_", plain).strip("_") if not _legal(column) else column
+    if not plain or not plain[0].isalpha():
+        plain = f"v_{plain}".rstrip("_")
+    return f"{plain}_v" if plain.lower() in _RESERVED or re.fullmatch(r"str\d+", plain.lower()) else plain
+
+
+def _legal(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) is not None
+
+
+def _with_checksum(name: str, full: str) -> str:
+    return f"{name[: MAX_LENGTH - 7].rstrip('_')}_{hashlib.sha256(full.encode()).hexdigest()[:6]}"
+
+
+_CASE = {
+    "case_id": ("", "Name of the scan in the cohort sheet."),
+    "patient_id": ("", "Name of the patient in the cohort sheet."),
+    "centre": ("", "Centre where the scan was made."),
+    "roi": ("", "Name of the region of interest."),
+}
+_MODEL = {
+    "model": ("", "Model: cox or logistic."),
+    "arm": ("", "Which predictors the model has, and whether they were harmonised."),
+    "term": ("", "Predictor: a feature or a column of the clinical table."),
+    "split": ("", "How cases were divided into those that a model was fitted to and those that it was tried on."),
+    "fold": ("", "Fold of the cross-validation in which the case was left out."),
+    "n": (ONE, "Number of cases."),
+    "events": (ONE, "Number of events (Cox) or of cases with the outcome (logistic)."),
+}
+_XYZ = (("x", "right to left"), ("y", "front to back"), ("z", "foot to head"))
+_FIXED: dict[str, dict[str, tuple[str, str]]] = {
+    "cohort": {
+        **_CASE,
+        "status": ("", "Whether the case is in the feature tables: included or excluded."),
+        "n_rois": (ONE, "Number of the case's ROIs in the feature tables."),
+    },
+    "clinical": _CASE,
+    "features_raw": _CASE,
+    "features_harmonized": _CASE,
+    "exclusions": {
+        **_CASE,
+        "roi": ("", "Region of interest that is excluded; empty where the whole case is."),
+        "step": ("", "Step that excluded it."),
+        "reason": ("", "Why it is excluded, with the figures."),
+        "way_out": ("", "What can be done about it."),
+    },
+    "acquisition": {
+        **_CASE,
+        "format": ("", "File format of the source."),
+        "dtype": ("", "Number type of the source's voxels."),
+        **{f"spacing_{a}": (MM, f"Voxel spacing of the source from {way}.") for a, way in _XYZ},
+        **{f"size_{a}": ("voxel", f"Voxels of the source from {way}.") for a, way in _XYZ},
+        "hu_min": (HU, "Smallest value of the source."),
+        "hu_max": (HU, "Largest value of the source."),
+        **{f"resampled_spacing_{a}": (MM, f"Voxel spacing after resampling, from {way}.") for a, way in _XYZ},
+        **{f"resampled_size_{a}": ("voxel", f"Voxels after resampling, from {way}.") for a, way in _XYZ},
+        "calibration_method": ("", "Where the HU calibration came from: phantom, drift or none."),
+        "calibration_slope": (ONE, "Slope of the calibration: calibrated = slope x observed + intercept."),
+        "calibration_intercept": (HU, "Intercept of the calibration."),
+        "air_hu": (HU, "Value of the air outside the body after the calibration; should be near -1000."),
+        "air_voxels": ("voxel", "Voxels of air in which that value was measured."),
+    },
+    "qc": {
+        **_CASE,
+        "roi": ("", "Region of interest; empty where the item is of the whole case."),
+        "step": ("", "Step that measured it or warned."),
+        "item": ("", "What was measured; `warning` for a warning."),
+        "value": ("", "Value of the item: HU, mm^3 or a number, as the item's name says."),
+        "warning": ("", "Text of the warning."),
+    },
+    "combat_diagnostics": {
+        **_CASE,
+        "feature": ("", "Feature that the row is about."),
+        **{
+            f"{name}_{when}": (ONE, f"{meaning} {when} harmonisation.")
+            for when in ("before", "after")
+            for name, meaning in (
+                ("batch_r2", "Share of the feature's variance that lies between the batches,"),
+                ("anova_p", "p value of the analysis of variance (equal means in all batches),"),
+                ("anova_q", "The same, adjusted for the number of features (Benjamini-Hochberg),"),
+                ("kruskal_p", "p value of the Kruskal-Wallis test (equal locations in all batches),"),
+                ("kruskal_q", "The same, adjusted for the number of features (Benjamini-Hochberg),"),
+                ("ks", "Largest Kolmogorov-Smirnov distance of a batch from all others,"),
+                ("ks_p", "Its p value, adjusted for the number of batches (Bonferroni),"),
+                ("ks_q", "The same, adjusted for the number of features (Benjamini-Hochberg),"),
+            )
+        },
+    },
+    "coefficients": {
+        **_MODEL,
+        "coefficient": (ONE, "Log hazard ratio (Cox) or log odds ratio (logistic) of one standard deviation more."),
+        "hazard_or_odds_ratio": (ONE, "Exponential of the coefficient."),
+        "mean": ("", "Mean of the predictor, by which it was centred; in the predictor's unit."),
+        "sd": ("", "Standard deviation of the predictor, by which it was scaled; in the predictor's unit."),
+        "selected_in_folds": (ONE, "In how many folds of the cross-validation the predictor had a coefficient."),
+        "override": ("", "Whether the model was fitted although there are too few events."),
+    },
+    "performance": {
+        **_MODEL,
+        "centre": ("", "Centre whose cases were predicted; all for the whole cohort."),
+        "metric": ("", "Measure of performance."),
+        "estimate": (ONE, "Its value on cases that the model was not fitted to."),
+        "ci_low": (ONE, "Lower end of its 95 % interval."),
+        "ci_high": (ONE, "Upper end of its 95 % interval."),
+        "status": ("", "Whether it could be estimated."),
+        "note": ("", "Why it could not, or what to keep in mind."),
+    },
+    "predictions": {
+        **_CASE,
+        **_MODEL,
+        "risk": (ONE, "Linear predictor of the model that was fitted without the case's fold."),
+        "probability": (ONE, "Predicted probability of the outcome (logistic)."),
+        "time": ("", "Time to event or censoring, in the unit of the clinical table (Cox)."),
+        "event": ("", "1 for an event, 0 for censoring (Cox)."),
+        "outcome": ("", "Observed outcome, 0 or 1 (logistic)."),
+    },
+    "ph_test": {
+        **_MODEL,
+        "term": ("", "Predictor; GLOBAL for all of them together."),
+        "chi2": (ONE, "Statistic of the score test of proportional hazards."),
+        "df": (ONE, "Its degrees of freedom."),
+        "p": (ONE, "Its p value; small where the effect changes with time."),
+    },
+}
+_FOREIGN = {
+    "cohort": "Column of the cohort sheet, as it was given.",
+    "clinical": "Column of the clinical table, as it was given.",
+    "features_raw": "Feature of a table that was made elsewhere.",
+    "features_harmonized": "Feature of a table that was made elsewhere.",
+}
+
+
+def _fixed(table: str, column: str) -> FeatureInfo | None:
+    found = _FIXED.get(table, {}).get(column)
+    return FeatureInfo(unit=found[0], meaning=found[1]) if found else None

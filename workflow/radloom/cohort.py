@@ -1,0 +1,134 @@
+"""The cohort sheet and the clinical table: reading them, and finding all that is wrong with them at once.
+
+Messages name the sheet's lines and the case, never the path of a source: folders carry patients' names.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+REQUIRED = ("case_id", "centre", "image")
+# Columns that the chain itself reads; every other column may serve as batch.
+KNOWN = (*REQUIRED, "patient_id", "mask", "roi_name", "repeat_id", "water_hu", "air_hu")
+PATHS = ("image", "mask")
+MOST_EXAMPLES = 20
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table as text: its columns, its rows, and each row's line in the file (the header is line 1)."""
+
+    columns: list[str]
+    rows: list[dict[str, str]]
+    lines: list[int]
+
+
+def read_sheet(path: Path, name: str) -> tuple[Sheet, list[str]]:
+    """Read a TSV or CSV table (by its ending) as stripped text; return it with what is wrong with its form.
+
+    `name` is what messages call it. Empty lines and lines that begin with `#` are passed over.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return Sheet([], [], []), [f"{name}: the file {path} does not exist"]
+    except (OSError, UnicodeDecodeError):
+        return Sheet([], [], []), [f"{name}: {path} can't be read as UTF-8 text"]
+    delimiter = "," if path.suffix.lower() == ".csv" else "\t"
+    columns: list[str] = []
+    rows: list[dict[str, str]] = []
+    lines: list[int] = []
+    problems: list[str] = []
+    reader = csv.reader(text.splitlines(), delimiter=delimiter)
+    for cells in reader:
+        cells = [cell.strip() for cell in cells]
+        if not any(cells) or cells[0].startswith("#"):
+            continue
+        if not columns:
+            columns = cells
+            doubled = sorted({c for c in columns if columns.count(c) > 1})
+            if doubled:
+                problems.append(f"{name}, line {reader.line_num}: column given twice: {', '.join(doubled)}")
+            continue
+        if len(cells) > len(columns):
+            problems.append(f"{name}, line {reader.line_num}: {len(cells)} cells, but {len(columns)} columns")
+            continue
+        cells += [""] * (len(columns) - len(cells))
+        rows.append(dict(zip(columns, cells, strict=True)))
+        lines.append(reader.line_num)
+    if not columns:
+        problems.append(f"{name}: {path} is empty")
+    return Sheet(columns, rows, lines), problems
+
+
+def read_cohort(path: Path) -> tuple[Sheet, list[str]]:
+    """Read the cohort sheet, with `patient_id` filled in, and list everything that is wrong with it but its files."""
+    sheet, problems = read_sheet(path, "cohort sheet")
+    if not sheet.columns:
+        return sheet, problems
+    missing = [column for column in REQUIRED if column not in sheet.columns]
+    if missing:
+        return sheet, [*problems, f"cohort sheet: column missing: {', '.join(missing)}"]
+    if not sheet.rows:
+        problems.append("cohort sheet: no case")
+    seen: dict[str, int] = {}
+    spellings: dict[str, dict[str, int]] = {}
+    for row, line in zip(sheet.rows, sheet.lines, strict=True):
+        where = f"cohort sheet, line {line}"
+        row["patient_id"] = row.get("patient_id") or row["case_id"]
+        for column in ("case_id", "centre", "patient_id"):
+            if not NAME.fullmatch(row[column]):
+                # The value itself is not repeated: what stands there by mistake may be a patient's name.
+                problems.append(
+                    f"{where}: {column} is not a letter or digit followed by at most 63 letters, digits, '.', '_' or '-'"
+                )
+        # Two ids that differ in case alone would meet in one folder on some file systems.
+        case = row["case_id"].casefold()
+        if case in seen:
+            problems.append(f"{where}: duplicate case_id, first on line {seen[case]}")
+        seen.setdefault(case, line)
+        spellings.setdefault(re.sub(r"[._-]", "", row["centre"].casefold()), {}).setdefault(row["centre"], line)
+        problems += _hounsfield_problems(row, where)
+        if not row["image"]:
+            problems.append(f"{where}: no image")
+        if row.get("roi_name") and not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,31}", row["roi_name"]):
+            problems.append(f"{where}: roi_name is not a letter followed by at most 31 letters, digits or '_'")
+    for centres in spellings.values():
+        if len(centres) > 1:
+            ways = ", ".join(f"{centre} (line {line})" for centre, line in centres.items())
+            problems.append(f"cohort sheet: a centre written {len(centres)} ways: {ways}")
+    return sheet, problems
+
+
+def _hounsfield_problems(row: dict[str, str], where: str) -> list[str]:
+    problems = []
+    given = [column for column in ("water_hu", "air_hu") if row.get(column)]
+    for column in given:
+        try:
+            value = float(row[column])
+        except ValueError:
+            problems.append(f"{where}: {column} is not a number")
+            continue
+        expected = 0 if column == "water_hu" else -1000
+        if not abs(value - expected) <= 200:
+            problems.append(f"{where}: {column} is {row[column]}, further than 200 HU from {expected}")
+    if len(given) == 1:
+        problems.append(f"{where}: {given[0]} without {'air_hu' if given[0] == 'water_hu' else 'water_hu'}")
+    return problems
+
+
+def source_path(sheet: Path, cell: str) -> Path:
+    """Return the absolute path of a source: relative ones count from the folder of the sheet."""
+    return Path(cell) if Path(cell).is_absolute() else sheet.resolve().parent / cell
+
+
+def summarise(problems: list[str]) -> list[str]:
+    """Shorten a very long list of problems, saying how many more there are."""
+    if len(problems) <= MOST_EXAMPLES * 5:
+        return problems
+    kept = MOST_EXAMPLES * 5
+    return [*problems[:kept], f"... and {len(problems) - kept} more"]

@@ -1,0 +1,224 @@
+"""The configuration: what the user wrote is validated as it is, and only then completed with the defaults."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from radloom.cohort import Sheet, read_cohort, read_sheet, source_path
+from radloom.errors import ConfigError
+
+SCHEMA = Path(__file__).resolve().parent.parent / "schemas" / "config.schema.yaml"
+OUTCOMES = (("model_cox", "time"), ("model_cox", "event"), ("model_logistic", "outcome"))
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of the configuration."""
+    content: dict[str, Any] = yaml.safe_load(SCHEMA.read_text())
+    return content
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """Read, validate and complete a configuration file; raise ConfigError with all that is wrong."""
+    return complete(yaml.safe_load(path.read_text()) or {})
+
+
+def complete(written: dict[str, Any]) -> dict[str, Any]:
+    """Validate what the user wrote against the schema, then fill in the defaults; raise ConfigError."""
+    problems = schema_problems(_text_keys(written))
+    if problems:
+        raise ConfigError(problems)
+    return _with_defaults(_text_keys(written), schema())
+
+
+def _text_keys(value: Any) -> Any:
+    # YAML reads `1: tumour` with a number as key; in JSON, and so in records and plans, keys are text.
+    if isinstance(value, dict):
+        return {str(key): _text_keys(item) for key, item in value.items()}
+    return [_text_keys(item) for item in value] if isinstance(value, list) else value
+
+
+def schema_problems(written: Any) -> list[str]:
+    """List everything in a configuration that the schema doesn't allow, unknown keys with the nearest known one."""
+    from jsonschema import Draft202012Validator
+
+    problems = []
+    errors = sorted(
+        Draft202012Validator(schema()).iter_errors(written), key=lambda e: [str(p) for p in e.absolute_path]
+    )
+    for error in errors:
+        where = ".".join(str(part) for part in error.absolute_path)
+        if error.validator == "additionalProperties" and "properties" in error.schema:
+            known = list(error.schema["properties"])
+            for key in sorted(set(error.instance) - set(known)):
+                nearest = difflib.get_close_matches(key, known, 1, 0.5)
+                hint = f"; did you mean {nearest[0]}?" if nearest else f"; known: {', '.join(sorted(known))}"
+                problems.append(f"config: unknown key {f'{where}.{key}' if where else key}{hint}")
+        elif error.validator == "required":
+            problems.append(f"config: {error.message}" + (f" in {where}" if where else ""))
+        elif error.validator in ("oneOf", "anyOf"):
+            wanted = str(error.schema.get("description", "see config/README.md")).split(". ")[0]
+            problems.append(f"config: {where} is {error.instance!r}: {wanted}")
+        else:
+            problems.append(f"config: {where or 'the file'}: {error.message}")
+    return problems
+
+
+def _with_defaults(value: Any, rule: dict[str, Any]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    completed = {key: value[key] for key in value}
+    for key, sub in rule.get("properties", {}).items():
+        if key not in completed and "default" in sub:
+            completed[key] = copy.deepcopy(sub["default"])
+        # Overrides (postprocess.labels.<roi>) stay as written: what isn't there follows the common settings.
+        if key in completed and sub.get("type") == "object" and "properties" in sub:
+            completed[key] = _with_defaults(completed[key], sub)
+    return completed
+
+
+def check_run(config: dict[str, Any]) -> Sheet:
+    """Check a completed configuration against the files that it names, before anything runs.
+
+    Returns the cohort sheet (empty where the features come from elsewhere). Raises ConfigError with one list of
+    everything that is wrong: cases, centres, files, columns, values.
+    """
+    problems: list[str] = []
+    cohort = Sheet([], [], [])
+    if config["features"]:
+        if not Path(config["features"]).is_file():
+            problems.append(f"config: features: the file {config['features']} does not exist")
+        if config["cohort"]:
+            problems.append(
+                "config: cohort and features exclude each other: give the sheet, or features extracted elsewhere"
+            )
+    elif not config["cohort"]:
+        problems.append("config: cohort is missing (or features, for a table that was extracted elsewhere)")
+    else:
+        cohort, found = read_cohort(Path(config["cohort"]))
+        problems += found
+        if not found or cohort.rows:
+            problems += _source_problems(cohort, Path(config["cohort"]))
+            problems += _centre_problems(config, cohort)
+    clinical = Sheet([], [], [])
+    if config["clinical"]:
+        clinical, found = read_sheet(Path(config["clinical"]), "clinical table")
+        problems += found + _clinical_problems(config, clinical)
+    problems += _column_problems(config, cohort, clinical)
+    problems += _file_problems(config)
+    if problems:
+        raise ConfigError(problems)
+    return cohort
+
+
+def _source_problems(cohort: Sheet, sheet: Path) -> list[str]:
+    problems = []
+    for row, line in zip(cohort.rows, cohort.lines, strict=True):
+        for column in ("image", "mask"):
+            cell = row.get(column)
+            if cell and not source_path(sheet, cell).exists():
+                problems.append(f"cohort sheet, line {line}: case {row['case_id']}: the {column} does not exist")
+    return problems
+
+
+def _centre_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
+    centres = sorted({row["centre"] for row in cohort.rows if "centre" in row})
+    return [
+        f"config: calibrate.centres: no case of the cohort sheet is of centre {centre}"
+        for centre in config["calibrate"]["centres"]
+        if centre not in centres
+    ]
+
+
+def _clinical_problems(config: dict[str, Any], clinical: Sheet) -> list[str]:
+    if not clinical.columns:
+        return []
+    keys = [key for key in ("patient_id", "case_id") if key in clinical.columns]
+    if not keys:
+        return ["clinical table: column missing: patient_id (or case_id)"]
+    problems = []
+    seen: dict[str, int] = {}
+    time, event = config["model_cox"]["time"], config["model_cox"]["event"]
+    outcome = config["model_logistic"]["outcome"]
+    for row, line in zip(clinical.rows, clinical.lines, strict=True):
+        where = f"clinical table, line {line}"
+        patient = row[keys[0]]
+        if not patient:
+            problems.append(f"{where}: no {keys[0]}")
+        elif patient in seen:
+            problems.append(f"{where}: duplicate {keys[0]}, first on line {seen[patient]}")
+        seen.setdefault(patient, line)
+        for column in (event, outcome):
+            if column and row.get(column, "") not in ("", "NA", "0", "1", "0.0", "1.0"):
+                problems.append(f"{where}: {column} is neither 0 nor 1")
+        if time and row.get(time, "") not in ("", "NA"):
+            try:
+                good = 0 < float(row[time]) < float("inf")
+            except ValueError:
+                good = False
+            if not good:
+                problems.append(f"{where}: {time} is not a time above 0")
+    return problems
+
+
+def _column_problems(config: dict[str, Any], cohort: Sheet, clinical: Sheet) -> list[str]:
+    problems = []
+    outcomes = {f"{section}.{key}": config[section][key] for section, key in OUTCOMES if config[section][key]}
+    if (config["model_cox"]["time"] is None) != (config["model_cox"]["event"] is None):
+        problems.append("config: model_cox needs both time and event, or neither")
+    wanted = {f"harmonize.covariates: {c}": c for c in config["harmonize"]["covariates"]}
+    wanted |= {f"model.clinical: {c}": c for c in config["model"]["clinical"]}
+    wanted |= {f"tables.clinical_columns: {c}": c for c in config["tables"]["clinical_columns"]}
+    for key, column in wanted.items():
+        if column in outcomes.values() and not key.startswith("tables"):
+            problems.append(f"config: {key} is an outcome: as a covariate it would leak into what it should predict")
+    wanted |= {f"{key}: {column}": column for key, column in outcomes.items()}
+    if wanted and not config["clinical"]:
+        problems.append(f"config: clinical is missing, but {', '.join(sorted(wanted))} asks for its columns")
+    elif clinical.columns:
+        for key, column in wanted.items():
+            if column not in clinical.columns:
+                problems.append(
+                    f"config: {key}: the clinical table has no such column{_nearest(column, clinical.columns)}"
+                )
+    batch = config["harmonize"]["batch"]
+    columns = [*cohort.columns, *clinical.columns]
+    # A feature table made elsewhere may carry the batch itself; the tables step checks it there.
+    if cohort.columns and batch not in columns:
+        problems.append(
+            f"config: harmonize.batch: {batch} is no column of the cohort sheet or the clinical table"
+            + _nearest(batch, columns)
+        )
+    return problems
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    nearest = difflib.get_close_matches(word, known, 1, 0.5)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
+
+
+def _file_problems(config: dict[str, Any]) -> list[str]:
+    problems = []
+    segment = config["segment"]
+    if segment["source"] == "model" and not config["features"]:
+        if not segment["model"]:
+            problems.append("config: segment.source is model, but segment.model names no folder")
+        else:
+            for name in ("model.json", "model.safetensors"):
+                if not (Path(segment["model"]) / name).is_file():
+                    problems.append(f"config: segment.model: {segment['model']} holds no {name}")
+    if not config["features"]:
+        from radloom.feature_params import validate_params
+
+        params = Path(config["extract"]["params"])
+        if not params.is_file():
+            problems.append(f"config: extract.params: the file {params} does not exist")
+        else:
+            problems += [f"{params}: {problem}" for problem in validate_params(params)]
+    return problems

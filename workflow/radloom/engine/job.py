@@ -1,0 +1,453 @@
+"""One job of the workflow: a chunk of cases through one step, or the whole cohort through one.
+
+A case whose record matches what the plan asks for, and whose files are whole, is not computed again. The manifest is
+written when every case has its record; a system error or a bug leaves no manifest, so that the job runs again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from radloom.engine.codehash import code_hash
+from radloom.engine.files import read_json, sha256_file, sha256_json, write_json
+from radloom.engine.locks import Superseded, check_run, hold_case
+from radloom.engine.progress import report_case, report_failure
+from radloom.engine.records import Record, adopt, clear, scratch
+from radloom.engine.sources import source_hash, source_identity
+from radloom.engine.step import CaseStep, CaseTask, CohortStep, CohortTask, Entry
+from radloom.engine.steps import CASE_STEPS, STEPS, case_params
+from radloom.engine.worker import Answer, Worker, trace
+from radloom.errors import CohortError
+
+THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+)
+
+
+class SystemFailure(Exception):
+    """Something that is not the case's fault: the job fails and is tried again with the next run."""
+
+
+def job_main(step: CaseStep | CohortStep, argv: Sequence[str]) -> int:
+    """Run a step's script as a job: `--plan PLAN --manifest MANIFEST`."""
+    # One thread for every numerical library, set before any is imported: results must not depend on threads,
+    # and Snakemake already runs as many jobs as there are cores.
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--plan", type=Path, required=True)
+    parser.add_argument("--manifest", type=Path, required=True)
+    args = parser.parse_args(argv)
+    plan = read_json(args.plan)
+    if plan is None:
+        print(f"{args.plan} is no plan: Snakemake writes it before the job starts", file=sys.stderr)
+        return 2
+    workflow = Path(sys.modules["__main__"].__file__ or "").resolve().parent.parent
+    try:
+        known = read_json(Path(plan["results"]) / "plan" / "code.json") or {}
+        if code_hash(workflow, step.name, known) != plan["code"]:
+            raise SystemFailure("the code has changed since this run was planned: start the run again")
+        if isinstance(step, CaseStep):
+            entries = run_chunk(step, plan)
+        else:
+            entries = [run_cohort(step, plan)]
+    except (SystemFailure, Superseded, CohortError) as error:
+        print(f"{step.name} {plan['chunk']}: {error}", file=sys.stderr)
+        report_failure(Path(plan["results"]), step.name, plan["chunk"], str(error))
+        return 1
+    except Exception as error:
+        # The exception's own text may hold a path or a value: where it happened is enough to find the bug.
+        reason = f"{type(error).__name__}, a bug or a system error, in\n{trace(error)}"
+        print(reason, file=sys.stderr)
+        report_failure(Path(plan["results"]), step.name, plan["chunk"], reason)
+        return 1
+    manifest = {"step": step.name, "chunk": plan["chunk"], "plan": sha256_json(plan), "cases": entries}
+    write_json(args.manifest, manifest)
+    return 0
+
+
+def run_chunk(step: CaseStep, plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """Bring every case of a chunk up to date with its plan; return the entries of the manifest.
+
+    Raises SystemFailure, after the other cases, when one failed for a reason that is not its own.
+    """
+    results = Path(plan["results"])
+    upstream = {name: _entries_by_case(results, name, plan["chunk"]) for name in STEPS[step.name].after}
+    raw = _raw_sources(plan)
+    worker = Worker(step, plan["limits"].get("memory_gb"), plan["limits"].get("timeout_s"))
+    entries = []
+    failures = []
+    try:
+        for case in plan["cases"]:
+            check_run(results)
+            folder = results / "cases" / case["case_id"] / step.name
+            with hold_case(folder):
+                # An orphan may have had the case until now, and the run may have been superseded meanwhile.
+                check_run(results)
+                try:
+                    record, computed = _bring_up_to_date(step, plan, case, folder, upstream, raw, worker)
+                except SystemFailure as failure:
+                    shutil.rmtree(folder / ".scratch", ignore_errors=True)
+                    failures.append(f"case {case['case_id']}: {failure}")
+                    if "No space left" in str(failure):
+                        break
+                    continue
+            entries.append(_entry(record, case["case_id"], f"cases/{case['case_id']}/{step.name}"))
+            report_case(results, step.name, case["case_id"], entries[-1]["status"], computed)
+    finally:
+        worker.stop()
+    if failures:
+        raise SystemFailure("\n".join(["not the cases' fault, tried again with the next run:", *failures]))
+    return entries
+
+
+def _raw_sources(plan: dict[str, Any]) -> dict[str, dict[str, Path]]:
+    """Return the paths of the cases' sources, read from the cohort sheet: they stand nowhere else."""
+    if not plan.get("cohort") or plan["step"] not in CASE_STEPS:
+        return {}
+    from radloom.cohort import PATHS, read_cohort, source_path
+
+    sheet = Path(plan["cohort"])
+    rows, problems = read_cohort(sheet)
+    if problems:
+        raise SystemFailure("the cohort sheet has changed since this run was planned: start the run again")
+    return {
+        row["case_id"]: {column: source_path(sheet, row[column]) for column in PATHS if row.get(column)}
+        for row in rows.rows
+    }
+
+
+def _entries_by_case(results: Path, step: str, chunk: str) -> dict[str, dict[str, Any]]:
+    manifest = read_json(results / "manifests" / step / f"{chunk}.json")
+    if manifest is None:
+        raise SystemFailure(f"the manifest of {step} is missing")
+    return {entry["case_id"]: entry for entry in manifest["cases"]}
+
+
+def _bring_up_to_date(
+    step: CaseStep,
+    plan: dict[str, Any],
+    case: dict[str, Any],
+    folder: Path,
+    upstream: dict[str, dict[str, dict[str, Any]]],
+    raw: dict[str, dict[str, Path]],
+    worker: Worker,
+) -> tuple[Record | None, bool]:
+    """Return the case's record (None: excluded by an earlier step), and whether it was computed now."""
+    case_id = case["case_id"]
+    results = Path(plan["results"])
+    old = Record.read(folder)
+    sources: dict[str, list[Any]] = {}
+    if step.name == "ingest":
+        inputs, hashes, sources = _source_inputs(case, raw.get(case_id, {}), old)
+    else:
+        if any(entries[case_id]["status"] != "ok" for entries in upstream.values()):
+            clear(folder)
+            return None, False
+        inputs, hashes = _upstream_inputs(plan, case_id, results, upstream)
+    params, row = case_params(STEPS[step.name], plan["params"], case["row"])
+    resources = {name: entry["sha256"] for name, entry in plan["resources"].items()}
+    decides = {
+        "step": step.name,
+        "inputs": hashes,
+        "params": params,
+        "row": row,
+        "resources": resources,
+        "code": plan["code"],
+        "versions": plan["versions"],
+    }
+    key = sha256_json(decides)
+    if old is not None and old.key == key and _still_good(old, plan, folder):
+        if old.sources != sources:
+            old.sources = sources
+            old.write(folder)
+        return old, False
+    record = Record(
+        step=step.name,
+        case_id=case_id,
+        key=key,
+        status="excluded",
+        inputs=hashes,
+        params=params,
+        row=row,
+        resources=resources,
+        code=plan["code"],
+        versions=plan["versions"],
+        sources=sources,
+        force=plan["force"],
+    )
+    task = CaseTask(
+        case_id,
+        inputs,
+        params,
+        row,
+        scratch(folder),
+        {name: Path(entry["path"]) for name, entry in plan["resources"].items()},
+    )
+    answer = worker.run(task)
+    if answer.kind == "died":
+        task = CaseTask(case_id, inputs, params, row, scratch(folder), task.resources)
+        answer = worker.run(task)
+    _judge(record, answer, plan["limits"])
+    _commit(record, folder)
+    return record, True
+
+
+def _still_good(record: Record, plan: dict[str, Any], folder: Path) -> bool:
+    if plan["force"] and record.force != plan["force"]:
+        return False
+    if record.limits is not None and record.limits != plan["limits"]:
+        return False
+    return record.whole(folder)
+
+
+def _source_inputs(
+    case: dict[str, Any], paths: dict[str, Path], old: Record | None
+) -> tuple[dict[str, Path], dict[str, str], dict[str, list[Any]]]:
+    """Return paths, content hashes and identities of raw sources; one that was not touched is not read for its hash."""
+    if set(paths) != set(case["sources"]):
+        raise SystemFailure("the cohort sheet has changed since this run was planned: start the run again")
+    hashes: dict[str, str] = {}
+    sources: dict[str, list[Any]] = {}
+    for name, path in paths.items():
+        try:
+            now = source_identity(path)
+            known = old.sources.get(name) if old is not None else None
+            hashes[name] = str(known[1]) if known is not None and known[0] == now else source_hash(path)
+        except OSError as error:
+            raise SystemFailure(f"the {name} can't be read: {error.strerror}") from None
+        sources[name] = [now, hashes[name]]
+    # The ending decides how a file is read, so it counts with the content.
+    return dict(paths), {name: f"{digest}{_suffix(paths[name])}" for name, digest in hashes.items()}, sources
+
+
+def _suffix(path: Path) -> str:
+    """Return the format that a file's name claims, such as `.nii.gz`, and nothing else of the name."""
+    known = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+    return next((suffix for suffix in known if path.name.lower().endswith(suffix)), "")
+
+
+def _upstream_inputs(
+    plan: dict[str, Any], case_id: str, results: Path, upstream: dict[str, dict[str, dict[str, Any]]]
+) -> tuple[dict[str, Path], dict[str, str]]:
+    spec = STEPS[plan["step"]]
+    inputs: dict[str, Path] = {}
+    hashes: dict[str, str] = {}
+    for file in plan["files"]:
+        earlier, name = file.split("/", 1)
+        made = upstream[earlier][case_id]["outputs"].get(name)
+        if made is None:
+            if file not in spec.optional:
+                raise SystemFailure(f"{file} is missing in the manifest of {earlier}")
+            continue
+        path = results / made["path"]
+        try:
+            stat = os.stat(path)
+            same = stat.st_size == made["size"] and (
+                stat.st_mtime_ns == made["mtime_ns"] or sha256_file(path) == made["sha256"]
+            )
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise SystemFailure(f"{made['path']} was altered or removed after it was made: start the run again")
+        inputs[file] = path
+        hashes[file] = made["sha256"]
+    return inputs, hashes
+
+
+def _judge(record: Record, answer: Answer, limits: dict[str, float]) -> None:
+    """Turn the worker's answer into the record's status; raise SystemFailure where the case is not to blame."""
+    record.seconds = answer.seconds
+    if answer.kind == "ok":
+        assert answer.result is not None
+        record.status, record.facts, record.warnings = "ok", answer.result.facts, answer.result.warnings
+    elif answer.kind == "excluded":
+        record.reason, record.advice = answer.reason, answer.advice
+    elif answer.kind == "timeout":
+        record.reason = f"took longer than {limits['timeout_s']:g} s"
+        record.advice = "Look at the file; if it is sound, raise ingest.timeout_s"
+        record.limits = limits
+    elif answer.kind == "memory" and limits:
+        record.reason = f"needs more than {limits['memory_gb']:g} GiB of memory"
+        record.advice = "Look at the file's size; if it is sound, raise ingest.memory_gb"
+        record.limits = limits
+    elif answer.kind == "died" and answer.signal == 0:
+        raise SystemFailure("the process ended by itself; the log above says why")
+    elif answer.kind == "died" and (limits or answer.signal != 9):
+        record.reason = f"crashed: reading or computing it killed the process twice (signal {answer.signal})"
+        record.advice = "The file is probably damaged: write it anew with another program, or leave the case out"
+        record.limits = limits or None
+    elif answer.kind == "died":
+        raise SystemFailure("the process was killed, most likely because the machine ran out of memory")
+    else:
+        raise SystemFailure(answer.reason)
+
+
+def _commit(record: Record, folder: Path) -> None:
+    """Put a case's new files in place of the old ones, the record last."""
+    made = folder / ".scratch"
+    if record.status == "ok":
+        record.outputs = {path.name: adopt(path, folder / path.name) for path in sorted(made.iterdir())}
+    shutil.rmtree(made)
+    for path in folder.iterdir():
+        if path.name not in record.outputs and path.name != "record.json":
+            path.unlink()
+    record.write(folder)
+
+
+def _entry(record: Record | None, case_id: str, place: str) -> dict[str, Any]:
+    """Return a case's entry in the manifest: nothing in it tells when or how fast it was made."""
+    if record is None:
+        return {"case_id": case_id, "status": "skipped", "outputs": {}}
+    return {
+        "case_id": case_id,
+        "status": record.status,
+        "key": record.key,
+        "reason": record.reason,
+        "advice": record.advice,
+        "facts": record.facts,
+        "warnings": record.warnings,
+        "outputs": {
+            name: {
+                "path": f"{place}/{name}" if place else name,
+                "sha256": file.sha256,
+                "size": file.size,
+                "mtime_ns": file.mtime_ns,
+            }
+            for name, file in record.outputs.items()
+        },
+    }
+
+
+def run_cohort(step: CohortStep, plan: dict[str, Any]) -> dict[str, Any]:
+    """Bring a step that sees the whole cohort up to date with its plan; return the entry of its manifest.
+
+    Its record and scratch folder are at `results/steps/<step>/`, its files anywhere below `results/`.
+    """
+    results = Path(plan["results"])
+    folder = results / "steps" / step.name
+    with hold_case(folder):
+        check_run(results)
+        entries = {name: _merged(results, name, plan["chunks"]) for name in plan["after"] if STEPS[name].by_case}
+        inputs, hashes = _cohort_inputs(plan, results)
+        cases = _public_rows(plan)
+        decides = {
+            "step": step.name,
+            "inputs": hashes,
+            "params": plan["params"],
+            "cases": cases,
+            "entries": {name: _content(spec_entries, name, plan) for name, spec_entries in entries.items()},
+            "provenance": plan.get("provenance"),
+            "code": plan["code"],
+            "versions": plan["versions"],
+        }
+        key = sha256_json(decides)
+        old = Record.read(folder)
+        if (
+            old is not None
+            and old.key == key
+            and (not plan["force"] or old.force == plan["force"])
+            and old.whole(results)
+        ):
+            report_case(results, step.name, "cohort", "ok", computed=False)
+            return _entry(old, "cohort", "")
+        record = Record(step.name, "cohort", key, "ok", inputs=hashes, params=plan["params"], code=plan["code"])
+        record.versions, record.force = plan["versions"], plan["force"]
+        out = scratch(folder)
+        task = CohortTask(plan["params"], cases, _typed(entries, results), inputs, out, plan.get("provenance", []))
+        start = time.perf_counter()
+        result = step.run(task)
+        record.seconds = time.perf_counter() - start
+        record.facts, record.warnings = result.facts, result.warnings
+        check_run(results)
+        for path in sorted(p for p in out.rglob("*") if p.is_file()):
+            name = path.relative_to(out).as_posix()
+            (results / name).parent.mkdir(parents=True, exist_ok=True)
+            record.outputs[name] = adopt(path, results / name)
+        for name in set(old.outputs if old is not None else {}) - set(record.outputs):
+            (results / name).unlink(missing_ok=True)
+        shutil.rmtree(out)
+        record.write(folder)
+        report_case(results, step.name, "cohort", "ok", computed=True)
+        return _entry(record, "cohort", "")
+
+
+def _merged(results: Path, step: str, chunks: list[str]) -> dict[str, dict[str, Any]]:
+    merged: dict[str, dict[str, Any]] = {}
+    for chunk in chunks:
+        merged |= _entries_by_case(results, step, chunk)
+    return merged
+
+
+def _content(entries: dict[str, dict[str, Any]], step: str, plan: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a step's entries can decide a cohort-level result: of files only those that it takes."""
+    taken = {file.split("/", 1)[1] for file in plan["files"] if file.split("/", 1)[0] == step}
+    kept = ("status", "reason", "advice", "facts", "warnings")
+    return {
+        case_id: {k: entry.get(k) for k in kept}
+        | {"files": {n: f["sha256"] for n, f in entry["outputs"].items() if n in taken}}
+        for case_id, entry in entries.items()
+    }
+
+
+def _typed(entries: dict[str, dict[str, dict[str, Any]]], results: Path) -> dict[str, dict[str, Entry]]:
+    return {
+        step: {
+            case_id: Entry(
+                entry["status"],
+                entry.get("reason", ""),
+                entry.get("advice", ""),
+                entry.get("facts", {}),
+                entry.get("warnings", []),
+                {name: results / file["path"] for name, file in entry["outputs"].items()},
+            )
+            for case_id, entry in of_step.items()
+        }
+        for step, of_step in entries.items()
+    }
+
+
+def _cohort_inputs(plan: dict[str, Any], results: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return the user's own tables and all files of the earlier cohort-level steps, with their content hashes."""
+    inputs: dict[str, Path] = {}
+    hashes: dict[str, str] = {}
+    for name, source in plan["sources"].items():
+        inputs[name] = Path(source["path"])
+        try:
+            hashes[name] = sha256_file(inputs[name])
+        except OSError as error:
+            raise SystemFailure(f"{source['path']} can't be read: {error.strerror}") from None
+    for step in plan["after"]:
+        if STEPS[step].by_case:
+            continue
+        made = _entries_by_case(results, step, "cohort")["cohort"]["outputs"]
+        wanted = set(plan["files"])
+        for name, file in made.items():
+            # The report takes all that was made; the others only what they name.
+            if plan["step"] == "report" or name in wanted:
+                inputs[name] = results / file["path"]
+                hashes[name] = file["sha256"]
+    return inputs, hashes
+
+
+def _public_rows(plan: dict[str, Any]) -> list[dict[str, str]]:
+    if not plan["cohort"] or "cohort_sha256" not in plan:
+        return []
+    from radloom.cohort import read_cohort
+    from radloom.engine.plans import public_row
+
+    sheet, problems = read_cohort(Path(plan["cohort"]))
+    rows = [public_row(row) for row in sheet.rows]
+    if problems or sha256_json(rows) != plan["cohort_sha256"]:
+        raise SystemFailure("the cohort sheet has changed since this run was planned: start the run again")
+    return rows

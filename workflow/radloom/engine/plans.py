@@ -1,0 +1,314 @@
+"""What happens while the workflow is parsed: plans are written, and manifests that don't hold any more are set aside.
+
+A plan, `results/plan/<step>/<chunk>.json`, holds all that decides a chunk's result except the content of earlier steps'
+files. A manifest, `results/manifests/<step>/<chunk>.json`, is what the chunk's job made of it. Plans are only
+written where their content differs: so Snakemake sees by their time, or their content, what has to run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from radloom.cohort import PATHS, Sheet, read_cohort, source_path
+from radloom.config import check_run, complete
+from radloom.engine.chunks import Chunk, make_chunks
+from radloom.engine.codehash import code_hash
+from radloom.engine.files import (
+    canonical_json,
+    identity,
+    read_json,
+    sha256_file,
+    sha256_json,
+    write_if_changed,
+)
+from radloom.engine.locks import clear_dead_locks, hold_results
+from radloom.engine.records import OutputFile
+from radloom.engine.sources import source_identity
+from radloom.engine.steps import (
+    CASE_STEPS,
+    STEPS,
+    VOLUME_STEPS,
+    StepSpec,
+    active_steps,
+    package_versions,
+    step_files,
+    step_params,
+)
+from radloom.errors import ConfigError
+
+COHORT = "cohort"  # the name of the one chunk of a step that sees the whole cohort
+TIDY = "tidy"
+CODE = "code.json"  # what is known of the code's files, for jobs to see quickly that they run what was planned
+
+
+@dataclass(frozen=True)
+class Run:
+    """A configured run: what the rules ask for paths, chunks and settings."""
+
+    config: dict[str, Any]
+    results: Path
+    steps: tuple[str, ...]
+    chunks: tuple[Chunk, ...]
+
+    def has(self, step: str) -> bool:
+        return step in self.steps
+
+    def plan(self, step: str, chunk: str = "{chunk}") -> str:
+        return str(plan_path(self.results, step, chunk))
+
+    def manifest(self, step: str, chunk: str = "{chunk}") -> str:
+        return str(manifest_path(self.results, step, chunk))
+
+    def log(self, step: str, chunk: str = "{chunk}") -> str:
+        return str(self.results / "logs" / step / f"{chunk}.log")
+
+    def needed(self, step: str) -> list[str]:
+        """Return what the rule of a case-level step reads: its plan, and the manifests of the steps before."""
+        return [self.plan(step), *(self.manifest(earlier) for earlier in STEPS[step].after)]
+
+    def needed_by_cohort(self, step: str) -> list[str]:
+        """Return what the rule of a cohort-level step reads: its plan, and all manifests of the steps before."""
+        return [self.plan(step, COHORT), *self._manifests(s for s in STEPS[step].after if self.has(s))]
+
+    def targets(self) -> list[str]:
+        """Return every manifest of the run, so that one that was set aside is made again."""
+        tidy = [self.manifest(TIDY, chunk.name) for chunk in self.chunks] if self.config["keep"] == "final" else []
+        return [*self._manifests(self.steps), *tidy]
+
+    def _manifests(self, steps: Iterable[str]) -> list[str]:
+        return [
+            self.manifest(step, chunk)
+            for step in steps
+            for chunk in ([c.name for c in self.chunks] if STEPS[step].by_case else [COHORT])
+        ]
+
+
+def plan_path(results: Path, step: str, chunk: str) -> Path:
+    return results / "plan" / step / f"{chunk}.json"
+
+
+def manifest_path(results: Path, step: str, chunk: str) -> Path:
+    return results / "manifests" / step / f"{chunk}.json"
+
+
+def prepare(written: dict[str, Any], workflow: Path, main_process: bool) -> Run:
+    """Check the configuration, write the plans and set aside what doesn't hold; return the run.
+
+    `workflow` is the folder of scripts and package. A process that only executes jobs (`main_process` False) neither
+    checks nor writes. Raises ConfigError with everything that is wrong, before anything runs.
+    """
+    config = complete(written)
+    results = Path(config["results"])
+    if main_process:
+        cohort = check_run(config)
+    else:
+        cohort = read_cohort(Path(config["cohort"]))[0] if config["cohort"] else Sheet([], [], [])
+    rows, lines = cohort.rows, cohort.lines
+    chunks = make_chunks([(row["case_id"], row["centre"]) for row in rows], config["cases_per_job"])
+    run = Run(config, results, tuple(active_steps(config)), tuple(chunks))
+    if not main_process:
+        return run
+    if not hold_results(results):
+        print(f"radloom: another run is at work in {results}; its plans stay as they are.", file=sys.stderr)
+        return run
+    clear_dead_locks(Path(".snakemake"), str(results))
+    sources = _sources(config, rows, lines)
+    if config["check_disk"]:
+        _check_disk(run, sources)
+    plans = _plans(run, workflow, rows, sources)
+    _write_plans(run, plans)
+    _set_aside(run, plans)
+    return run
+
+
+def _sources(config: dict[str, Any], rows: list[dict[str, str]], lines: list[int]) -> dict[str, dict[str, list[int]]]:
+    """Return size, mtime and inode of every case's sources; a folder's are those of all its files, as one digest."""
+    sheet = Path(config["cohort"] or ".")
+    found: dict[str, dict[str, list[int]]] = {}
+    problems = []
+    for row, line in zip(rows, lines, strict=True):
+        try:
+            found[row["case_id"]] = {
+                column: source_identity(source_path(sheet, row[column])) for column in PATHS if row.get(column)
+            }
+        except OSError as error:
+            problems.append(
+                f"cohort sheet, line {line}: case {row['case_id']}: a source can't be read: {error.strerror}"
+            )
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def _check_disk(run: Run, sources: dict[str, dict[str, list[int]]]) -> None:
+    """Stop when three volumes for every case that has none yet, each as large as the source, won't fit."""
+    if run.has("ingest"):
+        fresh = [s["image"][0] for case, s in sources.items() if not (run.results / "cases" / case / "ingest").exists()]
+        need = 3 * sum(fresh)
+        free = shutil.disk_usage(run.results).free
+        if need > free:
+            raise ConfigError(
+                [
+                    f"disk: the run needs about {need / 1e9:.1f} GB in {run.results}; {free / 1e9:.1f} GB are free. "
+                    "Free some, put `results` elsewhere, or set `keep: final` and `check_disk: false`"
+                ]
+            )
+
+
+def _resource_hashes(spec: StepSpec, config: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Return path and content hash of the files that a step's configuration names.
+
+    A YAML file counts by what it says, so that a comment in it changes nothing.
+    """
+    found = {}
+    for key in spec.resources:
+        section, name = key.split(".")
+        value = config[section][name]
+        if value is None or (spec.name == "segment" and config["segment"]["source"] != "model"):
+            continue
+        path = Path(value)
+        if path.is_dir():
+            digest = sha256_json({p.name: sha256_file(p) for p in sorted(path.iterdir()) if p.is_file()})
+        elif path.suffix in (".yaml", ".yml"):
+            digest = sha256_json(yaml.safe_load(path.read_text()))
+        else:
+            digest = sha256_file(path)
+        found[name] = {"path": str(path), "sha256": digest}
+    return found
+
+
+def _plans(
+    run: Run, workflow: Path, rows: list[dict[str, str]], sources: dict[str, dict[str, list[int]]]
+) -> dict[tuple[str, str], dict[str, Any]]:
+    config = run.config
+    code = run.results / "plan" / CODE
+    known = read_json(code) or {}
+    plans: dict[tuple[str, str], dict[str, Any]] = {}
+    by_id = {row["case_id"]: row for row in rows}
+    common: dict[str, dict[str, Any]] = {}
+    for name in run.steps:
+        spec = STEPS[name]
+        common[name] = {
+            "step": name,
+            "params": step_params(spec, config),
+            "limits": {key: config[spec.sections[0]][key] for key in spec.limits},
+            "files": list(step_files(spec, config)),
+            "resources": _resource_hashes(spec, config),
+            "versions": package_versions(spec.packages),
+            "code": code_hash(workflow, name, known),
+            # A forced step gets a new request with every run; records don't keep it in their key.
+            "force": uuid.uuid4().hex if name in config["force"] else "",
+            "results": str(run.results),
+        }
+        if spec.by_case:
+            for chunk in run.chunks:
+                cases = []
+                for case_id in chunk.case_ids:
+                    row = {c: by_id[case_id][c] for c in spec.columns if by_id[case_id].get(c)}
+                    entry: dict[str, Any] = {"case_id": case_id, "row": row}
+                    if name == "ingest":
+                        entry["sources"] = sources[case_id]
+                    cases.append(entry)
+                plan = {**common[name], "chunk": chunk.name, "cases": cases}
+                if name == "ingest":
+                    plan["cohort"] = config["cohort"]
+                plans[name, chunk.name] = plan
+        else:
+            plans[name, COHORT] = {**common[name], **_cohort_plan(run, spec, rows)}
+    write_if_changed(code, canonical_json(known) + "\n")
+    if run.has("report"):
+        plans["report", COHORT]["provenance"] = [
+            {key: common[name][key] for key in ("step", "params", "versions", "code")}
+            for name in run.steps
+            if name != "report"
+        ]
+    return plans
+
+
+def _cohort_plan(run: Run, spec: StepSpec, rows: list[dict[str, str]]) -> dict[str, Any]:
+    config = run.config
+    plan: dict[str, Any] = {
+        "chunk": COHORT,
+        "after": [step for step in spec.after if run.has(step)],
+        "chunks": [chunk.name for chunk in run.chunks],
+        "cohort": config["cohort"],
+        "sources": {},
+    }
+    if spec.name == "tables":
+        for key in ("clinical", "features"):
+            if config[key]:
+                plan["sources"][key] = {"path": config[key], "identity": identity(Path(config[key]))}
+    if spec.name in ("tables", "report"):
+        plan["cohort_sha256"] = sha256_json([public_row(row) for row in rows])
+    return plan
+
+
+def public_row(row: dict[str, str]) -> dict[str, str]:
+    """Return a row of the cohort sheet without its paths."""
+    return {column: value for column, value in row.items() if column not in PATHS}
+
+
+def _write_plans(run: Run, plans: dict[tuple[str, str], dict[str, Any]]) -> None:
+    wanted = set()
+    for (step, chunk), plan in plans.items():
+        path = plan_path(run.results, step, chunk)
+        write_if_changed(path, canonical_json(plan) + "\n")
+        wanted.add((step, path.name))
+    # A chunk that is no more leaves no plan or manifest that could be taken for a result.
+    for kind in ("plan", "manifests"):
+        for path in (run.results / kind).glob("*/*.json"):
+            if (path.parent.name, path.name) not in wanted and path.parent.name != TIDY:
+                path.unlink()
+
+
+def _set_aside(run: Run, plans: dict[tuple[str, str], dict[str, Any]]) -> None:
+    """Set aside every manifest that lists a lost or altered file, so that its chunk runs again.
+
+    Where `keep: final` removed the volumes of a chunk, they count as there for as long as no step of the chunk has to
+    run; when one has to, the steps that made the volumes run again too.
+    """
+    for (step, chunk), _ in plans.items():
+        manifest = manifest_path(run.results, step, chunk)
+        content = read_json(manifest)
+        if content is None:
+            manifest.unlink(missing_ok=True)
+        elif not _holds(run.results, content, tidied=_tidied(run, step, chunk)):
+            os.replace(manifest, manifest.with_suffix(".json.aside"))
+    for name in (chunk.name for chunk in run.chunks):
+        tidy = manifest_path(run.results, TIDY, name)
+        if not tidy.exists():
+            continue
+        contents = {step: read_json(manifest_path(run.results, step, name)) for step in CASE_STEPS}
+        current = all(
+            content is not None and content["plan"] == sha256_json(plans[step, name])
+            for step, content in contents.items()
+        )
+        if not current:
+            tidy.unlink()
+            for step in VOLUME_STEPS:
+                manifest_path(run.results, step, name).unlink(missing_ok=True)
+
+
+def _tidied(run: Run, step: str, chunk: str) -> bool:
+    return step in VOLUME_STEPS and manifest_path(run.results, TIDY, chunk).exists()
+
+
+def _holds(results: Path, manifest: dict[str, Any], tidied: bool) -> bool:
+    """Tell whether every file that a manifest lists is there and unaltered."""
+    for case in manifest["cases"]:
+        for file in case["outputs"].values():
+            path = results / file["path"]
+            if tidied and not path.exists():
+                continue
+            if not OutputFile(file["sha256"], file["size"], file["mtime_ns"]).whole(path):
+                return False
+    return True

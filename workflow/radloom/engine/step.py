@@ -1,0 +1,95 @@
+"""What a step's script and the engine exchange, and the command line that every script shares."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from radloom.errors import CaseError, CohortError
+
+
+@dataclass(frozen=True)
+class CaseTask:
+    """One case of one step: where its inputs are, with which settings, and the empty folder that takes the outputs."""
+
+    case_id: str
+    inputs: dict[str, Path]
+    params: dict[str, Any]
+    row: dict[str, str]
+    out: Path
+    resources: dict[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """What a step has to say of a case beside its files: small JSON-able facts, and warnings for the record."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class CaseStep:
+    """A step that works case by case."""
+
+    name: str
+    run: Callable[[CaseTask], CaseResult]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What an earlier step's manifest says of a case."""
+
+    status: str
+    reason: str
+    advice: str
+    facts: dict[str, Any]
+    warnings: list[str]
+    files: dict[str, Path]
+
+
+@dataclass(frozen=True)
+class CohortTask:
+    """One run of a step that sees the whole cohort."""
+
+    params: dict[str, dict[str, Any]]
+    cases: list[dict[str, str]]
+    entries: Mapping[str, Mapping[str, Entry]]
+    inputs: dict[str, Path]
+    out: Path
+    provenance: list[dict[str, Any]] = field(default_factory=list)
+
+
+CohortResult = CaseResult
+
+
+@dataclass(frozen=True)
+class CohortStep:
+    """A step that works on the whole cohort at once."""
+
+    name: str
+    run: Callable[[CohortTask], CohortResult]
+
+
+def main(
+    step: CaseStep | CohortStep,
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+    by_hand: Callable[[argparse.Namespace], None],
+) -> None:
+    """Run a step's script: as a job of the workflow (`--plan`, `--manifest`), else by hand."""
+    if "--plan" in sys.argv[1:]:
+        from radloom.engine.job import job_main
+
+        raise SystemExit(job_main(step, sys.argv[1:]))
+    module = sys.modules["__main__"]
+    parser = argparse.ArgumentParser(description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    args = parser.parse_args()
+    try:
+        by_hand(args)
+    except (CaseError, CohortError) as error:
+        raise SystemExit(f"error: {error}") from None

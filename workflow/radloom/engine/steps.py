@@ -1,0 +1,215 @@
+"""The chain: what every step reads, which settings and packages decide its result, and after which steps it runs."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+
+@dataclass(frozen=True)
+class StepSpec:
+    """One step of the chain.
+
+    `files` are what it takes of earlier steps (`<step>/<file>` of a case; of cohort-level steps the path below
+    `results`), `optional` those of them that a case may lack. `sections` are the sections of the configuration,
+    `columns` the columns of the cohort sheet and `packages` the distributions that decide its
+    result. `resources` are configuration keys that name a file or folder whose content decides too. `limits` are keys
+    of the section that can only exclude a case, never change its numbers.
+    """
+
+    name: str
+    by_case: bool
+    after: tuple[str, ...]
+    files: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    sections: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+
+
+_STATISTICS = ("numpy", "pandas", "scipy", "scikit-learn", "scikit-survival", "statsmodels", "neuroCombat")
+_IMAGING = ("ingest", "resample", "calibrate", "segment", "postprocess", "extract")
+_TABLES = ("tables/features_raw.parquet", "tables/cohort.csv", "tables/clinical.csv")
+
+STEPS: dict[str, StepSpec] = {
+    spec.name: spec
+    for spec in (
+        StepSpec(
+            "ingest",
+            by_case=True,
+            after=(),
+            sections=("ingest",),
+            packages=("numpy", "SimpleITK"),
+            limits=("memory_gb", "timeout_s"),
+        ),
+        StepSpec(
+            "resample",
+            by_case=True,
+            after=("ingest",),
+            files=("ingest/image.nii.gz", "ingest/mask.nii.gz"),
+            optional=("ingest/mask.nii.gz",),
+            sections=("resample",),
+            packages=("numpy", "scipy"),
+        ),
+        StepSpec(
+            "calibrate",
+            by_case=True,
+            after=("resample",),
+            files=("resample/image.nii.gz",),
+            sections=("calibrate",),
+            columns=("water_hu", "air_hu", "centre"),
+            packages=("numpy", "scipy"),
+        ),
+        StepSpec(
+            "segment",
+            by_case=True,
+            after=("calibrate", "resample"),
+            files=("calibrate/image.nii.gz", "resample/mask.nii.gz"),
+            optional=("resample/mask.nii.gz",),
+            sections=("segment",),
+            columns=("roi_name",),
+            packages=("numpy", "scipy", "torch"),
+            resources=("segment.model",),
+        ),
+        StepSpec(
+            "postprocess",
+            by_case=True,
+            after=("segment",),
+            files=("segment/labels.nii.gz", "segment/labels.json"),
+            sections=("postprocess",),
+            packages=("numpy", "connected-components-3d", "edt"),
+        ),
+        StepSpec(
+            "extract",
+            by_case=True,
+            after=("calibrate", "postprocess"),
+            files=("calibrate/image.nii.gz", "postprocess/roi.nii.gz", "postprocess/labels.json"),
+            sections=("extract",),
+            packages=("numpy", "SimpleITK", "pyradiomics-bhklab", "PyWavelets"),
+            resources=("extract.params",),
+        ),
+        StepSpec(
+            "overlay",
+            by_case=True,
+            after=("calibrate", "postprocess"),
+            files=("calibrate/image.nii.gz", "postprocess/roi.nii.gz", "postprocess/labels.json"),
+            sections=("overlay",),
+            packages=("numpy", "pillow"),
+        ),
+        StepSpec(
+            "tables",
+            by_case=False,
+            after=_IMAGING,
+            files=("extract/features.csv",),
+            sections=("tables", "run", "harmonize", "model", "model_cox", "model_logistic"),
+            packages=("pandas", "pyarrow"),
+        ),
+        StepSpec(
+            "harmonize",
+            by_case=False,
+            after=("tables",),
+            files=_TABLES,
+            sections=("harmonize", "model_cox", "model_logistic"),
+            packages=_STATISTICS,
+        ),
+        StepSpec(
+            "model_cox",
+            by_case=False,
+            after=("tables",),
+            files=_TABLES,
+            sections=("model_cox", "model", "harmonize"),
+            packages=_STATISTICS,
+        ),
+        StepSpec(
+            "model_logistic",
+            by_case=False,
+            after=("tables",),
+            files=_TABLES,
+            sections=("model_logistic", "model", "harmonize"),
+            packages=_STATISTICS,
+        ),
+        StepSpec(
+            "report",
+            by_case=False,
+            after=(*_IMAGING, "overlay", "tables", "harmonize", "model_cox", "model_logistic"),
+            files=("overlay/overlay.png",),
+            sections=("report", "harmonize", "model", "model_cox", "model_logistic", "segment", "calibrate"),
+            packages=("numpy", "pandas", "matplotlib", "jinja2"),
+        ),
+    )
+}
+
+CASE_STEPS = tuple(name for name, spec in STEPS.items() if spec.by_case)
+COHORT_STEPS = tuple(name for name, spec in STEPS.items() if not spec.by_case)
+# Steps whose files are volumes that nobody reads once the features and the picture are there.
+VOLUME_STEPS = ("ingest", "resample", "calibrate", "segment")
+
+
+def active_steps(config: dict[str, Any]) -> list[str]:
+    """Return the steps that a configuration asks for, in the chain's order."""
+    steps = list(COHORT_STEPS) if config["features"] else list(STEPS)
+    if config["model_cox"]["time"] is None:
+        steps.remove("model_cox")
+    if config["model_logistic"]["outcome"] is None:
+        steps.remove("model_logistic")
+    return steps
+
+
+def step_files(spec: StepSpec, config: dict[str, Any]) -> tuple[str, ...]:
+    """Return the files of earlier steps that a step takes under this configuration."""
+    if spec.name == "segment" and config["segment"]["source"] == "model":
+        # The U-Net doesn't look at the mask, so a changed mask must not run it again.
+        return ("calibrate/image.nii.gz",)
+    return spec.files
+
+
+def step_params(spec: StepSpec, config: dict[str, Any]) -> dict[str, Any]:
+    """Return what of the configuration decides a step's result.
+
+    A case-level step has one section and gets it as it is; a cohort-level step gets its sections by name.
+    """
+    if spec.by_case:
+        return {key: value for key, value in config[spec.sections[0]].items() if key not in spec.limits}
+    general = {"run": {"max_excluded_fraction": config["max_excluded_fraction"]}}
+    return {section: general[section] if section in general else config[section] for section in spec.sections}
+
+
+def case_params(spec: StepSpec, params: dict[str, Any], row: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the settings and the sheet's cells that decide one case, so that another case's don't.
+
+    For calibrate the table of centres becomes the entry of the case's own centre, and not even that where the
+    sheet has the case's own values: a case that moves to another centre computes again only if its HU change.
+    """
+    if spec.name != "calibrate":
+        return params, row
+    own = {key: row[key] for key in ("water_hu", "air_hu") if row.get(key)}
+    entry = {} if own else params["centres"].get(row.get("centre", ""), {})
+    return {**{k: v for k, v in params.items() if k != "centres"}, "centre": entry}, own
+
+
+@cache
+def package_versions(packages: tuple[str, ...]) -> dict[str, str]:
+    """Return the versions of Python and of the distributions named, "absent" where one is not installed."""
+    # Imported late: it is a third of what a job with nothing to do costs, and only the run's process needs it.
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def uses_gpu(config: dict[str, Any]) -> int:
+    """Return the GPUs that a segmentation job asks the scheduler for: 1 where the U-Net will run on one."""
+    segment = config["segment"]
+    if segment["source"] != "model" or segment["device"] == "cpu":
+        return 0
+    return 1 if segment["device"] == "cuda" or os.path.exists("/proc/driver/nvidia/version") else 0

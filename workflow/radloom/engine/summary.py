@@ -1,0 +1,47 @@
+"""The last lines of a run: where report and tables are, how many cases made it, and how many were excluded."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+
+from radloom.engine.files import read_json
+from radloom.engine.steps import CASE_STEPS
+
+
+def count_cases(results: Path) -> tuple[int, Counter[str]]:
+    """Return how many cases have features, and how many each step excluded."""
+    included = 0
+    excluded: Counter[str] = Counter()
+    for step in CASE_STEPS:
+        for path in sorted((results / "manifests" / step).glob("*.json")):
+            statuses = Counter(entry["status"] for entry in read_json(path)["cases"])
+            excluded[step] += statuses["excluded"]
+            if step == "extract":
+                included += statuses["ok"]
+    return included, +excluded
+
+
+def summary(results: Path) -> str:
+    """Return the summary of a results folder as text."""
+    included, excluded = count_cases(results)
+    lines = []
+    if included or excluded:
+        by_step = ", ".join(f"{step} {count}" for step, count in excluded.items())
+        lines.append(
+            f"cases:   {included} in the feature table, {excluded.total()} excluded"
+            + (f" ({by_step}; why: {results}/tables/exclusions.csv)" if excluded else "")
+        )
+    lines += [f"report:  {results}/report.html", f"tables:  {results}/tables/"]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", type=Path)
+    print(summary(parser.parse_args().results))
+
+
+if __name__ == "__main__":
+    main()

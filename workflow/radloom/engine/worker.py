@@ -1,0 +1,148 @@
+"""The process in which cases are computed: replaced when it dies, killed when it takes too long.
+
+It is forked from the job's process, which has imported no numerical library and started no thread, so that a
+fork is safe and a new worker costs milliseconds until it imports what its step needs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from radloom.engine.step import CaseResult, CaseStep, CaseTask
+from radloom.errors import CaseError, CohortError
+
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a case: a result, an exclusion, a bug or system error, or the death of the worker."""
+
+    kind: str  # "ok", "excluded", "memory", "error", "died", "timeout"
+    seconds: float = 0.0
+    result: CaseResult | None = None
+    reason: str = ""
+    advice: str = ""
+    signal: int = 0
+
+
+class Worker:
+    """Runs cases of one step in a child process, one after the other."""
+
+    def __init__(self, step: CaseStep, memory_gb: float | None = None, timeout_s: float | None = None) -> None:
+        self.step = step
+        self.memory_gb = memory_gb
+        self.timeout_s = timeout_s
+        self._process: Any = None
+        self._connection: Connection | None = None
+
+    def run(self, task: CaseTask) -> Answer:
+        """Compute one case; a worker that dies or takes too long is replaced for the next one."""
+        connection = self._connect()
+        connection.send(task)
+        try:
+            if not connection.poll(self.timeout_s):
+                self.stop(kill=True)
+                return Answer("timeout")
+            answer: Answer = connection.recv()
+            return answer
+        except (EOFError, ConnectionResetError, BrokenPipeError):
+            code = self.stop()
+            return Answer("died", signal=-code if code < 0 else 0)
+
+    def _connect(self) -> Connection:
+        if self._connection is None:
+            context = multiprocessing.get_context("fork")
+            self._connection, theirs = context.Pipe()
+            self._process = context.Process(
+                target=_serve,
+                args=(theirs, self._connection, self.step, self.memory_gb, os.getpid()),
+                daemon=True,
+            )
+            sys.stdout.flush()
+            sys.stderr.flush()
+            self._process.start()
+            theirs.close()
+        return self._connection
+
+    def stop(self, kill: bool = False) -> int:
+        """End the worker and return its exit code (negative: the signal that ended it)."""
+        if self._process is None:
+            return 0
+        if kill:
+            self._process.kill()
+        if self._connection is not None:
+            self._connection.close()
+        self._process.join(5)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        code = int(self._process.exitcode or 0)
+        self._process = self._connection = None
+        return code
+
+
+def _serve(connection: Connection, parents: Connection, step: CaseStep, memory_gb: float | None, parent: int) -> None:
+    parents.close()
+    _die_with(parent)
+    if memory_gb is not None:
+        limit = int(memory_gb * 2**30)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    # A crash must not leave a core dump with patients' pixels in it.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Imports are no part of a case's seconds. What the module itself imports late is.
+    importlib.import_module(f"radloom.{step.name}")
+    while True:
+        try:
+            task = connection.recv()
+        except EOFError:
+            return
+        connection.send(_answer(step, task))
+
+
+def _answer(step: CaseStep, task: CaseTask) -> Answer:
+    start = time.perf_counter()
+    try:
+        result = step.run(task)
+    except CaseError as error:
+        return Answer("excluded", time.perf_counter() - start, reason=error.reason, advice=error.advice)
+    except CohortError as error:
+        # A setting or a file of the run is wrong, and the message was written to be read.
+        return Answer("error", reason=str(error))
+    except MemoryError:
+        return Answer("memory", reason="out of memory")
+    except Exception as error:
+        return Answer("error", reason=f"{type(error).__name__} in\n{trace(error)}{_system_reason(error)}")
+    return Answer("ok", time.perf_counter() - start, result=result)
+
+
+def _system_reason(error: Exception) -> str:
+    # The operating system's own words for an OSError hold no path; the exception's text does.
+    return f"  {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
+
+
+def trace(error: Exception) -> str:
+    """Return where it happened, without the exception's text or its values, which may hold a path or a name."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return "".join(
+        f"  {os.path.basename(frame.filename)}:{frame.lineno} {frame.name}: {frame.line}\n" for frame in frames
+    )
+
+
+def _die_with(parent: int) -> None:
+    """Let the kernel kill this process when the job's process dies (Linux; elsewhere its lock makes others wait)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)

@@ -1,0 +1,220 @@
+"""ComBat of the whole cohort, ROI by ROI, for description; with a table of what it did to every feature.
+
+The models don't read its result: they harmonise anew in every fold, so that no test case takes part in the fit.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from radloom.assembly import ID_COLUMNS, CohortTables, listed, read_tables
+from radloom.combat import HarmonizationError, HarmonizationWarning, harmonizer_of
+from radloom.engine.step import CohortResult, CohortTask
+from radloom.errors import CohortError
+
+DIAGNOSTIC_TESTS = ("anova", "kruskal", "ks")
+
+
+@dataclass(frozen=True)
+class Harmonized:
+    """Harmonised features (rows of excluded batches left out), parameters and diagnostics by ROI, and messages."""
+
+    features: pd.DataFrame
+    parameters: dict[str, dict[str, Any]]
+    diagnostics: pd.DataFrame
+    excluded_cases: list[str]
+    warnings: list[str]
+
+
+def outcome_columns(params: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The columns that the configuration declares as outcomes."""
+    named = [
+        params.get("model_cox", {}).get("time"),
+        params.get("model_cox", {}).get("event"),
+        params.get("model_logistic", {}).get("outcome"),
+    ]
+    return [name for name in named if name]
+
+
+def refuse_outcome(
+    tables: CohortTables, rows: pd.DataFrame, covariates: Sequence[str], outcomes: Sequence[str]
+) -> None:
+    """Raise HarmonizationError if a covariate is an outcome, by name or as the same column under another name.
+
+    Keeping the outcome's effect writes the outcome into the harmonised features, and every model that reads
+    them has seen the answer.
+    """
+    way_out = "Keep covariates that are known before the outcome, or none"
+    for name in covariates:
+        if name in outcomes:
+            raise HarmonizationError(f"{name!r} is an outcome and can't be a covariate of ComBat. {way_out}")
+        own = tables.column(name, rows)
+        for outcome in outcomes:
+            pair = pd.DataFrame({"own": own, "outcome": tables.column(outcome, rows)}).dropna()
+            levels = pair.nunique()
+            if len(pair) < 8 or levels.min() < 2:
+                continue
+            same = len(pair.drop_duplicates()) == levels["own"] == levels["outcome"]
+            if same and levels["own"] == len(pair):
+                # Values that are all different always match one to one: here the order must agree as well.
+                numbers = pair.apply(pd.to_numeric, errors="coerce").dropna()
+                ranks = numbers.rank()
+                same = len(numbers) == len(pair) and abs(ranks["own"].corr(ranks["outcome"])) > 1 - 1e-9
+            if same:
+                raise HarmonizationError(
+                    f"the covariate {name!r} says the same as the outcome {outcome!r} in all cases. {way_out}"
+                )
+
+
+def harmonize_tables(tables: CohortTables, settings: Mapping[str, Any], outcomes: Sequence[str]) -> Harmonized:
+    """Fit ComBat to the features of each ROI and apply it to the same cases.
+
+    Raises HarmonizationError where that can't be right, naming the ROI, the cases and the way out.
+    """
+    names = tables.feature_names
+    parts: list[pd.DataFrame] = []
+    parameters: dict[str, dict[str, Any]] = {}
+    diagnostics: list[pd.DataFrame] = []
+    messages: list[str] = []
+    excluded: list[str] = []
+    for roi in dict.fromkeys(tables.features["roi"]):
+        rows = tables.features[tables.features["roi"] == roi]
+        values = rows[names].set_axis(pd.Index(rows["case_id"], name="case_id"), axis=0)
+        metadata = pd.DataFrame({name: tables.column(name, rows) for name in _columns(settings)})
+        harmonizer = harmonizer_of(settings)
+        try:
+            refuse_outcome(tables, rows, settings["covariates"], outcomes)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", HarmonizationWarning)
+                after = harmonizer.fit(values, metadata=metadata).transform(values, metadata)
+        except HarmonizationError as error:
+            raise HarmonizationError(f"harmonisation of ROI {roi}: {error}") from None
+        messages += [f"ROI {roi}: {message}" for message in harmonizer.warnings_]
+        batch = metadata[settings["batch"]].astype(str).str.strip()
+        gone = batch.isin(harmonizer.excluded_batches_).to_numpy()
+        excluded += [f"{case} ({roi})" for case in values.index[gone]]
+        ids = rows[list(ID_COLUMNS)]
+        parts.append(pd.concat([ids, after.set_axis(rows.index, axis=0)], axis=1)[~gone])
+        parameters[str(roi)] = harmonizer.to_json()
+        table = diagnose(values[~gone], after[~gone], batch[~gone])
+        table.insert(0, "roi", roi)
+        diagnostics.append(table)
+    features = pd.concat(parts).sort_index(kind="stable")
+    return Harmonized(features, parameters, pd.concat(diagnostics, ignore_index=True), excluded, messages)
+
+
+def _columns(settings: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys([settings["batch"], *settings["covariates"]]))
+
+
+# --------------------------------------------------------------------- diagnostics
+
+
+def adjust_fdr(p: np.ndarray) -> np.ndarray:
+    """Benjamini-Hochberg adjusted p-values (J R Stat Soc B 1995); NaN stays NaN and doesn't count."""
+    q = np.full(len(p), np.nan)
+    there = np.flatnonzero(np.isfinite(p))
+    order = there[np.argsort(-p[there], kind="stable")]
+    m = len(order)
+    scaled = p[order] * m / np.arange(m, 0, -1)
+    q[order] = np.minimum(np.minimum.accumulate(scaled), 1.0)
+    return q
+
+
+def diagnose(before: pd.DataFrame, after: pd.DataFrame, batch: pd.Series) -> pd.DataFrame:
+    """How much each feature (columns; rows are cases) tells of its batch, before and after harmonisation.
+
+    Columns, each with the suffix _before and _after: batch_r2 (share of the variance between batches), anova_p
+    and kruskal_p (equal means, equal locations), ks (largest two-sample Kolmogorov-Smirnov statistic of a batch
+    against all others), ks_p (its p, Bonferroni over the batches), and *_q (Benjamini-Hochberg over the
+    features). Empty where there is one batch or no variance. Batches of one case have no part in it.
+    """
+    sizes = batch.value_counts()
+    groups = [np.flatnonzero((batch == name).to_numpy()) for name in sorted(sizes.index[sizes > 1])]
+    columns: dict[str, np.ndarray] = {}
+    for suffix, table in (("before", before), ("after", after)):
+        values = table.to_numpy(dtype=np.float64)
+        for name, numbers in _batch_tests(values, groups).items():
+            columns[f"{name}_{suffix}"] = numbers
+        for test in DIAGNOSTIC_TESTS:
+            columns[f"{test}_q_{suffix}"] = adjust_fdr(columns[f"{test}_p_{suffix}"])
+    return pd.DataFrame({"feature": [str(name) for name in before.columns], **columns})
+
+
+def _batch_tests(values: np.ndarray, groups: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Statistics of `diagnose` for values, cases x features, and the rows of each batch."""
+    p = values.shape[1]
+    empty = {name: np.full(p, np.nan) for name in ("batch_r2", "anova_p", "kruskal_p", "ks", "ks_p")}
+    if len(groups) < 2:
+        return empty
+    used = np.concatenate(groups)
+    varies = np.ptp(values[used], axis=0) > 1e-12 * np.abs(values[used]).max(axis=0)
+    x = values[:, varies]
+    if x.shape[1] == 0:
+        return empty
+    total = ((x[used] - x[used].mean(axis=0)) ** 2).sum(axis=0)
+    inside = sum(((x[rows] - x[rows].mean(axis=0)) ** 2).sum(axis=0) for rows in groups)
+    result = empty
+    result["batch_r2"][varies] = 1.0 - inside / total
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.ConstantInputWarning)  # constant in every batch: F infinite, p 0
+        result["anova_p"][varies] = stats.f_oneway(*[x[rows] for rows in groups], axis=0).pvalue
+    result["kruskal_p"][varies] = stats.kruskal(*[x[rows] for rows in groups], axis=0).pvalue
+    statistic, least = np.zeros(x.shape[1]), np.ones(x.shape[1])
+    pairs = groups[:1] if len(groups) == 2 else groups
+    for rows in pairs:
+        rest = np.setdiff1d(used, rows)
+        d = _ks_statistic(x[rows], x[rest])
+        statistic = np.maximum(statistic, d)
+        n = len(rows) * len(rest) / (len(rows) + len(rest))
+        least = np.minimum(least, stats.kstwobign.sf(np.sqrt(n) * d))
+    result["ks"][varies] = statistic
+    result["ks_p"][varies] = np.minimum(least * len(pairs), 1.0)
+    return result
+
+
+def _ks_statistic(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Two-sample Kolmogorov-Smirnov statistic of each column (largest gap of the empirical distributions)."""
+    both = np.vstack([first, second])
+    step = np.concatenate([np.full(len(first), 1 / len(first)), np.full(len(second), -1 / len(second))])
+    order = np.argsort(both, axis=0, kind="stable")
+    ranked = np.take_along_axis(both, order, axis=0)
+    gap = np.abs(np.cumsum(step[order], axis=0))
+    last_of_tie = np.vstack([ranked[1:] != ranked[:-1], np.ones((1, both.shape[1]), dtype=bool)])
+    return np.asarray(np.where(last_of_tie, gap, 0.0).max(axis=0))
+
+
+# ---------------------------------------------------------------------------- step
+
+
+def run_step(task: CohortTask) -> CohortResult:
+    """The step of the workflow: reads the tables of the cohort, writes the harmonised ones and what was done."""
+    tables = read_tables(task.inputs)
+    if tables.features.empty:
+        raise CohortError("there are no features to harmonise: all cases were excluded")
+    result = harmonize_tables(tables, task.params["harmonize"], outcome_columns(task.params))
+    folder = task.out / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    result.features.to_csv(folder / "features_harmonized.csv", index=False, lineterminator="\n")
+    result.features.to_parquet(folder / "features_harmonized.parquet", index=False, compression="zstd")
+    result.diagnostics.to_csv(folder / "combat_diagnostics.csv", index=False, lineterminator="\n")
+    write_parameters(folder / "combat_parameters.json", result.parameters)
+    messages = list(result.warnings)
+    if result.excluded_cases:
+        messages.append(f"left out of the harmonised table: {listed(result.excluded_cases, 20)}")
+    sizes = {roi: saved["batch_sizes"] for roi, saved in result.parameters.items()}
+    facts = {"batches": sizes, "excluded_cases": result.excluded_cases, "features": len(tables.feature_names)}
+    return CohortResult(facts=facts, warnings=messages)
+
+
+def write_parameters(path: Any, parameters: Mapping[str, Any]) -> None:
+    """Write the parameters of each ROI as JSON."""
+    path.write_text(json.dumps(parameters, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,0 +1,208 @@
+"""Writes the report (one self-contained HTML file) and the documentation of the folder of tables."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from radloom.codebook import codebook_rows
+from radloom.datapackage import datapackage, datapackage_json, describe, import_r
+from radloom.engine.step import CohortResult, CohortTask
+from radloom.report_sections import (
+    MODELS,
+    Material,
+    cohort_section,
+    exclusions_section,
+    files_section,
+    harmonisation_section,
+    headline,
+    model_section,
+    overlays_section,
+    provenance_section,
+    quality_section,
+)
+from radloom.report_view import Section, count
+
+MODEL_TABLES = {
+    "coefficients": [
+        "model",
+        "arm",
+        "term",
+        "coefficient",
+        "hazard_or_odds_ratio",
+        "mean",
+        "sd",
+        "selected_in_folds",
+        "override",
+    ],
+    "performance": [
+        "model",
+        "arm",
+        "split",
+        "centre",
+        "metric",
+        "estimate",
+        "ci_low",
+        "ci_high",
+        "n",
+        "events",
+        "status",
+        "note",
+    ],
+    "predictions": [
+        "model",
+        "arm",
+        "case_id",
+        "patient_id",
+        "centre",
+        "fold",
+        "risk",
+        "probability",
+        "time",
+        "event",
+        "outcome",
+    ],
+    "ph_test": ["model", "arm", "term", "chi2", "df", "p"],
+}
+"""The columns that the tables of the models have at least; a further one of a model is appended."""
+
+FILES_IN_ORDER = [
+    "cohort",
+    "clinical",
+    "features_raw",
+    "features_harmonized",
+    "exclusions",
+    "acquisition",
+    "qc",
+    "combat_parameters",
+    "combat_diagnostics",
+    "coefficients",
+    "performance",
+    "predictions",
+    "ph_test",
+    "codebook",
+]
+
+
+OWN_FILES = frozenset(
+    f"tables/{name}"
+    for name in (*(f"{table}.csv" for table in MODEL_TABLES), "codebook.csv", "datapackage.json", "import.R")
+)
+"""What this step writes beside the report."""
+
+
+def read_text_table(path: Path | None, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """Read a CSV table as text, empty cells as empty text; a table that isn't there has the columns and no
+    rows.
+    """
+    if path is None:
+        return pd.DataFrame({name: pd.Series(dtype=str) for name in columns})
+    return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+
+
+def join_model_tables(inputs: Mapping[str, Path], name: str) -> pd.DataFrame:
+    """One table of all models, the cells as they are written in the models' own tables."""
+    parts = [read_text_table(inputs.get(f"models/{model}/{name}.csv"), MODEL_TABLES[name]) for model in MODELS]
+    columns = list(dict.fromkeys([*MODEL_TABLES[name], *(column for part in parts for column in part.columns)]))
+    return pd.concat([part.reindex(columns=columns) for part in parts], ignore_index=True).fillna("")
+
+
+def gather(task: CohortTask) -> Material:
+    """Read all tables that the report is made from."""
+    inputs = task.inputs
+    harmonized = inputs.get("tables/features_harmonized.parquet")
+    diagnostics = inputs.get("tables/combat_diagnostics.csv")
+    pictures = task.entries.get("overlay", {})
+    cohort = read_text_table(inputs["tables/cohort.csv"])
+    return Material(
+        params=task.params,
+        cohort=cohort,
+        clinical=read_text_table(inputs["tables/clinical.csv"]),
+        features=pd.read_parquet(inputs["tables/features_raw.parquet"]),
+        exclusions=read_text_table(inputs["tables/exclusions.csv"]),
+        acquisition=read_text_table(inputs["tables/acquisition.csv"]),
+        qc=read_text_table(inputs["tables/qc.csv"]),
+        harmonized=None if harmonized is None else pd.read_parquet(harmonized),
+        diagnostics=None if diagnostics is None else read_text_table(diagnostics),
+        coefficients=join_model_tables(inputs, "coefficients"),
+        performance=join_model_tables(inputs, "performance"),
+        predictions=join_model_tables(inputs, "predictions"),
+        ph_test=join_model_tables(inputs, "ph_test"),
+        overlays=[
+            (case, pictures[case].files["overlay.png"])
+            for case in cohort["case_id"]
+            if case in pictures and "overlay.png" in pictures[case].files
+        ],
+        provenance=task.provenance,
+    )
+
+
+def document_tables(inputs: Mapping[str, Path], folder: Path) -> list[str]:
+    """Write codebook.csv, datapackage.json and import.R for the tables of `inputs` and those that `folder`
+    already holds.
+
+    Returns the paths of all files of the folder, below results/.
+    """
+    files = {key.removeprefix("tables/"): path for key, path in inputs.items() if key.startswith("tables/")}
+    files |= {path.name: path for path in folder.iterdir()}
+    order = {name: position for position, name in enumerate(FILES_IN_ORDER)}
+    names = sorted(files, key=lambda name: (order.get(Path(name).stem, len(order)), name))
+    tables = [describe(files[name]) for name in names if name.endswith(".csv")]
+    rows = [row for one in tables for row in codebook_rows(one.name, list(one.types))]
+    codebook = folder / "codebook.csv"
+    with codebook.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    tables.append(describe(codebook))
+    others = [files[name] for name in names if not name.endswith(".csv")]
+    meanings = {(row["table"], row["column"]): {"description": row["meaning"], "unit": row["unit"]} for row in rows}
+    (folder / "datapackage.json").write_text(datapackage_json(datapackage(tables, others, meanings)), encoding="utf-8")
+    (folder / "import.R").write_text(import_r(tables), encoding="utf-8")
+    return [f"tables/{name}" for name in [*names, "codebook.csv", "datapackage.json", "import.R"]]
+
+
+def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
+    """The report as HTML: styles, figures and pictures inside, everything that comes from data escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("radloom"), autoescape=True, undefined=StrictUndefined, trim_blocks=False
+    )
+    page = environment.get_template("report.html.j2")
+    return page.render(title=title, subtitle=subtitle, sections=sections, version=version("radloom")) + "\n"
+
+
+def build_report(task: CohortTask) -> CohortResult:
+    """Write report.html and the joined and describing tables into `task.out`."""
+    material = gather(task)
+    folder = task.out / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in MODEL_TABLES:
+        frame: pd.DataFrame = getattr(material, name)
+        frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", encoding="utf-8")
+    paths = document_tables(task.inputs, folder)
+    sections = [
+        headline(material),
+        cohort_section(material),
+        exclusions_section(material),
+        overlays_section(material),
+        quality_section(material),
+        harmonisation_section(material),
+        *(model_section(material, model) for model in MODELS),
+        files_section(paths),
+        provenance_section(material),
+    ]
+    included = material.included
+    subtitle = (
+        f"{count(len(included), 'case')} of {count(included['centre'].nunique(), 'centre')}, "
+        f"{count(len(material.feature_names), 'feature')} per ROI"
+    )
+    title: Any = material.setting("report", "title", "Radloom report")
+    (task.out / "report.html").write_text(render(str(title), subtitle, sections), encoding="utf-8")
+    return CohortResult(facts={"pictures": len(material.overlays)})

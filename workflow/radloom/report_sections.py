@@ -1,0 +1,935 @@
+"""The sections of the report: from the tables to sentences, tables and figures that a statistician can
+check.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from radloom import figures
+from radloom.datapackage import DESCRIPTIONS
+from radloom.report_view import (
+    Block,
+    Picture,
+    Section,
+    count,
+    decimal,
+    listed,
+    median_quartiles,
+    median_range,
+    note,
+    number,
+    numbers,
+    p_value,
+    table,
+    text,
+)
+
+FEW_IN_BATCH = 20
+"""Below this many cases a batch's mean and variance are poorly known; about 20 to 30 are advised for ComBat."""
+
+LARGE_COHORT = 300
+MOST_ROWS = 200
+MOST_TERMS = 25
+SHOWN_FEATURES = 12
+
+# A choice that most readers know, if the table has them: size, shape, brightness, first-order and GLCM texture.
+FAMILIAR = (
+    r"(mesh|voxel)_?volume",
+    r"sphericity",
+    r"(firstorder_|^)mean($|\.)",
+    r"(firstorder_|^)entropy($|\.)",
+    r"(glcm_|^)contrast($|\.)",
+    r"(glcm_|^)jointentropy($|\.)",
+    r"(glcm_|^)correlation($|\.)",
+)
+ID_COLUMNS = ["case_id", "patient_id", "centre", "roi"]
+METRICS = {
+    "c_index": "Harrell's C",
+    "c_index_within_centre": "Harrell's C, pairs within centres",
+    "uno_c": "Uno's C",
+    "auc": "AUC",
+    "auc_within_centre": "AUC, pairs within centres",
+    "brier": "Brier score",
+    "calibration_in_the_large": "calibration in the large",
+    "calibration_intercept": "calibration intercept",
+    "calibration_slope": "calibration slope",
+}
+DISCRIMINATION = ("c_index", "c_index_within_centre", "auc", "auc_within_centre")
+ARMS = {
+    "clinical": "the clinical columns alone",
+    "features": "radiomics features as extracted",
+    "features_combat": "radiomics features, harmonised inside each fold",
+    "features_combat+clinical": "both together",
+}
+INTERCEPT = "(Intercept)"
+MODELS = {
+    "cox": ("Cox model", "hazard ratio per SD"),
+    "logistic": ("Logistic model", "odds ratio per SD"),
+}
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that the report is made from. Tables are text (empty = missing), but the features are float64."""
+
+    params: Mapping[str, Mapping[str, Any]]
+    cohort: pd.DataFrame
+    clinical: pd.DataFrame
+    features: pd.DataFrame
+    exclusions: pd.DataFrame
+    acquisition: pd.DataFrame
+    qc: pd.DataFrame
+    harmonized: pd.DataFrame | None
+    diagnostics: pd.DataFrame | None
+    coefficients: pd.DataFrame
+    performance: pd.DataFrame
+    predictions: pd.DataFrame
+    ph_test: pd.DataFrame
+    overlays: list[tuple[str, Path]] = field(default_factory=list)
+    provenance: list[dict[str, Any]] = field(default_factory=list)
+
+    def setting(self, section: str, key: str, default: Any = None) -> Any:
+        """A setting of the configuration, or the default where the section was not given."""
+        value = self.params.get(section, {}).get(key)
+        return default if value is None else value
+
+    @property
+    def included(self) -> pd.DataFrame:
+        """The cohort's rows of the included cases, with the patient's clinical columns."""
+        rows = self.cohort[self.cohort["status"] == "included"]
+        return rows.merge(self.clinical, on="patient_id", how="left").fillna("")
+
+    @property
+    def feature_names(self) -> list[str]:
+        """The feature columns, in the table's order."""
+        return [name for name in self.features.columns if name not in ID_COLUMNS]
+
+    def batches(self, rows: pd.DataFrame) -> np.ndarray:
+        """The batch of every row of a table that has case_id; empty where it is not known."""
+        name = self.setting("harmonize", "batch", "centre")
+        every = self.cohort.merge(self.clinical, on="patient_id", how="left").fillna("")
+        by_case = dict(zip(every["case_id"], every[name] if name in every else every["centre"], strict=True))
+        return np.array([by_case.get(case, "") for case in rows["case_id"]], dtype=object)
+
+    @property
+    def main_roi(self) -> str:
+        """The ROI that the figures show: the models' one, else the one that most cases have."""
+        rois = self.features["roi"].value_counts(sort=True)
+        configured = self.setting("model", "roi")
+        return configured if configured in rois.index else str(rois.index[0])
+
+
+def warnings_of(material: Material) -> list[str]:
+    """What a reader must know before any number: the first lines of the report."""
+    found: list[str] = []
+    performance, coefficients = material.performance, material.coefficients
+    for model, (name, _) in MODELS.items():
+        mine = performance[(performance["model"] == model) & _everywhere(performance)]
+        refused = mine[(mine["status"] == "not estimable") & mine["metric"].isin(DISCRIMINATION)]
+        for reason, rows in refused.groupby("note", sort=False):
+            arms = listed(dict.fromkeys(rows["arm"]))
+            found.append(f"{name} not estimable ({arms}): {reason}.")
+        marked = coefficients[(coefficients["model"] == model) & coefficients["override"].map(_is_true)]
+        if len(marked):
+            found.append(
+                f"{name}: fitted although there are too few events (override_sample_size). Its coefficients and its "
+                "performance are not to be relied on."
+            )
+    found += _batch_warnings(material)
+    methods = material.acquisition["calibration_method"]
+    uncalibrated = int((methods == "none").sum())
+    if uncalibrated:
+        found.append(
+            f"HU were not calibrated in {uncalibrated} of {count(int((methods != '').sum()), 'case')}: neither a "
+            "phantom's water "
+            "and air value nor a drift was given."
+        )
+    air = material.qc[(material.qc["step"] == "calibrate") & (material.qc["item"] == "warning")]
+    if len(air):
+        found.append(
+            f"Calibration warned of {count(air['case_id'].nunique(), 'case')} "
+            f"({listed(dict.fromkeys(air['case_id']))}): see "
+            "the quality checks."
+        )
+    excluded = int((material.cohort["status"] == "excluded").sum())
+    if excluded > 0.1 * len(material.cohort):
+        found.append(f"{excluded} of {count(len(material.cohort), 'case')} were excluded: see the reasons below.")
+    empty = int(np.isnan(material.features[material.feature_names].to_numpy()).sum())
+    if empty:
+        found.append(f"{count(empty, 'cell')} of the feature table could not be computed and are empty.")
+    for step in material.provenance:
+        found += [f"{step['step']}: {warning}" for warning in step.get("warnings", [])]
+    return list(dict.fromkeys(found))
+
+
+def _everywhere(performance: pd.DataFrame) -> pd.Series:
+    """The rows of all centres together."""
+    return performance["centre"].str.lower().isin(["", "all"])
+
+
+def _is_true(cell: str) -> bool:
+    return str(cell).strip().lower() in ("true", "1", "yes")
+
+
+def _batch_warnings(material: Material) -> list[str]:
+    """Small batches of the models' ROI, and a batch that is alone."""
+    rows = material.features[material.features["roi"] == material.main_roi]
+    sizes = pd.Series(material.batches(rows)).value_counts(sort=False)
+    name = material.setting("harmonize", "batch", "centre")
+    least = int(material.setting("harmonize", "min_batch_size", 5))
+    if len(sizes) == 1:
+        return [f"There is only one batch ({name} {sizes.index[0]}): nothing was harmonised."]
+    found = []
+    for low, high, consequence in (
+        (0, least, f"too small for ComBat; small_batch: {material.setting('harmonize', 'small_batch', 'error')}"),
+        (least, FEW_IN_BATCH, f"ComBat's estimates for them are uncertain below about {FEW_IN_BATCH} cases"),
+    ):
+        small = [f"{batch or 'not known'} ({n})" for batch, n in sizes.items() if low <= n < high]
+        if small:
+            found.append(f"Small batches by {name}: {listed(small)}; {consequence}.")
+    return found
+
+
+def headline(material: Material) -> Section:
+    """The numbers that a reader looks for first, and what to beware of."""
+    cohort = material.cohort
+    included = material.included
+    tiles = [
+        ("cases included", f"{len(included)} of {len(cohort)}"),
+        ("patients included", str(included["patient_id"].nunique())),
+        ("centres", str(included["centre"].nunique())),
+        ("ROIs", listed(dict.fromkeys(material.features["roi"]), 4)),
+        ("features per ROI", str(len(material.feature_names))),
+    ]
+    one_each = included.drop_duplicates("patient_id")
+    for section, key, name in (("model_cox", "event", "events"), ("model_logistic", "outcome", "outcome positive")):
+        column = material.setting(section, key)
+        if column in one_each:
+            values = numbers(one_each[column])
+            known = int(np.isfinite(values).sum())
+            tiles.append((f"{name} ({column})", f"{int(np.nansum(values))} of {count(known, 'patient')}"))
+    blocks = [Block("tiles", pairs=tiles)]
+    found = warnings_of(material)
+    if found:
+        blocks += [Block("heading", "Before you read on"), Block("warnings", pairs=[(one, "") for one in found])]
+    best = material.performance[_everywhere(material.performance) & (material.performance["status"] == "estimable")]
+    rows = [
+        [MODELS[r["model"]][0], r["arm"], METRICS[r["metric"]], _interval(r), r["n"], r["events"]]
+        for r in best[best["metric"].isin(DISCRIMINATION)].to_dict("records")
+    ]
+    if rows:
+        blocks += [
+            Block("heading", "Performance out of fold"),
+            table(["model", "arm", "metric", "estimate (95 % interval)", "cases", "events"], rows),
+        ]
+    return Section("summary", "In short", blocks)
+
+
+def _interval(row: Mapping[Any, Any]) -> str:
+    """Estimate with its interval, to three decimals."""
+    estimate, low, high = (float(row[key]) if row[key] else float("nan") for key in ("estimate", "ci_low", "ci_high"))
+    if not np.isfinite(estimate):
+        return "–"
+    return decimal(estimate) + (f" ({decimal(low)} to {decimal(high)})" if np.isfinite(low) else "")
+
+
+def cohort_section(material: Material) -> Section:
+    """Cases, patients and what is known of them, by centre."""
+    cohort = material.cohort
+    centres = list(dict.fromkeys(cohort["centre"]))
+    included = material.included
+    one_each = included.drop_duplicates("patient_id")
+    columns = ["", *centres, "all"] if len(centres) > 1 else ["", *centres]
+
+    def across(name: str, rows: pd.DataFrame, summary: Any) -> list[str]:
+        parts = [rows[rows["centre"] == centre] for centre in centres] + ([rows] if len(centres) > 1 else [])
+        return [name, *(str(summary(part)) for part in parts)]
+
+    rows = [
+        across("cases", cohort, len),
+        across("excluded", cohort[cohort["status"] == "excluded"], len),
+        across("included", included, len),
+        across("patients included", included, lambda part: part["patient_id"].nunique()),
+    ]
+    outcome = material.setting("model_logistic", "outcome")
+    time, event = (material.setting("model_cox", key) for key in ("time", "event"))
+    for column in (outcome, event):
+        if column in one_each and column:
+            rows.append(
+                across(f"{column}: positive / known", one_each, lambda part, c=column: _positive(numbers(part[c])))
+            )
+    if time in one_each and event in one_each:
+        rows.append(
+            across(
+                f"{time}: median follow-up", one_each,
+                lambda part: number(_median_follow_up(numbers(part[time]), numbers(part[event]))),
+            )
+        )  # fmt: skip
+    described = [*material.setting("harmonize", "covariates", []), *material.setting("model", "clinical", [])]
+    for column in dict.fromkeys(described):
+        if column in one_each:
+            rows += _describe(column, one_each, across)
+    blocks = [
+        table(columns, rows),
+        text(
+            "Clinical rows count each included patient once.",
+            "Numbers are median (quartiles), categories are counts; the median follow-up is the reverse Kaplan-Meier "
+            "estimate."
+            if len(rows) > 4
+            else "",
+        ),
+    ]
+    return Section("cohort", "Cohort by centre", blocks)
+
+
+def _positive(values: np.ndarray) -> str:
+    known = values[np.isfinite(values)]
+    return f"{int((known == 1).sum())} / {len(known)}"
+
+
+def _median_follow_up(times: np.ndarray, events: np.ndarray) -> float:
+    """Median of the censoring distribution (Schemper and Smith 1996); NaN where it is not reached."""
+    known = np.isfinite(times) & np.isfinite(events)
+    if not known.any():
+        return float("nan")
+    curve = figures.kaplan_meier(times[known], 1 - events[known])
+    reached = curve.times[curve.survival <= 0.5]
+    return float(reached[0]) if len(reached) else float("nan")
+
+
+def _describe(column: str, rows: pd.DataFrame, across: Any) -> list[list[str]]:
+    """A covariate by centre: quartiles of a number, counts of few categories, and how many are missing."""
+    filled = rows[rows[column] != ""]
+    levels = sorted(filled[column].unique())
+    if np.isfinite(numbers(filled[column])).all() and len(levels) > 5:
+        found = [across(column, rows, lambda part: median_quartiles(numbers(part[column])))]
+    else:
+        found = [
+            across(f"{column}: {level}", rows, lambda part, level=level: int((part[column] == level).sum()))
+            for level in levels[:12]
+        ]
+    if len(filled) < len(rows):
+        found.append(across(f"{column}: missing", rows, lambda part: int((part[column] == "").sum())))
+    return found
+
+
+def exclusions_section(material: Material) -> Section:
+    """Who is not in the tables, why, and the way out."""
+    rows = material.exclusions
+    whole = rows[rows["roi"] == ""]
+    if rows.empty:
+        return Section("exclusions", "Exclusions", [text("No case and no ROI was excluded.")])
+    parts = len(rows) - len(whole)
+    blocks = [
+        text(
+            f"{count(len(whole), 'case')} and {count(parts, 'single ROI')} were excluded. Every case, and every ROI "
+            "of a case, is in "
+            "exactly one of the feature tables and this list."
+        )
+    ]
+    steps = list(dict.fromkeys(rows["step"]))
+    if len(rows) > 3:
+        by_centre = [
+            [centre, *(int(((rows["centre"] == centre) & (rows["step"] == step)).sum()) for step in steps)]
+            for centre in dict.fromkeys(rows["centre"])
+        ]
+        blocks.append(table(["centre", *steps], by_centre, "Exclusions by centre and step"))
+    shown = rows.head(MOST_ROWS)
+    blocks.append(
+        table(
+            ["case", "centre", "ROI", "step", "reason", "way out"],
+            [
+                [r["case_id"], r["centre"], r["roi"] or "whole case", r["step"], r["reason"], r["way_out"]]
+                for r in shown.to_dict("records")
+            ],
+        )
+    )
+    if len(rows) > len(shown):
+        blocks.append(text(f"{len(rows) - len(shown)} more are in tables/exclusions.csv."))
+    return Section("exclusions", "Exclusions", blocks)
+
+
+def overlays_section(material: Material) -> Section:
+    """A picture of every case with the outlines of its ROIs."""
+    title = "Pictures of the cases"
+    if not material.overlays:
+        return Section("pictures", title, [text("There are no pictures: the features were extracted elsewhere.")])
+    most = int(material.setting("report", "max_overlays", 500))
+    shown = material.overlays[:most]
+    centre = dict(zip(material.cohort["case_id"], material.cohort["centre"], strict=True))
+    volumes: dict[str, list[str]] = {}
+    measured = material.qc[material.qc["item"] == "volume_mm3"]
+    for row in measured.to_dict("records"):
+        if row["value"]:
+            volumes.setdefault(row["case_id"], []).append(f"{row['roi']} {number(float(row['value']) / 1000)} mL")
+    pictures = [
+        Picture(
+            f"{case} · {centre[case]}" + (f" · {', '.join(volumes[case])}" if case in volumes else ""),
+            png=base64.b64encode(path.read_bytes()).decode("ascii"),
+            alt=f"Outlines of the ROIs of case {case} on three planes",
+        )
+        for case, path in shown
+    ]
+    blocks = [
+        text(
+            "Three planes through the largest cross-section of each case's ROI, with the outlines that the features "
+            "were "
+            "extracted from (after post-processing). Look for outlines that miss the lesion, and for cases that were "
+            "oriented wrongly."
+        )
+    ]
+    if len(shown) < len(material.overlays):
+        blocks.append(
+            note(
+                f"{len(shown)} of {len(material.overlays)} pictures are shown (report.max_overlays); all are in cases/."
+            )
+        )
+    return Section("pictures", title, [*blocks, Block("cases", pictures=pictures)])
+
+
+def quality_section(material: Material) -> Section:
+    """Acquisition, calibration and volumes by centre, and every warning of the steps."""
+    rows = material.acquisition
+    blocks: list[Block] = []
+    if rows.empty:
+        blocks.append(text("Nothing is known of the acquisition: the features were extracted elsewhere."))
+    else:
+        lines = []
+        for centre, part in rows.groupby("centre", sort=False):
+            methods = part["calibration_method"][part["calibration_method"] != ""].value_counts(sort=False)
+            lines.append(
+                [
+                    centre,
+                    len(part),
+                    median_range(numbers(part["spacing_x"])),
+                    median_range(numbers(part["spacing_z"])),
+                    ", ".join(f"{method} {n}" for method, n in methods.items()) or "–",
+                    median_range(numbers(part["air_hu"]), 4),
+                ]
+            )
+        blocks.append(
+            table(
+                [
+                    "centre",
+                    "readable",
+                    "in-plane spacing, mm",
+                    "slice spacing, mm",
+                    "calibration",
+                    "air outside body, HU",
+                ],
+                lines,
+                "Acquisition: median (smallest to largest)",
+            )
+        )
+        first = rows.iloc[0]
+        after = [first[f"resampled_spacing_{axis}"] for axis in "xyz"]
+        if all(after):
+            spread = (
+                rows[[f"resampled_spacing_{axis}" for axis in "xyz"]].replace("", np.nan).dropna().drop_duplicates()
+            )
+            common = " x ".join(number(float(value)) for value in after)
+            blocks.append(
+                text(
+                    f"All images were resampled to {common} mm before anything was measured."
+                    if len(spread) == 1
+                    else "Images were resampled; along axes with spacing 0 in the settings each kept its own."
+                )
+            )
+    volume = material.qc[material.qc["item"] == "volume_mm3"]
+    if len(volume):
+        lines = []
+        for (roi, centre), part in volume.groupby(["roi", "centre"], sort=False):
+            change = material.qc[
+                (material.qc["item"] == "volume_after_over_before")
+                & (material.qc["roi"] == roi)
+                & (material.qc["centre"] == centre)
+            ]
+            lines.append(
+                [
+                    roi, centre, len(part), median_range(numbers(part["value"]) / 1000),
+                    median_range(numbers(change["value"])),
+                ]
+            )  # fmt: skip
+        blocks.append(
+            table(
+                ["ROI", "centre", "cases", "volume, mL", "volume after / before post-processing"], lines,
+                "ROI volumes: median (smallest to largest)",
+            )
+        )  # fmt: skip
+    warned = material.qc[material.qc["item"] == "warning"]
+    if warned.empty:
+        blocks.append(text("No step had a warning about a case."))
+    else:
+        grouped = warned.groupby(["step", "warning"], sort=False)
+        lines = [[step, warning, len(part), listed(part["case_id"], 6)] for (step, warning), part in grouped]
+        blocks.append(table(["step", "warning", "cases", "which"], lines[:MOST_ROWS], "Warnings about cases"))
+        if len(lines) > MOST_ROWS:
+            blocks.append(text(f"{len(lines) - MOST_ROWS} more are in tables/qc.csv."))
+    return Section("quality", "Acquisition and quality checks", blocks)
+
+
+def choose_features(names: list[str], shares: np.ndarray, values: np.ndarray) -> list[str]:
+    """About a dozen features to show: familiar ones, then those that the batch explains most and that say
+    something new.
+
+    `shares` is the batch's R2 of each feature, `values` (cases, features) serves to skip near copies.
+    """
+    preferred = [n for n in names if "original" in n.lower()] or names
+    chosen: list[str] = []
+    for pattern in FAMILIAR:
+        match = next(
+            (n for n in preferred if re.search(pattern, re.sub(r"^original_|_?original$", "", n), re.IGNORECASE)), None
+        )
+        if match and match not in chosen:
+            chosen.append(match)
+    position = {name: j for j, name in enumerate(names)}
+    ranks = pd.DataFrame(values).rank().to_numpy()
+    for j in np.argsort(-np.nan_to_num(shares, nan=-1), kind="stable")[:200]:
+        if len(chosen) >= SHOWN_FEATURES or not np.isfinite(shares[j]):
+            break
+        with np.errstate(invalid="ignore", divide="ignore"):
+            alike = [abs(np.corrcoef(ranks[:, j], ranks[:, position[name]])[0, 1]) for name in chosen]
+        if names[j] not in chosen and not any(value > 0.95 for value in alike):
+            chosen.append(names[j])
+    return chosen
+
+
+def harmonisation_section(material: Material) -> Section:
+    """What ComBat was asked to do, and what the features look like by batch before and after it."""
+    batch_name = material.setting("harmonize", "batch", "centre")
+    roi = material.main_roi
+    before = material.features[material.features["roi"] == roi]
+    batches = material.batches(before)
+    order = [b for b in dict.fromkeys(material.batches(material.cohort)) if b and b in set(batches)]
+    names = material.feature_names
+    after = material.harmonized
+    blocks: list[Block] = []
+    covariates = material.setting("harmonize", "covariates", [])
+    if after is None:
+        blocks.append(text("The features were not harmonised. The figures show them as they were extracted."))
+    elif len(order) < 2:
+        blocks.append(
+            text(
+                f"There is only one batch ({batch_name}): ComBat leaves the features as they are, and there is "
+                "nothing to compare."
+            )
+        )
+    else:
+        reference = material.setting("harmonize", "reference_batch")
+        blocks.append(
+            text(
+                f"Batches are the values of {batch_name}. ComBat "
+                f"({'parametric' if material.setting('harmonize', 'parametric', True) else 'non-parametric'} priors"
+                f"{', mean only' if material.setting('harmonize', 'mean_only', False) else ''}) moved them to "
+                f"{f'batch {reference}' if reference else 'their pooled mean and variance'}, each ROI by itself,",
+                f"keeping the effect of {listed(covariates)}." if covariates else "keeping no covariate's effect.",
+                "The outcome was never a covariate: keeping it would leak it into the features.",
+            )
+        )
+        blocks.append(
+            note(
+                "The table features_harmonized was fitted to all cases at once and is descriptive. The models did not "
+                "read it: in every "
+                "fold ComBat was learned from the training cases alone and applied to the cases held out."
+            )
+        )
+    used = before
+    if after is not None:
+        after = before[ID_COLUMNS].merge(
+            after.drop(columns=["patient_id", "centre"]), on=["case_id", "roi"], how="inner"
+        )
+        used = before[before["case_id"].isin(after["case_id"])]
+        left_out = len(before) - len(used)
+        if left_out:
+            blocks.append(note(f"{count(left_out, 'case')} of small batches are not in features_harmonized."))
+    blocks.append(_batch_sizes(batch_name, order, batches, roi, material))
+    if len(order) < 2:
+        return Section("harmonisation", "Harmonisation", blocks)
+
+    groups = material.batches(used)
+    stages = [("before", used[names].to_numpy(np.float64))]
+    if after is not None:
+        stages.append(("after ComBat", after.set_index("case_id").loc[used["case_id"], names].to_numpy(np.float64)))
+    shares = [figures.explained_by(values, groups) for _, values in stages]
+    overview = [
+        Picture(
+            "How much of each feature's variance lies between the batches (R² of a one-way analysis of variance, "
+            f"{roi}, "
+            f"{count(len(used), 'case')}). Further to the left is less.",
+            svg=figures.explained_by_batch("r2", shares[0], shares[1] if len(shares) > 1 else None),
+        ),
+        Picture(
+            "All features at once: first two principal components of the standardised features, each stage by itself. "
+            "Batches that form clouds of their own differ by more than the patients.",
+            svg=figures.components("pca", stages, groups),
+        ),
+    ]
+    blocks += [Block("heading", "All features"), *_diagnostics(material), Block("pictures", pictures=overview)]
+    chosen = choose_features(names, shares[0], stages[0][1])
+    pictures = []
+    for k, name in enumerate(chosen):
+        j = names.index(name)
+        split = [(title, [values[groups == b, j] for b in order]) for title, values in stages]
+        r2 = " to ".join(decimal(share[j], 2) for share in shares)
+        pictures.append(
+            Picture(f"{name} (R² of the batch {r2})", svg=figures.distribution(f"d{k}", name, split, order))
+        )
+    blocks += [
+        Block("heading", f"Single features by {batch_name}"),
+        text(
+            "Features that most readers know, then those that the batch explains most before harmonisation. Boxes are "
+            "quartiles, whiskers reach "
+            "to 1.5 interquartile ranges, dots are cases. A difference between centres that remains may be one "
+            "between their patients."
+        ),
+        Block("pictures", pictures=pictures),
+    ]
+    return Section("harmonisation", "Harmonisation", blocks)
+
+
+def _batch_sizes(name: str, order: list[str], batches: np.ndarray, roi: str, material: Material) -> Block:
+    """Sizes of the batches, with the events in each where they are known."""
+    rows = material.features[material.features["roi"] == roi][["case_id"]].merge(
+        material.included, on="case_id", how="left"
+    )
+    columns = [name, "cases"]
+    endpoints = [material.setting("model_cox", "event"), material.setting("model_logistic", "outcome")]
+    endpoints = [column for column in dict.fromkeys(endpoints) if column in rows]
+    lines = []
+    for batch in order:
+        mine = batches == batch
+        lines.append([batch, int(mine.sum()), *(_positive(numbers(rows[mine][c])) for c in endpoints)])
+    return table([*columns, *(f"{c}: positive / known" for c in endpoints)], lines, f"Batches (ROI {roi})")
+
+
+def _diagnostics(material: Material) -> list[Block]:
+    """The number of features that differ between batches, before and after, by ROI."""
+    found = material.diagnostics
+    if found is None or found.empty:
+        return []
+    pairs = [
+        (c, c.replace("before", "after")) for c in found if "before" in c and c.replace("before", "after") in found
+    ]
+    tests = [pair for pair in pairs if re.search(r"(^|_)(q|fdr|p)(_|$)|fdr|adjusted", pair[0])]
+    # The p values adjusted for the number of features are the ones to count, where there are any.
+    tests = [pair for pair in tests if re.search(r"(^|_)q(_|$)|fdr|adjusted", pair[0])] or tests
+    shares = [pair for pair in pairs if "r2" in pair[0]]
+    lines = []
+    for roi, part in found.groupby("roi", sort=False):
+        cells: list[Any] = [roi, len(part)]
+        for before, after in shares:
+            cells.append(" / ".join(decimal(float(np.nanmedian(numbers(part[c])))) for c in (before, after)))
+        for before, after in tests:
+            cells.append(" / ".join(str(int((numbers(part[c]) < 0.05).sum())) for c in (before, after)))
+        lines.append(cells)
+    columns = ["ROI", "features"]
+    columns += [f"median {before.replace('_before', '')}: before / after" for before, _ in shares]
+    columns += [f"{before.replace('_before', '')} < 0.05: before / after" for before, _ in tests]
+    return [table(columns, lines, "Difference between batches (tables/combat_diagnostics.csv)")]
+
+
+def model_section(material: Material, model: str) -> Section:
+    """One model: how it was made, its performance, figures of its out-of-fold predictions, and its
+    coefficients.
+    """
+    name, ratio = MODELS[model]
+    performance = material.performance[material.performance["model"] == model]
+    coefficients = material.coefficients[material.coefficients["model"] == model]
+    predictions = material.predictions[material.predictions["model"] == model]
+    endpoint = material.setting(f"model_{model}", "time" if model == "cox" else "outcome")
+    if performance.empty and coefficients.empty:
+        reason = "no time and event are configured" if model == "cox" else "no outcome is configured"
+        return Section(model, name, [text(f"There is no {name[0].lower() + name[1:]}: {reason}.")])
+    event = f" with event {material.setting('model_cox', 'event')}" if model == "cox" else ""
+    arms = [f"{arm} ({ARMS[arm]})" if arm in ARMS else str(arm) for arm in dict.fromkeys(performance["arm"])]
+    blocks = [
+        text(
+            f"Endpoint: {endpoint}{event}. Elastic net (l1_ratio "
+            f"{material.setting(f'model_{model}', 'l1_ratio', '–')}) in "
+            f"{material.setting('model', 'folds', '–')}-fold cross-validation, stratified by batch and outcome and "
+            "grouped by "
+            f"patient. Arms: {listed(arms)}.",
+            "Harmonised inside each fold: ComBat, the standardisation, the removal of correlated features and the "
+            "choice of "
+            "the penalty see the training cases only. Every prediction is of a case that its model had not seen.",
+        )
+    ]
+    everywhere = performance[_everywhere(performance)]
+    refused = everywhere[(everywhere["status"] == "not estimable") & everywhere["metric"].isin(DISCRIMINATION)]
+    for reason, rows in refused.groupby("note", sort=False):
+        blocks.append(note(f"Not estimable ({listed(dict.fromkeys(rows['arm']))}): {reason}."))
+    if coefficients["override"].map(_is_true).any():
+        blocks.append(
+            note(
+                "override_sample_size was set: this model was fitted although there are too few events. Don't rely on it."
+            )
+        )
+    remarks: dict[str, int] = {}
+    lines = []
+    for r in performance.to_dict("records"):
+        # The same long remark stands in many rows: it is written once, below.
+        mark = str(remarks.setdefault(r["note"], len(remarks) + 1)) if r["note"] else ""
+        status = r["status"] if r["status"] != "estimable" else ""
+        estimate = status or _interval(r)
+        metric = METRICS.get(r["metric"], r["metric"])
+        lines.append([r["arm"], metric, r["centre"] or "all", estimate, r["n"], r["events"], mark])
+    columns = ["arm", "metric", "centre", "estimate (95 % interval)", "cases", "events", "remark"]
+    blocks.append(table(columns, lines, "Performance in cross-validation"))
+    blocks += [Block("warnings", pairs=[(f"Remark {mark}: {remark}.", "") for remark, mark in remarks.items()])] * bool(
+        remarks
+    )
+    if not predictions.empty:
+        blocks += (
+            survival_blocks(material, predictions) if model == "cox" else probability_blocks(material, predictions)
+        )
+    blocks += list(_coefficient_blocks(model, ratio, coefficients))
+    if model == "cox":
+        blocks += _ph_blocks(material)
+    return Section(model, name, blocks)
+
+
+def risk_groups(risk: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Groups of predicted risk, cut within each fold: at the median, in a large cohort at the thirds.
+
+    Predictions of different folds come from different models, so only those of one fold are ranked. A fold whose
+    predictions are all alike can't be cut: group -1.
+    """
+    thirds = len(risk) >= LARGE_COHORT
+    labels = ["low risk", "middle", "high risk"] if thirds else ["low risk", "high risk"]
+    groups = np.full(len(risk), -1)
+    for fold in np.unique(folds):
+        mine = folds == fold
+        if np.ptp(risk[mine]) > 0:
+            cuts = np.quantile(risk[mine], [1 / 3, 2 / 3] if thirds else [0.5])
+            groups[mine] = np.searchsorted(cuts, risk[mine], side="left")
+    return groups, labels
+
+
+def survival_blocks(material: Material, predictions: pd.DataFrame) -> list[Block]:
+    """Kaplan-Meier curves by out-of-fold risk, an arm a figure."""
+    pictures, alike = [], []
+    unit = str(material.setting("model_cox", "time", "time"))
+    for k, (arm, rows) in enumerate(predictions.groupby("arm", sort=False)):
+        rows = rows.assign(**{c: numbers(rows[c]) for c in ("risk", "time", "event")})
+        # A patient with several cases is one person at risk, with the mean of the cases' predictions.
+        people = rows.groupby(["patient_id", "fold"], sort=False)[["risk", "time", "event"]].mean().dropna()
+        folds = people.index.get_level_values("fold").to_numpy()
+        groups, labels = risk_groups(people["risk"].to_numpy(), folds)
+        placed = groups >= 0
+        if len(np.unique(groups[placed])) < 2:
+            alike.append(str(arm))
+            continue
+        times, events = (people[c].to_numpy()[placed] for c in ("time", "event"))
+        chi2, p = figures.log_rank(times, events, groups[placed])
+        left = int((~placed).sum())
+        pictures.append(
+            Picture(
+                f"{arm}: log-rank chi-square {decimal(chi2, 2)}, {len(np.unique(groups[placed])) - 1} df, p "
+                f"{p_value(p)}."
+                + (f" {count(left, 'patient')} of folds in which nothing was selected are left out." if left else ""),
+                svg=figures.survival_by_group(f"km{k}", str(arm), times, events, groups[placed], labels, unit),
+            )
+        )
+    blocks = [
+        Block("heading", "Kaplan-Meier by predicted risk (out of fold)"),
+        text(
+            "Patients are grouped by the risk that was predicted for them while they were held out, cut within each "
+            "fold. "
+            "Bands are 95 % intervals (log-log), ticks are censored patients. The groups share training cases, so the "
+            "log-rank p is approximate: judge the models by the intervals above."
+        ),
+    ]
+    if alike:
+        blocks.append(note(f"No groups can be formed for {listed(alike)}: the predicted risks are all alike."))
+    return [*blocks, Block("pictures", pictures=pictures)] if pictures or alike else []
+
+
+def probability_blocks(material: Material, predictions: pd.DataFrame) -> list[Block]:
+    """ROC curves of all arms, and a calibration plot for each."""
+    curves, plots = [], []
+    for k, (arm, rows) in enumerate(predictions.groupby("arm", sort=False)):
+        probability, outcome = numbers(rows["probability"]), numbers(rows["outcome"])
+        known = np.isfinite(probability) & np.isfinite(outcome)
+        probability, outcome = probability[known], outcome[known]
+        if len(np.unique(outcome)) < 2:
+            continue
+        curves.append((_auc_label(material, str(arm)), probability, outcome))
+        plots.append(Picture(f"{arm}: calibration", svg=figures.calibration(f"cal{k}", str(arm), probability, outcome)))
+    if not curves:
+        return []
+    roc = Picture(
+        "ROC of the out-of-fold predictions, folds pooled. The AUC counts pairs within folds.",
+        svg=figures.roc("roc", curves),
+    )
+    return [
+        Block("heading", "Discrimination and calibration (out of fold)"),
+        text(
+            "Calibration: cases in groups of equal size by predicted probability, with 95 % Wilson intervals of the "
+            "observed share; on the dotted line "
+            "predictions are right. The strip below shows how the predictions spread, by outcome."
+        ),
+        Block("pictures", pictures=[roc, *plots]),
+    ]
+
+
+def _auc_label(material: Material, arm: str) -> str:
+    """The arm with its AUC as the performance table has it, so that the figure says nothing else."""
+    rows = material.performance[_everywhere(material.performance)]
+    mine = rows[(rows["model"] == "logistic") & (rows["arm"] == arm) & (rows["metric"] == "auc")]
+    return f"{arm}: AUC {_interval(mine.iloc[0].to_dict())}" if len(mine) else arm
+
+
+def _coefficient_blocks(model: str, ratio: str, coefficients: pd.DataFrame) -> Iterator[Block]:
+    """Coefficients of each arm, largest first, as table and forest plot."""
+    if coefficients.empty:
+        return
+    yield Block("heading", "Coefficients")
+    yield text(
+        "Of the model fitted to all cases, per standard deviation of the term. They are penalised: shrunk towards "
+        "zero, and without "
+        "intervals, since a penalised estimate has no valid standard error. How often a term was selected in the "
+        "folds says how "
+        "stable it is. All terms are in tables/coefficients.csv."
+    )
+    pictures = []
+    for k, (arm, rows) in enumerate(coefficients.groupby("arm", sort=False)):
+        rows = rows[rows["term"] != INTERCEPT]
+        size = np.abs(numbers(rows["coefficient"]))
+        chosen = rows.iloc[np.argsort(-np.nan_to_num(size), kind="stable")]
+        chosen = chosen[np.abs(numbers(chosen["coefficient"])) > 0]
+        if chosen.empty:
+            yield text(f"{arm}: no term was selected; the model predicts the same for everybody.")
+            continue
+        shown = chosen.head(MOST_TERMS)
+        yield table(
+            ["term", "coefficient per SD", ratio, "mean", "SD", "selected in folds"],
+            [
+                [
+                    r["term"], decimal(_float(r["coefficient"])), decimal(_float(r["hazard_or_odds_ratio"])),
+                    number(_float(r["mean"])), number(_float(r["sd"])), r["selected_in_folds"],
+                ]
+                for r in shown.to_dict("records")
+            ],
+            f"{arm}: {count(len(chosen), 'term')} selected"
+            + (f", the largest {len(shown)} shown" if len(shown) < len(chosen) else ""),
+        )  # fmt: skip
+        ratios = np.exp(numbers(shown["coefficient"]))
+        pictures.append(
+            Picture("", svg=figures.forest(f"forest-{model}{k}", str(arm), shown["term"].tolist(), ratios, ratio))
+        )
+    if pictures:
+        yield Block("pictures", pictures=pictures)
+
+
+def _float(cell: str) -> float:
+    return float(cell) if cell else float("nan")
+
+
+def _ph_blocks(material: Material) -> list[Block]:
+    rows = material.ph_test
+    if rows.empty:
+        return []
+    ordered = rows.iloc[np.argsort(np.nan_to_num(numbers(rows["p"]), nan=2), kind="stable")].head(MOST_TERMS)
+    return [
+        Block("heading", "Proportional hazards"),
+        text(
+            "Score test of each term's interaction with time (as cox.zph in R). A small p speaks against a constant "
+            "hazard ratio. A penalised fit has no such test: the clinical columns are tested in their own unpenalised "
+            "model, and "
+            "each arm's out-of-fold risk as the only term of a model stratified by fold."
+        ),
+        table(
+            ["arm", "term", "chi-square", "df", "p"],
+            [
+                [r["arm"], r["term"], decimal(_float(r["chi2"]), 2), r["df"], p_value(_float(r["p"]))]
+                for r in ordered.to_dict("records")
+            ],
+        ),
+    ]
+
+
+def files_section(paths: list[str]) -> Section:
+    """What lies in the folder beside the report."""
+    meanings = {
+        "tables/combat_parameters.json": "ComBat's estimates for every feature, ROI and batch.",
+        "tables/datapackage.json": "The folder for machines (Frictionless): columns, types, sizes, hashes.",
+        "tables/import.R": "Reads every table into R with its column types (base R).",
+    }
+    pairs = []
+    for path in paths:
+        stem, _, kind = Path(path).name.partition(".")
+        meaning = meanings.get(path, DESCRIPTIONS.get(stem, ""))
+        if kind == "parquet":
+            meaning = f"The same as {stem}.csv, for Python and R (arrow), exact to the bit and faster to read."
+        pairs.append((path, meaning))
+    terms = [
+        ["case", "One scan of one patient: one row of the cohort sheet."],
+        ["ROI", "Region of interest: a label of the segmentation, such as tumour."],
+        ["batch", "Cases that were acquired alike (a centre, a scanner, a kernel), as ComBat understands it."],
+        ["out of fold", "Predicted by a model that was fitted without the patient."],
+        ["arm", "A set of predictors whose model is compared with the others'."],
+        ["HU", "Hounsfield unit: water is 0, air is -1000."],
+        ["R²", "Share of a feature's variance that lies between the batches' means."],
+    ]
+    return Section(
+        "tables",
+        "The tables, and words used here",
+        [
+            text(
+                "CSV files are UTF-8 with commas; an empty cell is a missing value, never zero; numbers read back bit "
+                "for bit."
+            ),
+            Block("files", pairs=pairs),
+            table(["word", "meaning"], terms),
+        ],
+    )
+
+
+def provenance_section(material: Material) -> Section:
+    """Versions and settings of every step."""
+    steps = material.provenance
+    if not steps:
+        return Section("settings", "Versions and settings", [text("Not known: the report was made by hand.")])
+    versions: dict[tuple[str, str], list[str]] = {}
+    for step in steps:
+        for library, version in step.get("versions", {}).items():
+            versions.setdefault((library, str(version)), []).append(step["step"])
+    settings = [[step["step"], key, _setting(value)] for step in steps for key, value in _flat(step.get("params", {}))]
+    libraries = [[*key, ", ".join(names)] for key, names in sorted(versions.items())]
+    hashes = [[step["step"], str(step.get("code_hash", ""))[:16]] for step in steps]
+    return Section(
+        "settings",
+        "Versions and settings",
+        [
+            text("Every setting as it was used, defaults included, and the code and libraries that did the work."),
+            table(["step", "setting", "value"], settings, "Settings"),
+            table(["library", "version", "steps"], libraries, "Versions"),
+            table(["step", "code hash"], hashes, "Code (first 16 digits of SHA-256)"),
+        ],
+    )
+
+
+def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as `section.key`."""
+    for key, value in params.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "(none)"
+    return "(none)" if value is None or value == {} or value == "" else str(value)

@@ -1,0 +1,39 @@
+# The report, and the volumes that go when nobody needs them any more.
+
+
+rule report:
+    input:
+        RUN.needed_by_cohort("report"),
+    output:
+        RUN.manifest("report", COHORT),
+    log:
+        RUN.log("report", COHORT),
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=120,
+        gpu=0,
+    shell:
+        "python {SCRIPTS:q}/report.py --plan {input[0]:q} --manifest {output:q} > {log:q} 2>&1"
+
+
+rule tidy:
+    input:
+        RUN.manifest("extract"),
+        RUN.manifest("overlay"),
+    output:
+        RUN.manifest("tidy"),
+    log:
+        RUN.log("tidy"),
+    conda:
+        ENVIRONMENT
+    threads: 1
+    priority: 8
+    resources:
+        mem_mb=500,
+        runtime=10,
+        gpu=0,
+    shell:
+        "python -m radloom.engine.tidy {input:q} --manifest {output:q} > {log:q} 2>&1"

@@ -1,0 +1,75 @@
+"""PyRadiomics features of the ROIs of a case.
+
+By hand: extract.py image.nii.gz roi.nii.gz --params config/pyradiomics.yaml --out features.csv
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from radloom.engine.step import CaseResult, CaseStep, CaseTask, main
+
+
+def run_case(task: CaseTask) -> CaseResult:
+    """Extract the features of all ROIs of a case into features.csv."""
+    from radloom.extract import extract_features, read_params, write_features
+    from radloom.images import read_nifti
+
+    extraction = extract_features(
+        read_nifti(task.inputs["calibrate/image.nii.gz"]),
+        read_nifti(task.inputs["postprocess/roi.nii.gz"]),
+        _labels(task.inputs["postprocess/labels.json"]),
+        read_params(task.resources["params"]),
+        task.params["rois"],
+        task.params["min_voxels"],
+    )
+    write_features(task.out / "features.csv", extraction)
+    return CaseResult(
+        facts={"rois": extraction.rois, "excluded_rois": extraction.excluded}, warnings=extraction.warnings
+    )
+
+
+def _labels(path: Path) -> dict[int, str]:
+    return {int(number): name for number, name in json.loads(path.read_text(encoding="utf-8")).items()}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line by hand."""
+    parser.add_argument("image", type=Path, help="image in HU, resampled and calibrated (NIfTI)")
+    parser.add_argument("roi", type=Path, help="label numbers on the image's grid (NIfTI)")
+    parser.add_argument("--params", type=Path, required=True, help="parameter file in PyRadiomics' format")
+    parser.add_argument("--out", type=Path, required=True, help="CSV to write, one row an ROI")
+    parser.add_argument("--labels", type=Path, help='JSON with the names of the labels, such as {"1": "tumour"}')
+    parser.add_argument("--roi-name", nargs="+", default=[], help="names of the ROIs to extract (default: all)")
+    parser.add_argument("--min-voxels", type=int, default=64, help="exclude ROIs with fewer voxels (default: 64)")
+
+
+def by_hand(args: argparse.Namespace) -> None:
+    """Extract the features of one image; without --labels the ROIs are called label_<number>."""
+    import sys
+
+    import numpy as np
+    from radloom.errors import CaseError
+    from radloom.extract import extract_features, read_params, write_features
+    from radloom.images import read_nifti
+
+    params = read_params(args.params)
+    try:
+        image, roi = read_nifti(args.image), read_nifti(args.roi)
+    except ValueError as error:
+        raise CaseError(str(error)) from None
+    if args.labels:
+        labels = _labels(args.labels)
+    else:
+        labels = {int(number): f"label_{number}" for number in np.unique(roi.array) if number != 0}
+    extraction = extract_features(image, roi, labels, params, args.roi_name, args.min_voxels)
+    write_features(args.out, extraction)
+    for entry in extraction.excluded:
+        print(f"excluded: {entry['roi']}: {entry['reason']} ({entry['advice']})", file=sys.stderr)
+    for warning in extraction.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+STEP = CaseStep("extract", run_case)
+if __name__ == "__main__":
+    main(STEP, add_arguments, by_hand)
