@@ -87,6 +87,12 @@ def test_numbers_as_keys_become_text(good: dict[str, Any]) -> None:
             "outcome is an outcome",
         ),
         ({"extract": {"params": "none.yaml"}}, "none.yaml does not exist"),
+        ({"extract": {"rois": ["tumor"]}}, "extract.rois: there is no ROI tumor; known: ROI"),
+        (
+            {"segment": {"labels": {1: "tumour"}}, "postprocess": {"labels": {"tumor": {"fill_holes": True}}}},
+            "postprocess.labels: there is no ROI tumor; did you mean tumour?",
+        ),
+        ({"model": {"roi": "liver"}}, "model.roi: there is no ROI liver"),
     ],
 )
 def test_each_mistake_is_named(good: dict[str, Any], change: dict[str, Any], message: str) -> None:

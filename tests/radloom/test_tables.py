@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+
 from radloom.engine.step import CohortTask, Entry
 from radloom.errors import CohortError
 from radloom.table_entry import read_clinical, read_feature_table
@@ -16,7 +17,8 @@ from radloom.tables import FEATURE_PATH, build_tables, check_complete, collect_f
 NASTY = [0.1 + 0.2, 1e-310, -0.0, 123456789.12345679, 2 / 3]
 FACTS: dict[str, dict[str, Any]] = {
     "ingest": {
-        "spacing": [0.9765625, 0.9765625, 3.27], "size": [64, 64, 20], "hu_min": -1000, "hu_max": 900, "format": "nifti",
+        "spacing": [0.9765625, 0.9765625, 3.27], "size": [64, 64, 20], "hu_min": -1000, "hu_max": 900,
+        "format": "nifti",
         "dtype": "int16",
     },
     "resample": {"spacing": [1, 1, 1], "size": [62, 62, 65]},
@@ -51,9 +53,7 @@ def _cohort(
             if step == "extract" and status == "ok":
                 files["features.csv"] = folder / f"{case_id}.csv"
                 values = [NASTY[number % len(NASTY)], float(number)]
-                files["features.csv"].write_text(
-                    f"roi,a,b\ntumour,{values[0]!r},{values[1]!r}\nliver,,{values[1]!r}\n"
-                )
+                files["features.csv"].write_text(f"roi,a,b\ntumour,{values[0]!r},{values[1]!r}\nliver,,{values[1]!r}\n")
                 facts = {
                     "rois": {
                         "tumour": {"voxels": 480, "volume_mm3": 480.0},
@@ -78,9 +78,7 @@ def cases() -> list[dict[str, str]]:
     ]
 
 
-def _task(
-    folder: Path, cases: list[dict[str, str]], entries: Any, clinical: str = "", **params: Any
-) -> CohortTask:
+def _task(folder: Path, cases: list[dict[str, str]], entries: Any, clinical: str = "", **params: Any) -> CohortTask:
     inputs = {}
     if clinical:
         inputs["clinical"] = folder / "clinical.tsv"
@@ -97,9 +95,7 @@ def test_every_case_and_roi_is_in_exactly_one_table(tmp_path: Path, cases: list[
     ok.files["features.csv"].write_text("roi,a,b\ntumour,1.0,2.0\n")
     ok.facts.update(
         rois={"tumour": {"voxels": 1, "volume_mm3": 1.0}},
-        excluded_rois=[
-            {"roi": "liver", "reason": "9 voxels, at least 64 are needed", "advice": "check the mask"}
-        ],
+        excluded_rois=[{"roi": "liver", "reason": "9 voxels, at least 64 are needed", "advice": "check the mask"}],
     )
     result = build_tables(_task(tmp_path, cases, entries))
 
@@ -115,10 +111,7 @@ def test_every_case_and_roi_is_in_exactly_one_table(tmp_path: Path, cases: list[
     assert len(pairs) == len(set(pairs)) == 11
     assert ("c6", "liver") not in pairs
     assert list(cohort.columns) == ["case_id", "patient_id", "centre", "scanner", "status", "n_rois"]
-    assert (
-        cohort["status"].tolist()
-        == ["included", "excluded"] + ["included"] * 2 + ["excluded"] + ["included"] * 3
-    )
+    assert cohort["status"].tolist() == ["included", "excluded"] + ["included"] * 2 + ["excluded"] + ["included"] * 3
     assert cohort["n_rois"].tolist() == ["2", "0", "2", "2", "0", "2", "1", "2"]
     assert (result.facts["included"], result.facts["excluded"], result.facts["rows"]) == (6, 2, 11)
 
@@ -128,9 +121,7 @@ def test_features_are_bit_exact_in_csv_and_parquet(tmp_path: Path, cases: list[d
     expected = np.array([NASTY[i % len(NASTY)] for i in range(8)])
     parquet = pd.read_parquet(tmp_path / "out/tables/features_raw.parquet")
     table = pd.read_csv(tmp_path / "out/tables/features_raw.csv", float_precision="round_trip")
-    assert (
-        list(table.columns) == list(parquet.columns) == ["case_id", "patient_id", "centre", "roi", "a", "b"]
-    )
+    assert list(table.columns) == list(parquet.columns) == ["case_id", "patient_id", "centre", "roi", "a", "b"]
     for frame in (table, parquet):
         tumour = frame[frame["roi"] == "tumour"]["a"].to_numpy()
         assert tumour.tobytes() == expected.tobytes()
@@ -138,9 +129,7 @@ def test_features_are_bit_exact_in_csv_and_parquet(tmp_path: Path, cases: list[d
     assert ",,0.0\n" in (tmp_path / "out/tables/features_raw.csv").read_text()
 
 
-def test_columns_are_the_union_in_order_of_first_appearance(
-    tmp_path: Path, cases: list[dict[str, str]]
-) -> None:
+def test_columns_are_the_union_in_order_of_first_appearance(tmp_path: Path, cases: list[dict[str, str]]) -> None:
     entries = _cohort(tmp_path, cases, {})
     entries["extract"]["c1"].files["features.csv"].write_text("roi,b,z\ntumour,5.0,6.0\nliver,5.0,6.0\n")
     result = build_tables(_task(tmp_path, cases, entries))
@@ -150,9 +139,7 @@ def test_columns_are_the_union_in_order_of_first_appearance(
     assert any("lack some of the 3 feature columns" in warning for warning in result.warnings)
 
 
-def test_a_contradiction_of_the_manifests_is_a_bug_not_a_table(
-    tmp_path: Path, cases: list[dict[str, str]]
-) -> None:
+def test_a_contradiction_of_the_manifests_is_a_bug_not_a_table(tmp_path: Path, cases: list[dict[str, str]]) -> None:
     entries = _cohort(tmp_path, cases, {})
     del entries["resample"]["c3"]
     with pytest.raises(RuntimeError, match="c3 is neither ok nor excluded after resample"):
@@ -191,9 +178,7 @@ def test_too_many_exclusions_stop_with_reasons_and_cases(tmp_path: Path, cases: 
 
 
 def test_acquisition_and_qc(tmp_path: Path, cases: list[dict[str, str]]) -> None:
-    entries = _cohort(
-        tmp_path, cases, {"c1": ("ingest", "bad"), "c2": ("overlay", "the picture could not be drawn")}
-    )
+    entries = _cohort(tmp_path, cases, {"c1": ("ingest", "bad"), "c2": ("overlay", "the picture could not be drawn")})
     entries["calibrate"]["c3"] = Entry("ok", "", "", FACTS["calibrate"], ["air is at -870 HU"], {})
     build_tables(_task(tmp_path, cases, entries))
     acquisition = _read(tmp_path / "out/tables/acquisition.csv").set_index("case_id")
@@ -223,12 +208,11 @@ def test_clinical_table_keeps_only_configured_columns_and_misses_nobody_silently
     clinical = "patient_id\tage\tname\tos\tdied\np0\t61\tJane Roe\t100.5\t1\np2\tNA\tJohn Roe\t20\t0\np9\t1\tX\t1\t1\n"
     task = _task(
         tmp_path, cases, _cohort(tmp_path, cases, {}), clinical,
-        model={"clinical": ["age"]}, model_cox={"time": "os", "event": "died"}, harmonize={"batch": "scanner", "covariates": []},
+        model={"clinical": ["age"]}, model_cox={"time": "os", "event": "died"},
+        harmonize={"batch": "scanner", "covariates": []},
     )  # fmt: skip
     result = build_tables(task)
-    assert (
-        tmp_path / "out/tables/clinical.csv"
-    ).read_text() == "patient_id,age,os,died\np0,61,100.5,1\np2,,20,0\n"
+    assert (tmp_path / "out/tables/clinical.csv").read_text() == "patient_id,age,os,died\np0,61,100.5,1\np2,,20,0\n"
     assert any("2 patients have no row" in w and "p1, p3" in w for w in result.warnings)
     qc = _read(tmp_path / "out/tables/qc.csv")
     assert qc[qc["step"] == "tables"]["case_id"].tolist() == ["c2", "c3", "c6", "c7"]
@@ -236,9 +220,7 @@ def test_clinical_table_keeps_only_configured_columns_and_misses_nobody_silently
     assert "Roe" not in written
 
 
-def test_missing_columns_and_contradictions_are_named_together(
-    tmp_path: Path, cases: list[dict[str, str]]
-) -> None:
+def test_missing_columns_and_contradictions_are_named_together(tmp_path: Path, cases: list[dict[str, str]]) -> None:
     clinical = "case_id,age,scanner\n" + "".join(f"c{i},{i},s0\n" for i in range(8))
     task = _task(
         tmp_path, cases, _cohort(tmp_path, cases, {}), clinical.replace(",", "\t"),

@@ -1,4 +1,4 @@
-"""A run that is killed, at any moment and in any way, is taken up by the next plain run, with the same bytes at its end."""
+"""A run that is killed, at any moment and in any way, is taken up by the next plain run, and ends in the same bytes."""
 
 import os
 import signal
@@ -73,7 +73,7 @@ def test_snakemake_alone_killed_and_started_again_at_once(finished: Workspace, f
     clean = fresh()
     clean.rows = [dict(row) for row in finished.rows]
     clean.set("resample", spacing=[2, 2, 2])
-    clean.run(cores=1)
+    clean.run(cores=1, whole=True)
     assert workspace.tables() == clean.tables() == tables
     assert leftovers(workspace.results) == []
 
@@ -81,5 +81,5 @@ def test_snakemake_alone_killed_and_started_again_at_once(finished: Workspace, f
 def test_one_core_and_two_give_the_same_bytes(finished: Workspace, fresh: Callable[[], Workspace]) -> None:
     workspace = fresh()
     workspace.rows = [dict(row) for row in finished.rows]
-    assert workspace.run(cores=1) == ALL
+    assert workspace.run(cores=1, whole=True) == ALL
     assert workspace.tables() == finished.tables()

@@ -260,6 +260,7 @@ def test_keep_final_removes_the_volumes_and_brings_them_back_when_they_are_neede
 
 def test_a_system_error_fails_the_job_and_is_tried_again(workspace: Workspace) -> None:
     root = workspace.own_code()
+    workspace.set("overlay", window=[-200, 200])
     script = root / "workflow" / "scripts" / "overlay.py"
     original = script.read_text()
     edit(

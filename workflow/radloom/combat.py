@@ -104,8 +104,8 @@ class ComBatHarmonizer(TransformerMixin, BaseEstimator):
 
     # ------------------------------------------------------------------ fit
 
-    def fit(self, X: pd.DataFrame, y: object = None, metadata: pd.DataFrame | None = None) -> ComBatHarmonizer:
-        """Learn the batch effects of X, cases x features.  # noqa: ARG002 - scikit-learn wants it, and it must not be used
+    def fit(self, X: pd.DataFrame, y: object = None, metadata: pd.DataFrame | None = None) -> ComBatHarmonizer:  # noqa: ARG002
+        """Learn the batch effects of X, cases x features.
 
         Raises HarmonizationError where the data can't carry the fit, naming the cases and the way out.
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,7 @@ def check_run(config: dict[str, Any]) -> Sheet:
         problems += found + _clinical_problems(config, clinical)
     problems += _column_problems(config, cohort, clinical)
     problems += _file_problems(config)
+    problems += _roi_problems(config, cohort)
     if problems:
         raise ConfigError(problems)
     return cohort
@@ -196,6 +198,28 @@ def _column_problems(config: dict[str, Any], cohort: Sheet, clinical: Sheet) -> 
             + _nearest(batch, columns)
         )
     return problems
+
+
+def _roi_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
+    """List ROI names in the settings that no mask and no model can give."""
+    if config["features"]:
+        return []
+    segment = config["segment"]
+    if segment["source"] == "model":
+        try:
+            known = list(json.loads((Path(segment["model"] or "") / "model.json").read_text())["classes"].values())
+        except (OSError, ValueError, KeyError, AttributeError):
+            return []  # said elsewhere, or by the step that loads the model
+    else:
+        known = list(segment["labels"].values()) or sorted({row.get("roi_name") or "ROI" for row in cohort.rows})
+    used = [("postprocess.labels", name) for name in config["postprocess"]["labels"]]
+    used += [("extract.rois", name) for name in config["extract"]["rois"]]
+    used += [("model.roi", name) for name in [config["model"]["roi"]] if name]
+    return [
+        f"config: {key}: there is no ROI {name}{_nearest(name, known) or '; known: ' + ', '.join(known)}"
+        for key, name in used
+        if name not in known
+    ]
 
 
 def _nearest(word: str, known: list[str]) -> str:

@@ -187,7 +187,7 @@ def import_r(tables: Sequence[Table]) -> str:
         '#   source("import.R", chdir = TRUE)   # then: features_raw, cohort, clinical, ...',
         "#",
         '# Column names are kept as they are in the files: features_raw[["original_shape_MeshVolume"]].',
-        "# short_names(features_raw) renames the columns to the codebook's short names.",
+        '# short_names(features_raw, "features_raw") renames the columns to the codebook\'s short names.',
         "# R's own reading of decimals may differ from the file in the last bit; the .parquet files, read",
         "# with the package arrow, are exact to the bit.",
         "",
@@ -202,9 +202,9 @@ def import_r(tables: Sequence[Table]) -> str:
     if any(table.name == "codebook" for table in tables):
         lines += [
             "",
-            "short_names <- function(table) {",
-            "  position <- match(names(table), codebook$column)",
-            '  short <- codebook[["short_name"]][position]',
+            "short_names <- function(table, name) {",
+            "  mine <- codebook[codebook$table == name, ]",
+            '  short <- mine[["short_name"]][match(names(table), mine$column)]',
             "  names(table) <- ifelse(is.na(short), names(table), short)",
             "  table",
             "}",

@@ -15,6 +15,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+from scipy.stats import rankdata
 from sksurv.compare import compare_survival
 from sksurv.nonparametric import kaplan_meier_estimator
 from sksurv.util import Surv
@@ -42,7 +44,6 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
-    "axes.formatter.limits": (-4, 5),
     "xtick.color": INK,
     "ytick.color": INK,
     "legend.frameon": False,
@@ -120,16 +121,18 @@ def explained_by(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def principal_components(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """First two principal components of the standardised columns: scores (rows, 2), explained shares (2,),
+    """First two principal components of the columns' ranks: scores (rows, 2), explained shares (2,),
     columns used.
 
-    Columns with a NaN or without spread are left out. The sign is fixed: the largest loading is positive.
+    Columns with a NaN or without spread are left out. The values are replaced by their ranks, or a few
+    outliers would be the first components. The sign is fixed: the largest loading is positive.
     """
     spread = np.ptp(values, axis=0) if len(values) else np.zeros(values.shape[1])
     usable = np.isfinite(values).all(axis=0) & (spread > 1e-12 * np.maximum(1, np.abs(values).max(axis=0)))
     x = values[:, usable]
     if x.shape[0] < 3 or x.shape[1] < 2:
         return np.empty((0, 2)), np.empty(0), int(usable.sum())
+    x = rankdata(x, axis=0)
     x = (x - x.mean(axis=0)) / x.std(axis=0)
     u, s, vt = np.linalg.svd(x, full_matrices=False)
     sign = np.sign(vt[np.arange(2), np.abs(vt[:2]).argmax(axis=1)])
@@ -203,6 +206,8 @@ def distribution(
                 ha="right" if long else "center",
             )
             axes.tick_params(axis="x", length=0)
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}".replace("e+0", "e")))
+        figure.suptitle(feature, x=0.01, ha="left", fontsize=9.5, fontweight="bold")
         return _svg(figure, name, f"{feature} by batch")
 
 
@@ -212,18 +217,22 @@ def explained_by_batch(name: str, before: np.ndarray, after: np.ndarray | None) 
     """
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = _axes(4.4, 2.9)
+        reach = 0.05
         for values, label, colour, dash in (
             (before, "before", COLOURS[1], "-"), (after, "after", COLOURS[0], "--"),
         ):  # fmt: skip
             if values is None or not np.isfinite(values).any():
                 continue
             x = np.sort(values[np.isfinite(values)])
+            reach = max(reach, float(x[-1]))
             axes.step(
                 np.r_[0, x, 1], np.r_[0, np.arange(1, len(x) + 1) / len(x), 1] * 100, where="post", color=colour,
                 ls=dash, label=f"{label} (median {np.median(x):.3f})",
             )  # fmt: skip
-        axes.set(xlim=(0, 1), ylim=(0, 101), xlabel="R² of the batch", ylabel="features up to that R², %")
-        axes.legend(loc="lower right")
+        axes.set(
+            xlim=(-0.01 * reach, reach), ylim=(0, 101), xlabel="R² of the batch", ylabel="features up to that R², %"
+        )
+        axes.legend(loc="best")
         axes.grid(color="#E4E7EA", lw=0.6)
         return _svg(figure, name, "Variance explained by the batch, before and after harmonisation")
 

@@ -154,6 +154,7 @@ def document_tables(inputs: Mapping[str, Path], folder: Path) -> list[str]:
     names = sorted(files, key=lambda name: (order.get(Path(name).stem, len(order)), name))
     tables = [describe(files[name]) for name in names if name.endswith(".csv")]
     rows = [row for one in tables for row in codebook_rows(one.name, list(one.types))]
+    rows += codebook_rows("codebook", list(rows[0]))
     codebook = folder / "codebook.csv"
     with codebook.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")

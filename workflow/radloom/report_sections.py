@@ -64,6 +64,7 @@ METRICS = {
     "calibration_slope": "calibration slope",
 }
 DISCRIMINATION = ("c_index", "c_index_within_centre", "auc", "auc_within_centre")
+TESTS = {"anova": "ANOVA", "kruskal": "Kruskal-Wallis", "ks": "Kolmogorov-Smirnov"}
 ARMS = {
     "clinical": "the clinical columns alone",
     "features": "radiomics features as extracted",
@@ -144,7 +145,9 @@ def warnings_of(material: Material) -> list[str]:
                 f"{name}: fitted although there are too few events (override_sample_size). Its coefficients and its "
                 "performance are not to be relied on."
             )
-    found += _batch_warnings(material)
+    told = {step["step"]: step.get("warnings", []) for step in material.provenance}
+    # ComBat's own messages are the more precise ones, where they are known.
+    found += [f"harmonize: {warning}" for warning in told.get("harmonize", [])] or _batch_warnings(material)
     methods = material.acquisition["calibration_method"]
     uncalibrated = int((methods == "none").sum())
     if uncalibrated:
@@ -166,8 +169,9 @@ def warnings_of(material: Material) -> list[str]:
     empty = int(np.isnan(material.features[material.feature_names].to_numpy()).sum())
     if empty:
         found.append(f"{count(empty, 'cell')} of the feature table could not be computed and are empty.")
-    for step in material.provenance:
-        found += [f"{step['step']}: {warning}" for warning in step.get("warnings", [])]
+    joined = material.qc[(material.qc["step"] == "tables") & (material.qc["item"] == "warning")]
+    for warning, rows in joined.groupby("warning", sort=False):
+        found.append(f"{count(len(rows), 'case')} ({listed(rows['case_id'])}): {warning}.")
     return list(dict.fromkeys(found))
 
 
@@ -211,27 +215,34 @@ def headline(material: Material) -> Section:
         ("features per ROI", str(len(material.feature_names))),
     ]
     one_each = included.drop_duplicates("patient_id")
-    for section, key, name in (("model_cox", "event", "events"), ("model_logistic", "outcome", "outcome positive")):
-        column = material.setting(section, key)
+    endpoints = (material.setting("model_cox", "event"), material.setting("model_logistic", "outcome"))
+    for column in dict.fromkeys(endpoints):
         if column in one_each:
             values = numbers(one_each[column])
-            known = int(np.isfinite(values).sum())
-            tiles.append((f"{name} ({column})", f"{int(np.nansum(values))} of {count(known, 'patient')}"))
+            tiles.append((f"{column}, patients", f"{int(np.nansum(values))} of {int(np.isfinite(values).sum())}"))
     blocks = [Block("tiles", pairs=tiles)]
     found = warnings_of(material)
     if found:
         blocks += [Block("heading", "Before you read on"), Block("warnings", pairs=[(one, "") for one in found])]
-    best = material.performance[_everywhere(material.performance) & (material.performance["status"] == "estimable")]
-    rows = [
-        [MODELS[r["model"]][0], r["arm"], METRICS[r["metric"]], _interval(r), r["n"], r["events"]]
-        for r in best[best["metric"].isin(DISCRIMINATION)].to_dict("records")
-    ]
+    rows = _headline_rows(material.performance[_everywhere(material.performance)])
     if rows:
-        blocks += [
-            Block("heading", "Performance out of fold"),
-            table(["model", "arm", "metric", "estimate (95 % interval)", "cases", "events"], rows),
-        ]
+        columns = ["model", "arm", "metric", "all pairs (95 % interval)", "pairs within centres", "cases", "events"]
+        blocks += [Block("heading", "Discrimination out of fold"), table(columns, rows)]
     return Section("summary", "In short", blocks)
+
+
+def _headline_rows(performance: pd.DataFrame) -> list[list[str]]:
+    """C-index and AUC of each arm, over all pairs and over pairs within centres."""
+    rows = []
+    for (model, arm), mine in performance.groupby(["model", "arm"], sort=False):
+        by_metric = {r["metric"]: r for r in mine.to_dict("records") if r["status"] == "estimable"}
+        for metric in ("c_index", "auc"):
+            if metric in by_metric:
+                within = by_metric.get(f"{metric}_within_centre")
+                main = by_metric[metric]
+                estimates = [_interval(main), _interval(within) if within else "–"]
+                rows.append([MODELS[model][0], arm, METRICS[metric], *estimates, main["n"], main["events"]])
+    return rows
 
 
 def _interval(row: Mapping[Any, Any]) -> str:
@@ -262,8 +273,8 @@ def cohort_section(material: Material) -> Section:
     ]
     outcome = material.setting("model_logistic", "outcome")
     time, event = (material.setting("model_cox", key) for key in ("time", "event"))
-    for column in (outcome, event):
-        if column in one_each and column:
+    for column in dict.fromkeys((event, outcome)):
+        if column in one_each:
             rows.append(
                 across(f"{column}: positive / known", one_each, lambda part, c=column: _positive(numbers(part[c])))
             )
@@ -329,9 +340,11 @@ def exclusions_section(material: Material) -> Section:
     if rows.empty:
         return Section("exclusions", "Exclusions", [text("No case and no ROI was excluded.")])
     parts = len(rows) - len(whole)
+    single = f" and {count(parts, 'single ROI')}" if parts else ""
+    excluded = f"{count(len(whole), 'case')}{single} {'was' if len(rows) == 1 else 'were'}"
     blocks = [
         text(
-            f"{count(len(whole), 'case')} and {count(parts, 'single ROI')} were excluded. Every case, and every ROI "
+            f"{excluded} excluded. Every case, and every ROI "
             "of a case, is in "
             "exactly one of the feature tables and this list."
         )
@@ -568,8 +581,8 @@ def harmonisation_section(material: Material) -> Section:
             svg=figures.explained_by_batch("r2", shares[0], shares[1] if len(shares) > 1 else None),
         ),
         Picture(
-            "All features at once: first two principal components of the standardised features, each stage by itself. "
-            "Batches that form clouds of their own differ by more than the patients.",
+            "All features at once: first two principal components of the features' ranks (so that outliers don't rule "
+            "them), each stage by itself. Batches that form clouds of their own differ by more than their patients do.",
             svg=figures.components("pca", stages, groups),
         ),
     ]
@@ -591,7 +604,7 @@ def harmonisation_section(material: Material) -> Section:
             "to 1.5 interquartile ranges, dots are cases. A difference between centres that remains may be one "
             "between their patients."
         ),
-        Block("pictures", pictures=pictures),
+        Block("grid" if len(order) <= 6 else "pictures", pictures=pictures),
     ]
     return Section("harmonisation", "Harmonisation", blocks)
 
@@ -608,7 +621,7 @@ def _batch_sizes(name: str, order: list[str], batches: np.ndarray, roi: str, mat
     for batch in order:
         mine = batches == batch
         lines.append([batch, int(mine.sum()), *(_positive(numbers(rows[mine][c])) for c in endpoints)])
-    return table([*columns, *(f"{c}: positive / known" for c in endpoints)], lines, f"Batches (ROI {roi})")
+    return table([*columns, *(f"{c}: positive / known" for c in endpoints)], lines, f"Batches, {roi}")
 
 
 def _diagnostics(material: Material) -> list[Block]:
@@ -631,10 +644,24 @@ def _diagnostics(material: Material) -> list[Block]:
         for before, after in tests:
             cells.append(" / ".join(str(int((numbers(part[c]) < 0.05).sum())) for c in (before, after)))
         lines.append(cells)
+    names = {"batch_r2": "R² of the batch"}
+    names |= {f"{test}_q": f"{title} q" for test, title in TESTS.items()}
     columns = ["ROI", "features"]
-    columns += [f"median {before.replace('_before', '')}: before / after" for before, _ in shares]
-    columns += [f"{before.replace('_before', '')} < 0.05: before / after" for before, _ in tests]
-    return [table(columns, lines, "Difference between batches (tables/combat_diagnostics.csv)")]
+    columns += [f"median {_without_stage(before, names)}: before / after" for before, _ in shares]
+    columns += [f"{_without_stage(before, names)} < 0.05: before / after" for before, _ in tests]
+    return [
+        table(columns, lines, "How many features tell the batches apart (tables/combat_diagnostics.csv)"),
+        text(
+            "q is the p value adjusted for the number of features (Benjamini-Hochberg). ComBat moves mean and "
+            "variance: "
+            "differences in the shape of a distribution remain."
+        ),
+    ]
+
+
+def _without_stage(column: str, names: Mapping[str, str]) -> str:
+    bare = column.replace("_before", "")
+    return names.get(bare, bare)
 
 
 def model_section(material: Material, model: str) -> Section:
@@ -648,7 +675,8 @@ def model_section(material: Material, model: str) -> Section:
     endpoint = material.setting(f"model_{model}", "time" if model == "cox" else "outcome")
     if performance.empty and coefficients.empty:
         reason = "no time and event are configured" if model == "cox" else "no outcome is configured"
-        return Section(model, name, [text(f"There is no {name[0].lower() + name[1:]}: {reason}.")])
+        told = name if model == "cox" else name[0].lower() + name[1:]
+        return Section(model, name, [text(f"The {told} is left out: {reason}.")])
     event = f" with event {material.setting('model_cox', 'event')}" if model == "cox" else ""
     arms = [f"{arm} ({ARMS[arm]})" if arm in ARMS else str(arm) for arm in dict.fromkeys(performance["arm"])]
     blocks = [
@@ -670,7 +698,8 @@ def model_section(material: Material, model: str) -> Section:
     if coefficients["override"].map(_is_true).any():
         blocks.append(
             note(
-                "override_sample_size was set: this model was fitted although there are too few events. Don't rely on it."
+                "override_sample_size was set: this model was fitted although there are too few events. Don't rely on "
+                "it."
             )
         )
     remarks: dict[str, int] = {}
@@ -684,7 +713,7 @@ def model_section(material: Material, model: str) -> Section:
         lines.append([r["arm"], metric, r["centre"] or "all", estimate, r["n"], r["events"], mark])
     columns = ["arm", "metric", "centre", "estimate (95 % interval)", "cases", "events", "remark"]
     blocks.append(table(columns, lines, "Performance in cross-validation"))
-    blocks += [Block("warnings", pairs=[(f"Remark {mark}: {remark}.", "") for remark, mark in remarks.items()])] * bool(
+    blocks += [Block("list", pairs=[(f"Remark {mark}: {remark}.", "") for remark, mark in remarks.items()])] * bool(
         remarks
     )
     if not predictions.empty:
@@ -905,7 +934,7 @@ def provenance_section(material: Material) -> Section:
             versions.setdefault((library, str(version)), []).append(step["step"])
     settings = [[step["step"], key, _setting(value)] for step in steps for key, value in _flat(step.get("params", {}))]
     libraries = [[*key, ", ".join(names)] for key, names in sorted(versions.items())]
-    hashes = [[step["step"], str(step.get("code_hash", ""))[:16]] for step in steps]
+    hashes = [[step["step"], str(step.get("code", ""))[:16]] for step in steps]
     return Section(
         "settings",
         "Versions and settings",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -37,7 +38,7 @@ class Block:
     links to files.
     """
 
-    kind: Literal["text", "note", "heading", "table", "pictures", "cases", "tiles", "warnings", "files"]
+    kind: Literal["text", "note", "heading", "list", "table", "pictures", "grid", "cases", "tiles", "warnings", "files"]
     text: str = ""
     table: TableView | None = None
     pictures: list[Picture] = field(default_factory=list)
@@ -71,7 +72,10 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = 
 
 
 def _is_figure(cell: str) -> bool:
-    return not cell or (cell[0] in "0123456789-−<–." and not any(c.isalpha() for c in cell.replace("e", "")))
+    """Whether a cell is a number, a ratio or a range of numbers; 2.4.6 is a version."""
+    words = any(c.isalpha() for c in cell.replace("e", ""))
+    version = re.match(r"\d+\.\d+\.", cell)
+    return not cell or (cell[0] in "0123456789-−<–." and not words and version is None)
 
 
 def number(value: float, digits: int = 3) -> str:

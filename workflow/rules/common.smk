@@ -1,23 +1,20 @@
 # Configuration, plans and what all rules share. Nothing else reads the sheets or writes plans.
-import os
 import sys
 from pathlib import Path
 
 ROOT = Path(workflow.basedir)
-SCRIPTS = ROOT / "workflow" / "scripts"
-ENVIRONMENT = ROOT / "envs" / "radloom.yaml"
+ENVIRONMENT = "../../envs/radloom.yaml"
 
-# Jobs run with this Python and this code, also when neither is installed or on the PATH of the shell.
+# Also where the package is not installed.
 sys.path.insert(0, str(ROOT / "workflow"))
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [str(ROOT / "workflow"), *filter(None, [os.environ.get("PYTHONPATH")])]
-)
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
+from radloom.engine.environment import set_environment
 from radloom.engine.plans import COHORT, prepare
 from radloom.engine.progress import Progress, hide_scheduling
 from radloom.engine.steps import uses_gpu
 from radloom.errors import ConfigError
+
+set_environment(ROOT)
 
 # Not as a `configfile:` of the workflow: a file given by --configfile would be merged over it, key by key.
 if not workflow.overwrite_configfiles:
@@ -49,14 +46,25 @@ hide_scheduling(logger)
 
 onstart:
     jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name != "all"]
-    PROGRESS.append(Progress(RUN.results, sum(CASES_IN.get(job.wildcards_dict.get("chunk"), 1) for job in jobs)))
+    PROGRESS.append(
+        Progress(
+            RUN.results,
+            sum(CASES_IN.get(job.wildcards_dict.get("chunk"), 1) for job in jobs),
+        )
+    )
 
 
 onsuccess:
     PROGRESS.pop().stop()
-    print(f"radloom: done. Report: {RUN.results}/report.html, tables: {RUN.results}/tables/", file=sys.stderr)
+    print(
+        f"radloom: done. Report: {RUN.results}/report.html, tables: {RUN.results}/tables/",
+        file=sys.stderr,
+    )
 
 
 onerror:
     PROGRESS.pop().stop()
-    print(f"radloom: stopped. What is done is kept; the logs are in {RUN.results}/logs/.", file=sys.stderr)
+    print(
+        f"radloom: stopped. What is done is kept; the logs are in {RUN.results}/logs/.",
+        file=sys.stderr,
+    )

@@ -3,37 +3,39 @@
 
 rule extract:
     input:
-        RUN.needed("extract"),
+        plan=RUN.plan("extract"),
+        before=RUN.before("extract"),
     output:
         RUN.manifest("extract"),
     log:
         RUN.log("extract"),
+    priority: 6
     conda:
         ENVIRONMENT
     threads: 1
-    priority: 6
     resources:
         mem_mb=8000,
         runtime=minutes(10),
         gpu=0,
     shell:
-        "python {SCRIPTS:q}/extract.py --plan {input[0]:q} --manifest {output:q} > {log:q} 2>&1"
+        'python "$RADLOOM_SCRIPTS"/extract.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'
 
 
 rule overlay:
     input:
-        RUN.needed("overlay"),
+        plan=RUN.plan("overlay"),
+        before=RUN.before("overlay"),
     output:
         RUN.manifest("overlay"),
     log:
         RUN.log("overlay"),
+    priority: 7
     conda:
         ENVIRONMENT
     threads: 1
-    priority: 7
     resources:
         mem_mb=4000,
         runtime=minutes(1),
         gpu=0,
     shell:
-        "python {SCRIPTS:q}/overlay.py --plan {input[0]:q} --manifest {output:q} > {log:q} 2>&1"
+        'python "$RADLOOM_SCRIPTS"/overlay.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'

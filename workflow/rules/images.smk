@@ -3,56 +3,59 @@
 
 rule ingest:
     input:
-        RUN.needed("ingest"),
+        plan=RUN.plan("ingest"),
+        before=RUN.before("ingest"),
     output:
         RUN.manifest("ingest"),
     log:
         RUN.log("ingest"),
+    priority: 1
     conda:
         ENVIRONMENT
     threads: 1
-    priority: 1
     resources:
         mem_mb=9000,
         runtime=minutes(2),
         gpu=0,
     shell:
-        "python {SCRIPTS:q}/ingest.py --plan {input[0]:q} --manifest {output:q} > {log:q} 2>&1"
+        'python "$RADLOOM_SCRIPTS"/ingest.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'
 
 
 rule resample:
     input:
-        RUN.needed("resample"),
+        plan=RUN.plan("resample"),
+        before=RUN.before("resample"),
     output:
         RUN.manifest("resample"),
     log:
         RUN.log("resample"),
+    priority: 2
     conda:
         ENVIRONMENT
     threads: 1
-    priority: 2
     resources:
         mem_mb=6000,
         runtime=minutes(2),
         gpu=0,
     shell:
-        "python {SCRIPTS:q}/resample.py --plan {input[0]:q} --manifest {output:q} > {log:q} 2>&1"
+        'python "$RADLOOM_SCRIPTS"/resample.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'
 
 
 rule calibrate:
     input:
-        RUN.needed("calibrate"),
+        plan=RUN.plan("calibrate"),
+        before=RUN.before("calibrate"),
     output:
         RUN.manifest("calibrate"),
     log:
         RUN.log("calibrate"),
+    priority: 3
     conda:
         ENVIRONMENT
     threads: 1
-    priority: 3
     resources:
         mem_mb=6000,
         runtime=minutes(1),
         gpu=0,
     shell:
-        "python {SCRIPTS:q}/calibrate.py --plan {input[0]:q} --manifest {output:q} > {log:q} 2>&1"
+        'python "$RADLOOM_SCRIPTS"/calibrate.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'

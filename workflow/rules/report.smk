@@ -3,7 +3,8 @@
 
 rule report:
     input:
-        RUN.needed_by_cohort("report"),
+        plan=RUN.plan("report", COHORT),
+        before=RUN.before_cohort("report"),
     output:
         RUN.manifest("report", COHORT),
     log:
@@ -16,7 +17,7 @@ rule report:
         runtime=120,
         gpu=0,
     shell:
-        "python {SCRIPTS:q}/report.py --plan {input[0]:q} --manifest {output:q} > {log:q} 2>&1"
+        'python "$RADLOOM_SCRIPTS"/report.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'
 
 
 rule tidy:
@@ -27,10 +28,10 @@ rule tidy:
         RUN.manifest("tidy"),
     log:
         RUN.log("tidy"),
+    priority: 8
     conda:
         ENVIRONMENT
     threads: 1
-    priority: 8
     resources:
         mem_mb=500,
         runtime=10,

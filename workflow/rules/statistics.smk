@@ -3,7 +3,8 @@
 
 rule tables:
     input:
-        RUN.needed_by_cohort("tables"),
+        plan=RUN.plan("tables", COHORT),
+        before=RUN.before_cohort("tables"),
     output:
         RUN.manifest("tables", COHORT),
     log:
@@ -16,12 +17,13 @@ rule tables:
         runtime=60,
         gpu=0,
     shell:
-        "python {SCRIPTS:q}/tables.py --plan {input[0]:q} --manifest {output:q} > {log:q} 2>&1"
+        'python "$RADLOOM_SCRIPTS"/tables.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'
 
 
 rule harmonize:
     input:
-        RUN.needed_by_cohort("harmonize"),
+        plan=RUN.plan("harmonize", COHORT),
+        before=RUN.before_cohort("harmonize"),
     output:
         RUN.manifest("harmonize", COHORT),
     log:
@@ -34,12 +36,13 @@ rule harmonize:
         runtime=60,
         gpu=0,
     shell:
-        "python {SCRIPTS:q}/harmonize.py --plan {input[0]:q} --manifest {output:q} > {log:q} 2>&1"
+        'python "$RADLOOM_SCRIPTS"/harmonize.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'
 
 
 rule model_cox:
     input:
-        RUN.needed_by_cohort("model_cox"),
+        plan=RUN.plan("model_cox", COHORT),
+        before=RUN.before_cohort("model_cox"),
     output:
         RUN.manifest("model_cox", COHORT),
     log:
@@ -52,12 +55,13 @@ rule model_cox:
         runtime=720,
         gpu=0,
     shell:
-        "python {SCRIPTS:q}/model_cox.py --plan {input[0]:q} --manifest {output:q} > {log:q} 2>&1"
+        'python "$RADLOOM_SCRIPTS"/model_cox.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'
 
 
 rule model_logistic:
     input:
-        RUN.needed_by_cohort("model_logistic"),
+        plan=RUN.plan("model_logistic", COHORT),
+        before=RUN.before_cohort("model_logistic"),
     output:
         RUN.manifest("model_logistic", COHORT),
     log:
@@ -70,4 +74,4 @@ rule model_logistic:
         runtime=720,
         gpu=0,
     shell:
-        "python {SCRIPTS:q}/model_logistic.py --plan {input[0]:q} --manifest {output:q} > {log:q} 2>&1"
+        'python "$RADLOOM_SCRIPTS"/model_logistic.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'

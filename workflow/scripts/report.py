@@ -19,7 +19,9 @@ def run_cohort(task: CohortTask) -> CohortResult:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line by hand."""
-    parser.add_argument("results", type=Path, help="folder of results: tables/, and models/ and cases/ where there are any")
+    parser.add_argument(
+        "results", type=Path, help="folder of results: tables/, and models/ and cases/ where there are any"
+    )
     parser.add_argument("--config", type=Path, help="configuration that the results were made with")
     parser.add_argument("--out", type=Path, required=True, help="folder in which report.html and tables/ are written")
 

@@ -267,7 +267,7 @@ def _upstream_inputs(
 
 def _judge(record: Record, answer: Answer, limits: dict[str, float]) -> None:
     """Turn the worker's answer into the record's status; raise SystemFailure where the case is not to blame."""
-    record.seconds = answer.seconds
+    record.seconds, record.peak_mb = answer.seconds, answer.peak_mb
     if answer.kind == "ok":
         assert answer.result is not None
         record.status, record.facts, record.warnings = "ok", answer.result.facts, answer.result.warnings

@@ -71,13 +71,13 @@ class Run:
     def log(self, step: str, chunk: str = "{chunk}") -> str:
         return str(self.results / "logs" / step / f"{chunk}.log")
 
-    def needed(self, step: str) -> list[str]:
-        """Return what the rule of a case-level step reads: its plan, and the manifests of the steps before."""
-        return [self.plan(step), *(self.manifest(earlier) for earlier in STEPS[step].after)]
+    def before(self, step: str) -> list[str]:
+        """Return a chunk's manifests of the steps before a case-level step."""
+        return [self.manifest(earlier) for earlier in STEPS[step].after]
 
-    def needed_by_cohort(self, step: str) -> list[str]:
-        """Return what the rule of a cohort-level step reads: its plan, and all manifests of the steps before."""
-        return [self.plan(step, COHORT), *self._manifests(s for s in STEPS[step].after if self.has(s))]
+    def before_cohort(self, step: str) -> list[str]:
+        """Return all manifests of the steps before a cohort-level step."""
+        return self._manifests(s for s in STEPS[step].after if self.has(s))
 
     def targets(self) -> list[str]:
         """Return every manifest of the run, so that one that was set aside is made again."""

@@ -35,6 +35,7 @@ class Answer:
     reason: str = ""
     advice: str = ""
     signal: int = 0
+    peak_mb: float = 0.0
 
 
 class Worker:
@@ -124,7 +125,8 @@ def _answer(step: CaseStep, task: CaseTask) -> Answer:
         return Answer("memory", reason="out of memory")
     except Exception as error:
         return Answer("error", reason=f"{type(error).__name__} in\n{trace(error)}{_system_reason(error)}")
-    return Answer("ok", time.perf_counter() - start, result=result)
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return Answer("ok", time.perf_counter() - start, result=result, peak_mb=peak_mb)
 
 
 def _system_reason(error: Exception) -> str:

@@ -72,7 +72,8 @@ class Workspace:
         """
         self.write()
         (self.results / "logs" / "journal.jsonl").unlink(missing_ok=True)
-        run_api(self.snakefile, self.folder, cores, set() if whole else {"tables", "overlay", "tidy"})
+        last = "tidy" if self.config.get("keep") == "final" else "overlay"
+        run_api(self.snakefile, self.folder, cores, set() if whole else {"tables", last})
         return self.computed()
 
     def computed(self) -> Pairs:

@@ -1,0 +1,389 @@
+"""The report says what the tables say, stands alone, and is the same file twice."""
+
+import csv
+import hashlib
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from radloom.datapackage import describe
+from radloom.engine.step import CohortTask, Entry
+from radloom.report import MODEL_TABLES, build_report
+from radloom.report_sections import choose_features, risk_groups
+from radloom.report_view import number, p_value
+from radloom.tables import build_tables
+
+N = 24
+FEATURES = ["original_shape_MeshVolume", "original_firstorder_Mean", "original_glcm_Contrast", "original_x_<b>"]
+FACTS: dict[str, dict[str, Any]] = {
+    "ingest": {
+        "spacing": [0.98, 0.98, 3.0],
+        "size": [64, 64, 20],
+        "hu_min": -1000,
+        "hu_max": 900,
+        "format": "nifti",
+        "dtype": "int16",
+    },
+    "resample": {"spacing": [1, 1, 1], "size": [62, 62, 60]},
+    "calibrate": {"method": "none", "slope": 1.0, "intercept": 0.0, "air_hu": -998.5, "air_voxels": 1000},
+    "segment": {"source": "mask", "voxels": {"tumour": 500}},
+    "postprocess": {"volume_mm3": {"tumour": 4800.0}, "change": {"tumour": 0.96}, "components": {"tumour": 1}},
+    "extract": {"rois": {"tumour": {"voxels": 480, "volume_mm3": 4800.0}}},
+}
+PARAMS: dict[str, Any] = {
+    "run": {"max_excluded_fraction": 0.5},
+    "report": {"title": "Cohort <one> & two", "max_overlays": 500},
+    "harmonize": {"batch": "centre", "covariates": ["age"], "min_batch_size": 5, "small_batch": "error"},
+    "model": {"roi": "tumour", "clinical": ["age"], "folds": 2},
+    "model_cox": {"time": "days", "event": "died", "l1_ratio": 0.9},
+    "model_logistic": {"outcome": "meta", "l1_ratio": 0.5},
+    "tables": {"clinical_columns": []},
+}
+
+
+def _write(path: Path, rows: list[dict[str, Any]], columns: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
+
+
+def _models(folder: Path, override: bool) -> None:
+    """Tables as the two models write them: a fitted Cox model with two arms, and a logistic one that was refused."""
+    rng = np.random.default_rng(5)
+    performance, coefficients, predictions = [], [], []
+    for arm in ("features", "features_combat"):
+        shared = {
+            "model": "cox",
+            "arm": arm,
+            "split": "cross-validation",
+            "n": N - 2,
+            "events": 12,
+            "status": "estimable",
+        }
+        performance.append(
+            shared | {"centre": "all", "metric": "c_index", "estimate": 0.6789, "ci_low": 0.5, "ci_high": 0.8}
+        )
+        performance.append(shared | {"centre": "B", "metric": "c_index", "status": "not estimable", "note": "2 events"})
+        coefficients += [
+            {"model": "cox", "arm": arm, "term": name, "coefficient": b, "hazard_or_odds_ratio": np.exp(b), "mean": 1.0,
+             "sd": 2.0, "selected_in_folds": 2, "override": str(override).lower()}
+            for name, b in zip(FEATURES, (0.4, -0.2, 0.0, 0.1), strict=True)
+        ]  # fmt: skip
+        predictions += [
+            {"model": "cox", "arm": arm, "case_id": f"c{i}", "patient_id": f"p{i}", "centre": "AB"[i % 2],
+             "fold": 1 + i % 2,
+             "risk": float(rng.normal()), "time": float(50 + 10 * i), "event": i % 2}
+            for i in range(2, N)
+        ]  # fmt: skip
+    columns = MODEL_TABLES
+    cox = folder / "models/cox"
+    _write(cox / "performance.csv", performance, columns["performance"])
+    _write(cox / "coefficients.csv", coefficients, columns["coefficients"])
+    _write(
+        cox / "predictions.csv", predictions, [c for c in columns["predictions"] if c not in ("probability", "outcome")]
+    )
+    _write(
+        cox / "ph_test.csv",
+        [{"model": "cox", "arm": "features", "term": "risk (out of fold)", "chi2": 4.5, "df": 1, "p": 0.0339}],
+        columns["ph_test"],
+    )
+    refused = {"model": "logistic", "arm": "features", "split": "cross-validation", "centre": "all", "metric": "auc",
+               "n": 22, "events": 4, "status": "not estimable",
+               "note": "4 events among 22 cases, 20 needed"}  # fmt: skip
+    logistic = folder / "models/logistic"
+    _write(logistic / "performance.csv", [refused], columns["performance"])
+    _write(logistic / "coefficients.csv", [], columns["coefficients"])
+    _write(logistic / "predictions.csv", [], columns["predictions"])
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> CohortTask:
+    """The report's task for a cohort of two centres in which c0 and c1 are excluded, with everything configured."""
+    folder = tmp_path / "results"
+    cases = [{"case_id": f"c{i}", "patient_id": f"p{i}", "centre": "AB"[i % 2]} for i in range(N)]
+    entries: dict[str, dict[str, Entry]] = {step: {} for step in (*FACTS, "overlay")}
+    rng = np.random.default_rng(0)
+    picture = io.BytesIO()
+    Image.new("RGB", (30, 10), (90, 90, 90)).save(picture, "png")
+    for i, case in enumerate(cases):
+        for step, facts in (*FACTS.items(), ("overlay", {})):
+            status = "ok" if i > 1 else "excluded" if step == "ingest" else "skipped"
+            files = {}
+            if status == "ok" and step == "extract":
+                files["features.csv"] = tmp_path / f"{case['case_id']}.csv"
+                values = rng.normal(size=4) + 3 * (i % 2)
+                files["features.csv"].write_text(
+                    f"roi,{','.join(FEATURES)}\ntumour,{','.join(map(repr, map(float, values)))}\n"
+                )
+            if status == "ok" and step == "overlay":
+                files["overlay.png"] = tmp_path / f"{case['case_id']}.png"
+                files["overlay.png"].write_bytes(picture.getvalue())
+            reason, advice = ("the mask is <empty>", "draw it again") if status == "excluded" else ("", "")
+            warned = ["the air is far from -1000 HU"] if status == "ok" and step == "calibrate" and i == 5 else []
+            entries[step][case["case_id"]] = Entry(
+                status, reason, advice, facts if status == "ok" else {}, warned, files
+            )
+    clinical = tmp_path / "clinical.csv"
+    clinical.write_text(
+        "patient_id,age,days,died,meta\n"
+        + "".join(f"p{i},{50 + i},{50 + 10 * i},{i % 2},{int(i < 6)}\n" for i in range(N) if i != 9)
+    )
+    build_tables(CohortTask(PARAMS, cases, entries, {"clinical": clinical}, folder))
+    raw = pd.read_parquet(folder / "tables/features_raw.parquet")
+    harmonized = raw.copy()
+    harmonized[FEATURES] -= raw.groupby("centre")[FEATURES].transform("mean")
+    harmonized.to_csv(folder / "tables/features_harmonized.csv", index=False)
+    harmonized.to_parquet(folder / "tables/features_harmonized.parquet", index=False)
+    diagnostics = [
+        {"roi": "tumour", "feature": name, "batch_r2_before": 0.7, "batch_r2_after": 0.0, "anova_p_before": 0.001,
+         "anova_p_after": 1.0, "anova_q_before": 0.002, "anova_q_after": 1.0}
+        for name in FEATURES
+    ]  # fmt: skip
+    _write(folder / "tables/combat_diagnostics.csv", diagnostics, list(diagnostics[0]))
+    (folder / "tables/combat_parameters.json").write_text("{}\n")
+    _models(folder, override=True)
+    inputs = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    provenance = [
+        {"step": "ingest", "params": {"max_spacing": 10}, "versions": {"numpy": "2.4.6"}, "code": "ab" * 32},
+        {"step": "postprocess", "params": {"labels": {"tumour": {"closing_mm": 2}}, "fill_holes": False},
+         "versions": {"numpy": "2.4.6"}, "code": "cd" * 32},
+    ]  # fmt: skip
+    return CohortTask(PARAMS, cases, {"overlay": entries["overlay"]}, inputs, tmp_path / "out", provenance)
+
+
+def _page(task: CohortTask) -> str:
+    build_report(task)
+    return (task.out / "report.html").read_text()
+
+
+def _section(page: str, name: str) -> str:
+    found = re.search(rf'<section id="{name}">(.*?)</section>', page, re.DOTALL)
+    assert found
+    return found.group(1)
+
+
+def test_report_stands_alone_and_escapes_what_comes_from_data(results: CohortTask) -> None:
+    page = _page(results)
+    outside = [u for u in re.findall(r'(?:src|href)\s*=\s*"([^"]+)"', page) if not u.startswith(("#", "data:"))]
+    assert outside
+    assert all(re.fullmatch(r"tables/[A-Za-z_.]+", url) for url in outside)
+    assert "@import" not in page
+    assert not re.search(r"url\((?!#)", page)
+    assert "<script" not in page
+    assert "Cohort &lt;one&gt; &amp; two" in page
+    assert "the mask is &lt;empty&gt;" in page
+    assert "<b>" not in page
+    assert str(results.out.parent) not in page
+    for url in outside:
+        assert (results.out / url).exists() or url in results.inputs
+
+
+def test_report_is_the_same_file_twice(results: CohortTask, tmp_path: Path) -> None:
+    build_report(results)
+    build_report(replace(results, out=tmp_path / "again"))
+    first = {p.relative_to(results.out): p.read_bytes() for p in results.out.rglob("*") if p.is_file()}
+    second = {p.relative_to(tmp_path / "again"): p.read_bytes() for p in (tmp_path / "again").rglob("*") if p.is_file()}
+    assert first == second
+    assert len(first) == 8
+
+
+def test_headline_carries_what_a_reader_must_know(results: CohortTask) -> None:
+    summary = _section(_page(results), "summary")
+    assert "22 of 24" in summary
+    assert "Logistic model not estimable (features): 4 events among 22 cases, 20 needed." in summary
+    assert "Cox model: fitted although there are too few events (override_sample_size)" in summary
+    assert "Small batches by centre: A (11), B (11)" in summary
+    assert "HU were not calibrated in 22 of 22 cases" in summary
+    assert "Calibration warned of 1 case (c5)" in summary
+    assert "0.679 (0.500 to 0.800)" in summary
+    assert "1 case (c9): the patient has no row in the clinical table" in summary
+    # One centre's missing estimate is a row of the table, not a headline.
+    assert "2 events" not in summary
+
+
+def test_sections_show_the_tables(results: CohortTask) -> None:
+    page = _page(results)
+    cohort = _section(page, "cohort")
+    assert re.search(
+        r"<td>died: positive / known</td><td[^>]*>0 / 11</td><td[^>]*>10 / 10</td><td[^>]*>10 / 21</td>", cohort
+    )
+    exclusions = _section(page, "exclusions")
+    assert "2 cases were excluded." in exclusions
+    assert re.search(r"<td>c1</td><td>B</td><td>whole case</td><td>ingest</td>.*draw it again", exclusions)
+    pictures = _section(page, "pictures")
+    assert pictures.count("data:image/png;base64,") == 22
+    assert "c2 · A · tumour 4.80 mL" in pictures
+    quality = _section(page, "quality")
+    assert "none 11" in quality
+    assert "resampled to 1 x 1 x 1 mm" in quality
+    assert "the air is far from -1000 HU" in quality
+    harmonisation = _section(page, "harmonisation")
+    assert "0.700 / 0.000" in harmonisation
+    assert "4 / 0" in harmonisation
+    assert "after ComBat" in harmonisation
+    cox = _section(page, "cox")
+    assert cox.count("<svg") == 4
+    assert "features_combat: log-rank chi-square" in cox
+    assert "0.034" in cox
+    assert "original_x_&lt;b&gt;" in cox
+    assert "3 terms selected" in cox
+    settings = _section(page, "settings")
+    assert re.search(r"<td>postprocess</td><td>labels.tumour.closing_mm</td><td[^>]*>2</td>", settings)
+    assert "<td>numpy</td><td>2.4.6</td><td>ingest, postprocess</td>" in settings
+
+
+def test_few_pictures_when_asked(results: CohortTask) -> None:
+    params = results.params | {"report": {"title": "t", "max_overlays": 3}}
+    page = _page(replace(results, params=params))
+    assert _section(page, "pictures").count("data:image/png;base64,") == 3
+    assert "3 of 22 pictures are shown" in page
+
+
+@pytest.mark.parametrize("single_centre", [False, True])
+def test_without_models_harmonisation_and_pictures(results: CohortTask, tmp_path: Path, single_centre: bool) -> None:
+    keep = {
+        k: p
+        for k, p in results.inputs.items()
+        if k.startswith("tables/") and "harmonized" not in k and "combat" not in k
+    }
+    if single_centre:
+        features = pd.read_parquet(keep["tables/features_raw.parquet"]).assign(centre="A")
+        keep["tables/features_raw.parquet"] = tmp_path / "one.parquet"
+        features.to_parquet(keep["tables/features_raw.parquet"])
+        cohort = pd.read_csv(keep["tables/cohort.csv"], dtype=str).assign(centre="A")
+        keep["tables/cohort.csv"] = tmp_path / "cohort.csv"
+        cohort.to_csv(keep["tables/cohort.csv"], index=False)
+    page = _page(replace(results, params={}, entries={}, inputs=keep, provenance=[]))
+    assert "The Cox model is left out: no time and event are configured." in _section(page, "cox")
+    assert "The logistic model is left out: no outcome is configured." in _section(page, "logistic")
+    assert "There are no pictures" in _section(page, "pictures")
+    assert "Not known" in _section(page, "settings")
+    assert "The features were not harmonised" in _section(page, "harmonisation")
+    assert ("There is only one batch (centre A)" in page) == single_centre
+    assert (results.out / "tables/performance.csv").read_text() == ",".join(MODEL_TABLES["performance"]) + "\n"
+
+
+def test_model_tables_keep_every_digit(results: CohortTask) -> None:
+    build_report(results)
+    for name in ("performance", "predictions", "coefficients"):
+        joined = list(csv.DictReader((results.out / f"tables/{name}.csv").open()))
+        cox = list(csv.DictReader(results.inputs[f"models/cox/{name}.csv"].open()))
+        assert len(joined) == len(cox) + (name == "performance")
+        assert all({k: row[k] for k in want} == want for row, want in zip(joined, cox, strict=False))
+
+
+def test_datapackage_describes_the_folder(results: CohortTask) -> None:
+    build_report(results)
+    package = json.loads((results.out / "tables/datapackage.json").read_text())
+    files = {k.removeprefix("tables/"): p for k, p in results.inputs.items() if k.startswith("tables/")}
+    files |= {p.name: p for p in (results.out / "tables").glob("*.csv")}
+    assert {r["path"] for r in package["resources"]} == set(files)
+    for resource in package["resources"]:
+        content = files[resource["path"]].read_bytes()
+        assert resource["bytes"] == len(content)
+        assert resource["hash"] == "sha256:" + hashlib.sha256(content).hexdigest()
+    by_name = {r["name"]: r for r in package["resources"]}
+    fields = {f["name"]: f["type"] for f in by_name["features_raw"]["schema"]["fields"]}
+    assert fields == dict.fromkeys(("case_id", "patient_id", "centre", "roi"), "string") | dict.fromkeys(
+        FEATURES, "number"
+    )
+    assert by_name["features_raw"]["schema"]["primaryKey"] == ["case_id", "roi"]
+    clinical = {f["name"]: f["type"] for f in by_name["clinical"]["schema"]["fields"]}
+    assert clinical == {
+        "patient_id": "string",
+        "age": "integer",
+        "days": "integer",
+        "died": "integer",
+        "meta": "integer",
+    }
+    assert {f["name"]: f["type"] for f in by_name["coefficients"]["schema"]["fields"]}["override"] == "boolean"
+    codebook = list(csv.DictReader((results.out / "tables/codebook.csv").open()))
+    described = {(row["table"], row["column"]) for row in codebook}
+    for resource in package["resources"]:
+        for field in resource.get("schema", {}).get("fields", []):
+            assert (resource["name"], field["name"]) in described
+
+
+def test_types_of_columns(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("case_id,a,b,c,d,e,f,g\n007,1,1,1,True,,007,x\n1,2,2.5,True,False,,2,1\n2,,1e3,,,,3,2\n")
+    assert list(describe(path).types.values()) == [
+        "string", "integer", "number", "string", "boolean", "string", "string", "string",
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(shutil.which("Rscript") is None, reason="R is not installed")
+def test_import_r_reads_every_table_with_its_types(results: CohortTask) -> None:
+    build_report(results)
+    folder = results.out / "tables"
+    for key, path in results.inputs.items():
+        if key.startswith("tables/"):
+            shutil.copy(path, folder)
+    code = (
+        'source("import.R", chdir = TRUE); stopifnot(nrow(features_raw) == 22, is.character(cohort$case_id));'
+        "stopifnot(is.logical(coefficients$override), is.integer(clinical$age), all(is.na(exclusions$roi)));"
+        'stopifnot(sum(sapply(features_raw, is.numeric)) == 4, "original_x_<b>" %in% names(features_raw));'
+        'short <- names(short_names(features_raw, "features_raw")); stopifnot(all(make.names(short) == short));'
+        "cat(nrow(predictions))"
+    )
+    done = subprocess.run(["Rscript", "-e", code], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "44"
+
+
+def test_risk_groups_are_cut_within_folds() -> None:
+    risk = np.array([1, 2, 3, 4, 101, 102, 103, 104, 5, 5], dtype=float)
+    groups, labels = risk_groups(risk, np.array([1] * 4 + [2] * 4 + [3] * 2))
+    assert labels == ["low risk", "high risk"]
+    assert groups.tolist() == [0, 0, 1, 1, 0, 0, 1, 1, -1, -1]
+
+
+def test_features_are_chosen_by_name_then_by_batch_effect() -> None:
+    rng = np.random.default_rng(0)
+    names = ["wavelet-LLH_firstorder_Mean", "original_firstorder_Mean", "original_glcm_Contrast", "q1", "q1_copy", "q2"]
+    values = rng.normal(size=(50, 6))
+    values[:, 4] = values[:, 3] ** 3
+    shares = np.array([0.1, 0.1, 0.2, 0.9, 0.8, 0.7])
+    chosen = choose_features(names, shares, values)
+    assert chosen[:4] == ["original_firstorder_Mean", "original_glcm_Contrast", "q1", "q2"]
+    assert "q1_copy" not in chosen
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (1.0, "1"),
+        (12345.6, "12346"),
+        (0.00012345, "0.000123"),
+        (1.5e9, "1.50e+09"),
+        (float("nan"), "–"),
+        (1000, "1000"),
+    ],
+)
+def test_numbers_for_reading(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_p_values_for_reading() -> None:
+    formatted: list[str] = [p_value(p) for p in (0.5, 0.00099, 0.001, float("nan"))]
+    assert formatted == ["0.500", "< 0.001", "0.001", "–"]
+
+
+@pytest.mark.usefixtures("results")
+def test_by_hand(repo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    command = [sys.executable, str(repo / "workflow/scripts/report.py"), str(folder), "--out", str(tmp_path / "hand")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "22 of 24" in (tmp_path / "hand/report.html").read_text()
