@@ -8,6 +8,7 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
 
+
 def findings() -> list[str]:
     """Return the findings of the linter, one text each; raise RuntimeError where it could not run."""
     command = [str(Path(sys.executable).parent / "snakemake"), "--lint", "--cores", "1"]

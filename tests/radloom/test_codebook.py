@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from radloom.codebook import DEFINITIONS, codebook_rows, describe, short_names
 from radloom.feature_params import FEATURES, ON_REQUEST, REMOVED, FeatureParams, feature_columns
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from radloom.cohort import read_cohort, read_sheet, source_path
 
 HEADER = "case_id\tcentre\timage\tmask\troi_name\twater_hu\tair_hu\n"

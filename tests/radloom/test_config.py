@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from radloom.config import check_run, complete, schema
 from radloom.engine.reference import config_table
 from radloom.errors import ConfigError

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from radloom.errors import CaseError, CohortError
 from radloom.extract import Extraction, _let_pyradiomics_check, extract_features, write_features
 from radloom.feature_params import FEATURES, FeatureParams, feature_columns, read_params

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from radloom.errors import CohortError
 from radloom.feature_params import (
     FEATURES,

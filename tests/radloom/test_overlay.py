@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from radloom.errors import CaseError, CohortError
 from radloom.images import Geometry, Volume
 from radloom.overlay import COLOURS, GAP, PANEL, draw_overlay, write_overlay
@@ -168,3 +169,13 @@ def test_what_cannot_be_drawn_is_said() -> None:
         draw_overlay(volume(image), volume(roi), {1: "tumour"}, (240, -160))
     with pytest.raises(CaseError, match="one grid"):
         draw_overlay(volume(image), volume(roi[1:]), {1: "tumour"}, WINDOW)
+
+
+def test_the_planes_go_through_the_smallest_roi() -> None:
+    image, roi = blank((60, 60, 60))
+    roi[5:55, 5:45, 5:45] = 1
+    roi[48:52, 38:42, 10:14] = 2
+    found = where(drawn(image, roi), COLOURS[1])
+    # Its outline is in all three panels, though the large ROI is widest elsewhere.
+    side = PANEL + GAP
+    assert {int(column) // side for _, column in found} == {0, 1, 2}

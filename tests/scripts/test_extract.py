@@ -10,6 +10,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+
 from radloom.engine.step import CaseTask
 from radloom.images import Geometry, Volume, write_nifti
 

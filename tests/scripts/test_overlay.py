@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
 from radloom.engine.step import CaseTask
 from radloom.images import Geometry, Volume, write_nifti
 

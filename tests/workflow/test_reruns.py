@@ -266,7 +266,8 @@ def test_a_system_error_fails_the_job_and_is_tried_again(workspace: Workspace) -
     edit(
         script,
         "def run_case(task: CaseTask) -> CaseResult:\n",
-        "def run_case(task: CaseTask) -> CaseResult:\n    if task.case_id == 'a1':\n        raise OSError(28, 'No space')\n",
+        "def run_case(task: CaseTask) -> CaseResult:\n"
+        "    if task.case_id == 'a1':\n        raise OSError(5, 'Input/output error')\n",
     )
     result = workspace.run_command()
     assert result.returncode != 0

@@ -84,7 +84,7 @@ def read_cohort(path: Path) -> tuple[Sheet, list[str]]:
             if not NAME.fullmatch(row[column]):
                 # The value itself is not repeated: what stands there by mistake may be a patient's name.
                 problems.append(
-                    f"{where}: {column} is not a letter or digit followed by at most 63 letters, digits, '.', '_' or '-'"
+                    f"{where}: {column} is not a letter or digit and up to 63 more letters, digits, '.', '_' or '-'"
                 )
         # Two ids that differ in case alone would meet in one folder on some file systems.
         case = row["case_id"].casefold()

@@ -45,9 +45,9 @@ def draw_overlay(image: Volume, roi: Volume, labels: Mapping[int, str], window: 
     head).
     labels: names of the ROIs by label number. window: HU shown as black and as white.
 
-    Each plane is the one in which the ROIs have their largest area; a case without a labelled voxel shows the
-    middle ones. Raises CaseError when image and ROI don't lie on one grid, CohortError when the window is
-    empty.
+    Each plane is the one in which the smallest ROI has its largest area: beside an organ, that is the lesion. A case
+    without a labelled voxel shows the middle ones. Raises CaseError when image and ROI don't lie on one grid,
+    CohortError when the window is empty.
     """
     low, high = window
     if not low < high:
@@ -56,7 +56,8 @@ def draw_overlay(image: Volume, roi: Volume, labels: Mapping[int, str], window: 
         raise CaseError("image and ROI don't lie on one grid", "resample both together")
     numbers = sorted(labels)
     mask = np.isin(roi.array, numbers)
-    at = [_widest_slice(mask, axis) for axis in range(3)]
+    smallest = _smallest_roi(roi.array, numbers)
+    at = [_widest_slice(smallest, axis) for axis in range(3)]
     sx, sy, sz = image.geometry.spacing
     part = _shorten(mask, sz, max(image.array.shape[2] * sx, image.array.shape[1] * sy))
     # Rows run downwards: to the back in the axial plane, and from head to feet (z reversed) in the others.
@@ -76,6 +77,13 @@ def draw_overlay(image: Volume, roi: Volume, labels: Mapping[int, str], window: 
 def write_overlay(path: Path, picture: Image.Image) -> None:
     """Write a picture as PNG without any text or time in it: the same picture gives the same bytes."""
     picture.save(path, format="PNG", optimize=True)
+
+
+def _smallest_roi(array: Plane, numbers: list[int]) -> Plane:
+    """Mask of the ROI with the fewest voxels that has any; empty where none has."""
+    counts = np.bincount(array.ravel(), minlength=max(numbers, default=0) + 1)
+    present = [number for number in numbers if counts[number]]
+    return array == min(present, key=lambda number: int(counts[number])) if present else np.zeros_like(array, bool)
 
 
 def _widest_slice(mask: Plane, axis: int) -> int:

@@ -394,9 +394,8 @@ def overlays_section(material: Material) -> Section:
     ]
     blocks = [
         text(
-            "Three planes through the largest cross-section of each case's ROI, with the outlines that the features "
-            "were "
-            "extracted from (after post-processing). Look for outlines that miss the lesion, and for cases that were "
+            "Three planes through the largest cross-section of each case's smallest ROI, with the outlines that the "
+            "features were extracted from (after post-processing). Look for outlines that miss the lesion, and for cases that were "
             "oriented wrongly."
         )
     ]
@@ -764,7 +763,11 @@ def survival_blocks(material: Material, predictions: pd.DataFrame) -> list[Block
             Picture(
                 f"{arm}: log-rank chi-square {decimal(chi2, 2)}, {len(np.unique(groups[placed])) - 1} df, p "
                 f"{p_value(p)}."
-                + (f" {count(left, 'patient')} of folds in which nothing was selected are left out." if left else ""),
+                + (
+                    f" {count(left, 'patient')} of folds in which all predicted risks are equal are left out."
+                    if left
+                    else ""
+                ),
                 svg=figures.survival_by_group(f"km{k}", str(arm), times, events, groups[placed], labels, unit),
             )
         )

@@ -49,6 +49,7 @@ def by_hand(args: argparse.Namespace) -> None:
     import sys
 
     import numpy as np
+
     from radloom.errors import CaseError
     from radloom.extract import extract_features, read_params, write_features
     from radloom.images import read_nifti

@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def by_hand(args: argparse.Namespace) -> None:
     """Draw one image with the outlines of all its labels."""
     import numpy as np
+
     from radloom.errors import CaseError
     from radloom.images import read_nifti
     from radloom.overlay import draw_overlay, write_overlay

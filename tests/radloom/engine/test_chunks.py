@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from radloom.engine.chunks import chunk_size, make_chunks
 
 

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from radloom.engine.codehash import code_hash
 
 
@@ -11,7 +12,8 @@ from radloom.engine.codehash import code_hash
 def workflow(tmp_path: Path) -> Path:
     root = tmp_path / "workflow"
     for name, text in {
-        "scripts/one.py": '"""Doc."""\nfrom radloom.engine.step import main\ndef run():\n    from radloom import helper\n',
+        "scripts/one.py": '"""Doc."""\nfrom radloom.engine.step import main\n'
+        "def run():\n    from radloom import helper\n",
         "scripts/two.py": "import radloom.other\n",
         "radloom/__init__.py": "",
         "radloom/helper.py": "from radloom.deep import value\nX = value + 1\n",

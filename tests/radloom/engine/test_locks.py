@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from radloom.engine.locks import Superseded, check_run, clear_dead_locks, hold_case, hold_results
 
 HOLD = """

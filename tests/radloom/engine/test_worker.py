@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from radloom.engine.job import SystemFailure, _judge
 from radloom.engine.records import Record
 from radloom.engine.step import CaseResult, CaseStep, CaseTask

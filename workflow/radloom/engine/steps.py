@@ -138,7 +138,7 @@ STEPS: dict[str, StepSpec] = {
             by_case=False,
             after=(*_IMAGING, "overlay", "tables", "harmonize", "model_cox", "model_logistic"),
             files=("overlay/overlay.png",),
-            sections=("report", "harmonize", "model", "model_cox", "model_logistic", "segment", "calibrate"),
+            sections=("report", "harmonize", "model", "model_cox", "model_logistic"),
             packages=("numpy", "pandas", "matplotlib", "jinja2"),
         ),
     )
