@@ -279,3 +279,11 @@ def test_noise_has_no_auc_within_centres_and_keeping_the_outcome_would_make_one(
         error = values.std(ddof=1) / np.sqrt(len(values))
         assert abs(values.mean() - 0.5) < 3 * error, arm
     assert np.mean(leaked) > 0.6
+
+
+def test_an_estimate_that_no_bootstrap_sample_moves_has_no_interval() -> None:
+    row = performance_row("cox", "clinical", "c_index", 0.5, np.full(100, 0.5), 23, 13)
+    assert row["estimate"] == 0.5
+    assert np.isnan(row["ci_low"])
+    assert np.isnan(row["ci_high"])
+    assert "every bootstrap sample gives the same" in row["note"]

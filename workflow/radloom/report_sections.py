@@ -395,8 +395,8 @@ def overlays_section(material: Material) -> Section:
     blocks = [
         text(
             "Three planes through the largest cross-section of each case's smallest ROI, with the outlines that the "
-            "features were extracted from (after post-processing). Look for outlines that miss the lesion, and for cases "
-            "that were oriented wrongly."
+            "features were extracted from (after post-processing). Look for outlines that miss the lesion, and for "
+            "cases that were oriented wrongly."
         )
     ]
     if len(shown) < len(material.overlays):

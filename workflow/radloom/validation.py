@@ -451,6 +451,10 @@ def performance_row(
     low, high = (np.nan, np.nan) if refusal else interval(samples)
     if not refusal and not np.isfinite(low):
         note = "; ".join(filter(None, [note, "no interval: too many bootstrap samples without an estimate"]))
+    elif not refusal and low == high:
+        # An interval without width would claim a certainty that such a model doesn't have.
+        low = high = np.nan
+        note = "; ".join(filter(None, [note, "no interval: every bootstrap sample gives the same estimate"]))
     return {
         "model": model,
         "arm": arm,
