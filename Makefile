@@ -46,7 +46,7 @@ demo: results/demo_cohort/cohort.tsv
 test: $(DEV_READY)
 	$(BIN)/python -m pytest -n $(CORES) --dist loadgroup $(PYTEST_ARGS)
 
-lint: $(DEV_READY)
+lint: $(DEV_READY) results/demo_cohort/cohort.tsv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow/rules

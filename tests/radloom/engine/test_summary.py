@@ -1,0 +1,26 @@
+"""The last lines of a run."""
+
+from pathlib import Path
+
+from radloom.engine.files import write_json
+from radloom.engine.summary import count_cases, summary
+
+
+def manifest(results: Path, step: str, chunk: str, **statuses: str) -> None:
+    cases = [{"case_id": case, "status": status} for case, status in statuses.items()]
+    write_json(results / "manifests" / step / f"{chunk}.json", {"cases": cases})
+
+
+def test_cases_are_counted_where_they_ended(tmp_path: Path) -> None:
+    manifest(tmp_path, "ingest", "A_0001", p1="ok", p2="excluded")
+    manifest(tmp_path, "ingest", "B_0001", p3="ok")
+    manifest(tmp_path, "extract", "A_0001", p1="ok", p2="skipped")
+    manifest(tmp_path, "extract", "B_0001", p3="excluded")
+    included, excluded = count_cases(tmp_path)
+    assert included == 1
+    assert dict(excluded) == {"ingest": 1, "extract": 1}
+    assert "1 in the feature table, 2 excluded (ingest 1, extract 1" in summary(tmp_path)
+
+
+def test_a_run_from_the_tables_names_the_report_alone(tmp_path: Path) -> None:
+    assert summary(tmp_path).splitlines()[0].startswith("report:")

@@ -1,0 +1,70 @@
+"""The configurations for real data run to their end, and what comes out is what their data allow."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from harness import REPO
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("configs")]
+
+
+def run(name: str, results: Path) -> Path:
+    """Run a configuration of tests/configs from the root of the project, with its results elsewhere."""
+    config = yaml.safe_load((REPO / "tests" / "configs" / f"{name}.yaml").read_text())
+    config["results"] = str(results)
+    path = results.parent / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("RADLOOM", "PYTEST"))}
+    # Snakemake's own records stay out of the project, and the paths of the configuration still lead to the data.
+    for name in ("tests", "config", "resources"):
+        (results.parent / name).symlink_to(REPO / name)
+    process = subprocess.run(
+        [Path(sys.executable).parent / "snakemake", "--snakefile", REPO / "Snakefile", "--cores", "2"]
+        + ["--configfile", path, "--directory", results.parent],
+        env=environment,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    return results
+
+
+@pytest.fixture
+def place(tmp_path: Path, shared_data: Path) -> Path:
+    """Return where results go, in a folder from which ../shared/data is found."""
+    (tmp_path / "shared").symlink_to(shared_data.parent)
+    (tmp_path / "project").mkdir()
+    return tmp_path / "project" / "results"
+
+
+def test_real_tumours_run_through_the_whole_chain(place: Path) -> None:
+    tables = run("sts", place) / "tables"
+    exclusions = pd.read_csv(tables / "exclusions.csv")
+    assert list(exclusions["case_id"]) == ["STS_003", "STS_019", "STS_025"]
+    assert exclusions["reason"].str.contains("DICOM").all()
+    features = pd.read_csv(tables / "features_raw.csv", float_precision="round_trip")
+    assert len(features) == 23
+    assert features.notna().all(axis=None)
+    assert features["original_shape_VoxelVolume"].between(1e4, 3e6).all()
+    performance = pd.read_csv(tables / "performance.csv")
+    assert set(performance["model"]) == {"cox", "logistic"}
+    assert performance["note"].str.contains("spite of the sample size").all()
+    assert (place / "report.html").stat().st_size > 1e6
+
+
+def test_features_extracted_elsewhere_enter_at_the_tables(place: Path) -> None:
+    results = run("hn_two_centres", place)
+    table = pd.read_csv(results / "tables" / "features_raw.csv")
+    assert len(table) == 469
+    assert (results / "tables" / "features_harmonized.parquet").exists()
+    performance = pd.read_csv(results / "tables" / "performance.csv").set_index(["arm", "metric", "centre"])
+    # Age, sex and features of 469 patients: far from chance, and far from too good.
+    assert 0.6 < performance.loc[("clinical", "c_index", "all"), "estimate"] < 0.8
+    assert 0.55 < performance.loc[("features_combat", "c_index", "all"), "estimate"] < 0.75
+    assert (results / "report.html").exists()
