@@ -10,7 +10,7 @@ import pytest
 import yaml
 from harness import REPO
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("configs")]
+pytestmark = pytest.mark.slow
 
 
 def run(name: str, results: Path) -> Path:
@@ -21,15 +21,12 @@ def run(name: str, results: Path) -> Path:
     path.write_text(yaml.safe_dump(config))
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RADLOOM", "PYTEST"))}
     # Snakemake's own records stay out of the project, and the paths of the configuration still lead to the data.
-    for name in ("tests", "config", "resources"):
-        (results.parent / name).symlink_to(REPO / name)
+    for folder in ("tests", "config", "resources"):
+        (results.parent / folder).symlink_to(REPO / folder)
+    snakemake = Path(sys.executable).parent / "snakemake"
+    command = [snakemake, "--snakefile", REPO / "Snakefile", "--cores", "2", "--configfile", path]
     process = subprocess.run(
-        [Path(sys.executable).parent / "snakemake", "--snakefile", REPO / "Snakefile", "--cores", "2"]
-        + ["--configfile", path, "--directory", results.parent],
-        env=environment,
-        text=True,
-        capture_output=True,
-        check=False,
+        [*command, "--directory", results.parent], env=environment, text=True, capture_output=True, check=False
     )
     assert process.returncode == 0, process.stderr[-3000:]
     return results

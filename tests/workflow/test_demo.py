@@ -15,7 +15,7 @@ from harness import REPO
 from radloom.engine.files import read_json
 from radloom.images import read_nifti
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="session")
@@ -102,15 +102,14 @@ def test_combat_removes_the_centre_and_keeps_the_tumour(demo: Path, truth: pd.Da
     harmonized = table(demo, "features_harmonized").set_index("case_id")
     diagnostics = table(demo, "combat_diagnostics")
     assert diagnostics["batch_r2_after"].median() < 0.02 < diagnostics["batch_r2_before"].median()
-    # Volume carries the hazard, and so does texture: both must still follow the truth, texture better than before.
+    # Volume and texture carry the hazard: both still follow the truth, and texture better than before.
     scores = truth.loc[harmonized.index]
-    volume = np.log(harmonized["original_shape_MeshVolume"].clip(lower=1))
-    assert np.corrcoef(volume, scores["volume_score"])[0, 1] > 0.85
-    texture = "original_firstorder_InterquartileRange"
+    assert np.corrcoef(harmonized["original_shape_MeshVolume"], scores["volume_score"])[0, 1] > 0.85
+    texture = "original_glcm_Contrast"
     before = np.corrcoef(raw.loc[harmonized.index, texture], scores["texture_score"])[0, 1]
     after = np.corrcoef(harmonized[texture], scores["texture_score"])[0, 1]
-    assert after > before
-    assert after > 0.7
+    assert after > before + 0.05
+    assert after > 0.75
 
 
 def test_the_penalised_cox_model_finds_the_hazards_sign(demo: Path, truth: pd.DataFrame) -> None:
