@@ -44,6 +44,8 @@ def test_csv_is_read_by_its_ending(tmp_path: Path) -> None:
         ("P1\tA\ti\np1\tA\tj\n", "line 3: duplicate case_id, first on line 2"),
         ("P1\tSite_A\ti\nP2\tsite-a\ti\n", "a centre written 2 ways: Site_A (line 2), site-a (line 3)"),
         ("P1\tA\t\n", "line 2: no image"),
+        ("NA\tA\ti\n", "line 2: case_id reads like a missing value"),
+        ("P1\tnan\ti\n", "line 2: centre reads like a missing value"),
         ("P1\tA\ti\tm\t\t3\t\n", "line 2: water_hu without air_hu"),
         ("P1\tA\ti\tm\t\tx\t-1000\n", "line 2: water_hu is not a number"),
         ("P1\tA\ti\tm\t\t0\tnan\n", "air_hu is nan"),
@@ -68,3 +70,8 @@ def test_a_sheet_without_its_columns_says_which(tmp_path: Path) -> None:
 def test_paths_count_from_the_sheet(tmp_path: Path) -> None:
     assert source_path(tmp_path / "cohort.tsv", "images/a.nii") == tmp_path / "images/a.nii"
     assert source_path(tmp_path / "cohort.tsv", "/data/a.nii") == Path("/data/a.nii")
+
+
+def test_one_patient_written_two_ways_would_be_two(tmp_path: Path) -> None:
+    (tmp_path / "c.tsv").write_text("case_id\tpatient_id\tcentre\timage\nA1\tP1\tA\ti\nA2\tp1\tA\tj\n")
+    assert "a patient_id written 2 ways: P1 (line 2), p1 (line 3)" in "".join(read_cohort(tmp_path / "c.tsv")[1])

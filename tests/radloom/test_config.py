@@ -79,6 +79,7 @@ def test_numbers_as_keys_become_text(good: dict[str, Any]) -> None:
             "harmonize.covariates: sex: the clinical table has no such column",
         ),
         ({"harmonize": {"batch": "kernl"}}, "did you mean kernel?"),
+        ({"harmonize": {"batch": "outcome"}, "model_logistic": {"outcome": "outcome"}}, "batch: outcome is an outcome"),
         (
             {"harmonize": {"covariates": ["event"]}, "model_cox": {"time": "days", "event": "event"}},
             "event is an outcome",
@@ -117,6 +118,11 @@ def test_each_bad_clinical_value_is_named_with_its_line(good: dict[str, Any], ro
         table.write(row)
     models = {"model_cox": {"time": "days", "event": "event"}, "model_logistic": {"outcome": "outcome"}}
     assert message in problems_of({**good, **models})
+
+
+def test_a_sheet_without_a_column_says_so(good: dict[str, Any]) -> None:
+    Path("cohort.tsv").write_text("case_id\tcentre\nP1\tA\n")
+    assert "cohort sheet: column missing: image" in problems_of(good)
 
 
 def test_all_problems_come_in_one_message(good: dict[str, Any]) -> None:

@@ -15,7 +15,9 @@ REQUIRED = ("case_id", "centre", "image")
 # Columns that the chain itself reads; every other column may serve as batch.
 KNOWN = (*REQUIRED, "patient_id", "mask", "roi_name", "repeat_id", "water_hu", "air_hu")
 PATHS = ("image", "mask")
-MOST_EXAMPLES = 20
+MOST_PROBLEMS = 100
+# How people write that a value is not known, in lower case.
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "."})
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def read_cohort(path: Path) -> tuple[Sheet, list[str]]:
     if not sheet.rows:
         problems.append("cohort sheet: no case")
     seen: dict[str, int] = {}
+    patients: dict[str, dict[str, int]] = {}
     spellings: dict[str, dict[str, int]] = {}
     for row, line in zip(sheet.rows, sheet.lines, strict=True):
         where = f"cohort sheet, line {line}"
@@ -86,6 +89,9 @@ def read_cohort(path: Path) -> tuple[Sheet, list[str]]:
                 problems.append(
                     f"{where}: {column} is not a letter or digit and up to 63 more letters, digits, '.', '_' or '-'"
                 )
+            elif is_missing(row[column]):
+                problems.append(f"{where}: {column} reads like a missing value")
+        patients.setdefault(row["patient_id"].casefold(), {}).setdefault(row["patient_id"], line)
         # Two ids that differ in case alone would meet in one folder on some file systems.
         case = row["case_id"].casefold()
         if case in seen:
@@ -97,11 +103,17 @@ def read_cohort(path: Path) -> tuple[Sheet, list[str]]:
             problems.append(f"{where}: no image")
         if row.get("roi_name") and not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,31}", row["roi_name"]):
             problems.append(f"{where}: roi_name is not a letter followed by at most 31 letters, digits or '_'")
-    for centres in spellings.values():
-        if len(centres) > 1:
-            ways = ", ".join(f"{centre} (line {line})" for centre, line in centres.items())
-            problems.append(f"cohort sheet: a centre written {len(centres)} ways: {ways}")
+    for name, written in (("centre", spellings), ("patient_id", patients)):
+        for ways in written.values():
+            if len(ways) > 1:
+                listed = ", ".join(f"{way} (line {line})" for way, line in ways.items())
+                problems.append(f"cohort sheet: a {name} written {len(ways)} ways: {listed}")
     return sheet, problems
+
+
+def is_missing(cell: str) -> bool:
+    """Tell whether a cell of a table that a person made says that the value is not known."""
+    return cell.strip().lower() in MISSING
 
 
 def _hounsfield_problems(row: dict[str, str], where: str) -> list[str]:
@@ -128,7 +140,6 @@ def source_path(sheet: Path, cell: str) -> Path:
 
 def summarise(problems: list[str]) -> list[str]:
     """Shorten a very long list of problems, saying how many more there are."""
-    if len(problems) <= MOST_EXAMPLES * 5:
+    if len(problems) <= MOST_PROBLEMS:
         return problems
-    kept = MOST_EXAMPLES * 5
-    return [*problems[:kept], f"... and {len(problems) - kept} more"]
+    return [*problems[:MOST_PROBLEMS], f"... and {len(problems) - MOST_PROBLEMS} more"]

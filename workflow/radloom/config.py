@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from radloom.cohort import Sheet, read_cohort, read_sheet, source_path
+from radloom.cohort import REQUIRED, Sheet, is_missing, read_cohort, read_sheet, source_path, summarise
 from radloom.errors import ConfigError
 
 SCHEMA = Path(__file__).resolve().parent.parent / "schemas" / "config.schema.yaml"
@@ -104,7 +104,7 @@ def check_run(config: dict[str, Any]) -> Sheet:
     else:
         cohort, found = read_cohort(Path(config["cohort"]))
         problems += found
-        if not found or cohort.rows:
+        if all(column in cohort.columns for column in REQUIRED):
             problems += _source_problems(cohort, Path(config["cohort"]))
             problems += _centre_problems(config, cohort)
     clinical = Sheet([], [], [])
@@ -115,7 +115,7 @@ def check_run(config: dict[str, Any]) -> Sheet:
     problems += _file_problems(config)
     problems += _roi_problems(config, cohort)
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(summarise(problems))
     return cohort
 
 
@@ -157,9 +157,10 @@ def _clinical_problems(config: dict[str, Any], clinical: Sheet) -> list[str]:
             problems.append(f"{where}: duplicate {keys[0]}, first on line {seen[patient]}")
         seen.setdefault(patient, line)
         for column in (event, outcome):
-            if column and row.get(column, "") not in ("", "NA", "0", "1", "0.0", "1.0"):
+            cell = row.get(column, "") if column else ""
+            if not is_missing(cell) and cell not in ("0", "1", "0.0", "1.0"):
                 problems.append(f"{where}: {column} is neither 0 nor 1")
-        if time and row.get(time, "") not in ("", "NA"):
+        if time and not is_missing(row.get(time, "")):
             try:
                 good = 0 < float(row[time]) < float("inf")
             except ValueError:
@@ -181,17 +182,18 @@ def _column_problems(config: dict[str, Any], cohort: Sheet, clinical: Sheet) -> 
         if column in outcomes.values() and not key.startswith("tables"):
             problems.append(f"config: {key} is an outcome: as a covariate it would leak into what it should predict")
     wanted |= {f"{key}: {column}": column for key, column in outcomes.items()}
-    if wanted and not config["clinical"]:
-        problems.append(f"config: clinical is missing, but {', '.join(sorted(wanted))} asks for its columns")
-    elif clinical.columns:
-        for key, column in wanted.items():
-            if column not in clinical.columns:
-                problems.append(
-                    f"config: {key}: the clinical table has no such column{_nearest(column, clinical.columns)}"
-                )
     batch = config["harmonize"]["batch"]
+    if batch in outcomes.values():
+        problems.append(f"config: harmonize.batch: {batch} is an outcome: harmonising by it would leak it")
     columns = [*cohort.columns, *clinical.columns]
-    # A feature table made elsewhere may carry the batch itself; the tables step checks it there.
+    # A feature table made elsewhere may carry columns itself; the tables step looks for them there.
+    if not config["features"]:
+        if wanted and not config["clinical"] and any(column not in columns for column in wanted.values()):
+            problems.append(f"config: clinical is missing, but {', '.join(sorted(wanted))} asks for its columns")
+        elif clinical.columns:
+            for key, column in wanted.items():
+                if column not in columns:
+                    problems.append(f"config: {key}: the clinical table has no such column{_nearest(column, columns)}")
     if cohort.columns and batch not in columns:
         problems.append(
             f"config: harmonize.batch: {batch} is no column of the cohort sheet or the clinical table"
