@@ -14,7 +14,7 @@ DEV_PINS := $(PINS)-$(shell cksum < envs/requirements-dev.txt | cut -d' ' -f1)
 READY := $(VENV)/ready-$(PINS)
 DEV_READY := $(VENV)/ready-dev-$(DEV_PINS)
 
-.PHONY: demo test lint bench docs lock demo-model forget setup setup-dev clean-demo
+.PHONY: demo test lint bench docs lock demo-model forget setup setup-dev
 
 setup: $(READY)
 setup-dev: $(DEV_READY)
@@ -66,4 +66,4 @@ demo-model: $(READY)
 	$(BIN)/python workflow/scripts/train_demo_model.py
 
 forget: $(READY)
-	@$(BIN)/python -m radloom.engine.forget --case "$(CASE)" --results "$(or $(RESULTS),results/demo)"
+	@$(BIN)/python -m radloom.engine.forget --case "$(CASE)" --results "$(or $(RESULTS),$(error RESULTS=... is missing: the results folder that has the case))"

@@ -7,7 +7,17 @@ import pandas as pd
 import pytest
 from statistics_cohort import cohort_tables, configuration
 
-from radloom.assembly import assemble, binary, encode_predictors, is_numeric, listed, read_by_hand, read_text_table
+from radloom.assembly import (
+    assemble,
+    binary,
+    code_words,
+    is_numeric,
+    levels_of,
+    listed,
+    read_by_hand,
+    read_text_table,
+    type_predictors,
+)
 from radloom.errors import CohortError
 
 
@@ -62,19 +72,46 @@ def test_features_by_pattern() -> None:
 
 def test_predictors_are_coded() -> None:
     table = pd.DataFrame({"age": ["60", np.nan, "61.5"], "stage": ["II", "I", np.nan], "flag": [True, False, True]})
-    coded = encode_predictors(table)
+    typed = type_predictors(table)
+    np.testing.assert_array_equal(typed["age"], [60, np.nan, 61.5])
+    assert typed["stage"].isna().tolist() == [False, False, True]
+    coded = code_words(typed.fillna({"stage": "II"}))
     assert list(coded.columns) == ["age", "stage[II]", "flag[True]"]
-    np.testing.assert_array_equal(coded["age"], [60, np.nan, 61.5])
-    np.testing.assert_array_equal(coded["stage[II]"], [1, 0, np.nan])
+    np.testing.assert_array_equal(coded["stage[II]"], [1, 0, 1])
+    np.testing.assert_array_equal(coded["flag[True]"], [1, 0, 1])
     with pytest.raises(CohortError, match="'empty'"):
-        encode_predictors(pd.DataFrame({"empty": [np.nan, np.nan]}))
+        type_predictors(pd.DataFrame({"empty": [np.nan, np.nan]}))
+
+
+@pytest.mark.parametrize("part", ["model__clinical", "harmonize__covariates"])
+def test_a_mistyped_cell_names_its_case_and_not_its_value(part: str) -> None:
+    tables = cohort_tables(40)
+    tables.patients.loc["P007", "age"] = "6O.1"
+    with pytest.raises(
+        CohortError, match="'age' has numbers and words: 1 of 40 values are no numbers, in K007"
+    ) as told:
+        assemble(tables, configuration(**{part: ["age"]}), {})
+    assert "6O" not in str(told.value)
+
+
+@pytest.mark.parametrize("part", ["model__clinical", "harmonize__covariates"])
+def test_a_column_of_many_words_is_refused(part: str) -> None:
+    tables = cohort_tables(40)
+    tables.patients["site"] = [f"word {number % 11}" for number in range(40)]
+    with pytest.raises(CohortError, match="'site' has 11 different words"):
+        assemble(tables, configuration(**{part: ["site"]}), {})
+    tables.patients["site"] = [f"word {number % 10}" for number in range(40)]
+    assert len(assemble(tables, configuration(**{part: ["site"]}), {}).features) == 40
 
 
 def test_small_helpers() -> None:
     np.testing.assert_array_equal(binary(pd.Series(["1", "0.0", "2", "yes", np.nan])), [1, 0, np.nan, np.nan, np.nan])
     assert listed(range(7), 3) == "0, 1, 2, ... (7 in all)"
     assert is_numeric(pd.Series(["1", np.nan, "2e3"]))
-    assert not is_numeric(pd.Series(["1", "x"]))
+    assert not is_numeric(pd.Series(["y", np.nan, "x"]))
+    with pytest.raises(CohortError, match="1 of 3 values are numbers, in b"):
+        is_numeric(pd.Series(["T2", "1", "T4a"], index=["a", "b", "c"], name="stage"))
+    assert levels_of(pd.Series(["b", np.nan, "a", "b"])) == ["a", "b"]
     assert not is_numeric(pd.Series([np.nan]))
 
 
@@ -89,6 +126,29 @@ def test_tables_made_elsewhere(tmp_path: Path) -> None:
     assert list(tables.column("scanner", tables.features)) == ["A", "B"]
     assert tables.column("age", tables.features).isna().tolist() == [True, False]
     assert read_text_table(tmp_path / "c.tsv")["case_id"].tolist() == ["b", "007"]
+
+
+def test_what_describes_a_case_by_hand_is_no_feature(tmp_path: Path) -> None:
+    (tmp_path / "f.csv").write_text("case_id,died,days,scanner,x\na,1,10.5,3,0.5\nb,0,20,4,0.25\n")
+    (tmp_path / "c.csv").write_text("case_id,site\na,M\nb,N\n")
+    described = ["days", "died", "scanner"]
+    tables = read_by_hand(tmp_path / "f.csv", tmp_path / "c.csv", "site", described)
+    assert tables.feature_names == ["x"]
+    assert list(tables.column("died", tables.features)) == ["1", "0"]
+    assert list(tables.column("days", tables.features)) == ["10.5", "20.0"]
+    assert list(tables.column("scanner", tables.features)) == ["3", "4"]
+    (tmp_path / "f.csv").write_text("case_id,roi,died,x\na,r,1,0.5\na,s,0,0.25\n")
+    with pytest.raises(CohortError, match="'died' of the feature table differs between ROIs of a"):
+        read_by_hand(tmp_path / "f.csv", None, None, ["died"])
+
+
+def test_a_feature_that_is_a_clinical_column_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "f.csv").write_text("case_id,died,x,age,word\na,1,2,50,u\nb,0,3,60,v\n")
+    (tmp_path / "c.csv").write_text("case_id,centre,died,age,word\na,M,1,50,u\nb,N,0,60,v\n")
+    with pytest.raises(CohortError, match="both in the feature table and in the clinical table: died, age"):
+        read_by_hand(tmp_path / "f.csv", tmp_path / "c.csv", "centre")
+    tables = read_by_hand(tmp_path / "f.csv", tmp_path / "c.csv", "centre", ["died", "age"])
+    assert tables.feature_names == ["x"]
 
 
 @pytest.mark.parametrize(

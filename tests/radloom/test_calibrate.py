@@ -17,6 +17,8 @@ from radloom.calibrate import (
 )
 from radloom.errors import CaseError
 from radloom.images import Geometry, Volume
+from radloom.ingest import AIR_HU, clean_hu
+from radloom.resample import resample_image
 
 
 def volume(array: np.ndarray) -> Volume:
@@ -132,6 +134,51 @@ def test_padding_is_no_air() -> None:
     found, _ = calibrate_image(volume(array.astype(np.float32)), line, round_hu=True)
     # Most of the border is padding, which would pull the median to -1024.5.
     assert measure_air(found.array, line)[0] == pytest.approx(-1000, abs=1.5)
+
+
+@pytest.mark.parametrize(("air_hu", "noise"), [(-1080, 10), (-1000, 25), (-1000, 60), (-930, 20)])
+@pytest.mark.parametrize("padding", [None, -1024, -2000])
+@pytest.mark.parametrize("spacing", [1.0, 1.4])
+def test_noisy_air_from_the_source_to_the_check(
+    air_hu: float, noise: float, padding: int | None, spacing: float
+) -> None:
+    """Calibrated by its own air value it is at -1000, and measured there, whatever lies beyond the field of view."""
+    array = body(air_hu, noise)
+    y, x = np.mgrid[:120, :120] - 60.0
+    if padding is not None:
+        array[:, x**2 + y**2 > 59**2] = padding
+    clean, _, _ = clean_hu(array)
+    image = resample_image(volume(clean), (spacing, spacing, 0.0), "bspline")
+    found, _ = calibrate_image(image, phantom_calibration(0, air_hu), round_hu=True)
+    py, px = np.meshgrid(*[np.linspace(-1, 1, n) * (n * spacing - spacing) / 2 for n in found.array.shape[1:]])
+    ring = (np.hypot(px, py) < 56) & (np.hypot(px, py) > 53)
+    assert found.array[:, ring].mean() == pytest.approx(-1000, abs=1)
+    measured, voxels = measure_air(found.array, phantom_calibration(0, air_hu))
+    assert measured == pytest.approx(-1000, abs=3 if noise < 30 else 30)
+    assert voxels > 10_000
+
+
+def test_noise_clipped_by_the_scanner_is_not_taken_for_padding() -> None:
+    """A sixth of the air is at -1024 exactly, in single voxels, and belongs to it."""
+    whole = body(-1000, 25)
+    expected, voxels = measure_air(whole, Calibration("none"))
+    found, clipped_voxels = measure_air(np.maximum(whole, -1024), Calibration("none"))
+    assert expected == pytest.approx(-1000, abs=1)
+    assert found == pytest.approx(-1000, abs=6)
+    assert clipped_voxels > 0.9 * voxels
+
+
+def test_resampling_does_not_ring_at_what_was_padding() -> None:
+    """From -1024 to the air a B-spline swings over by a fraction of the step; from -3024 it would by hundreds of HU."""
+    array = body(-1000, 0)
+    y, x = np.mgrid[:120, :120] - 60.0
+    array[:, x**2 + y**2 > 59**2] = -3024
+    clean, _, _ = clean_hu(array)
+    found = resample_image(volume(clean), (0.7, 0.7, 0.7), "bspline").array
+    whole = resample_image(volume(body(-1000, 0)), (0.7, 0.7, 0.7), "bspline").array
+    assert found.min() > AIR_HU - 6
+    assert found.max() == pytest.approx(whole.max(), abs=1)
+    assert np.abs(found - whole).max() < 30
 
 
 def test_a_crop_without_air_has_none() -> None:

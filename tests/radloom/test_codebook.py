@@ -70,6 +70,27 @@ def test_meanings_of_the_planar_diameters_hold() -> None:
     assert axial == pytest.approx(np.hypot(20, 10), abs=1)
 
 
+def test_meanings_of_the_axis_lengths_hold() -> None:
+    from radloom.extract import extract_features
+    from radloom.images import Geometry, Volume
+
+    z, y, x = np.mgrid[:25, :37, :53] - np.array([12, 18, 26])[:, None, None, None]
+    roi = ((x / 24) ** 2 + (y / 16) ** 2 + (z / 10) ** 2 <= 1).astype(np.uint8)
+    eigenvalues = np.linalg.eigvalsh(np.cov(np.argwhere(roi).T, ddof=0))
+    volume = Volume(roi, Geometry((53, 37, 25), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)))
+    names = ("LeastAxisLength", "MinorAxisLength", "MajorAxisLength")
+    result = extract_features(volume, volume, {1: "ROI"}, FeatureParams({}, {"Original": {}}, {"shape": names}))
+    columns = feature_columns(FeatureParams({}, {"Original": {}}, {"shape": names}))
+    lengths = dict(zip(columns, result.rows["ROI"], strict=True))
+    for name, eigenvalue, axis in zip(names, eigenvalues, (20, 32, 48), strict=True):
+        length = lengths[f"original_shape_{name}"]
+        assert length == pytest.approx(4 * np.sqrt(eigenvalue))
+        assert length == pytest.approx(0.894 * axis, rel=0.01)
+        meaning = DEFINITIONS["shape"][name].meaning
+        assert meaning.startswith("4 x square root of the ")
+        assert "for a solid ellipsoid 89 % of its" in meaning
+
+
 def test_a_feature_of_the_image_itself() -> None:
     info = describe("original_glcm_Contrast")
     assert (info.feature_class, info.image_type, info.feature) == ("glcm", "original", "Contrast")

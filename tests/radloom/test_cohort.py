@@ -72,6 +72,20 @@ def test_paths_count_from_the_sheet(tmp_path: Path) -> None:
     assert source_path(tmp_path / "cohort.tsv", "/data/a.nii") == Path("/data/a.nii")
 
 
+@pytest.mark.parametrize("note", ['"5 mm slab', 'a "quoted" word', '"two\nlines"'])
+def test_a_stray_quote_is_told_and_swallows_no_case(tmp_path: Path, note: str) -> None:
+    text = f"case_id\tcentre\timage\tnote\nP1\tA\ti\t{note}\nP2\tA\tj\t\nP3\tA\tk\t\n"
+    rows, problems = cohort(tmp_path, text)
+    assert len(rows) == 3 or "line 2: a quot" in problems
+
+
+def test_names_that_stand_in_the_wrong_place_are_not_repeated(tmp_path: Path) -> None:
+    _, problems = cohort(tmp_path, "Jane\tJane\tDoe\n")
+    assert "number 2" in problems
+    _, problems = cohort(tmp_path, HEADER + "P1\tJane Doe\ti\nP2\tjane doe\ti\n")
+    assert "Jane" not in problems
+
+
 def test_one_patient_written_two_ways_would_be_two(tmp_path: Path) -> None:
     (tmp_path / "c.tsv").write_text("case_id\tpatient_id\tcentre\timage\nA1\tP1\tA\ti\nA2\tp1\tA\tj\n")
     assert "a patient_id written 2 ways: P1 (line 2), p1 (line 3)" in "".join(read_cohort(tmp_path / "c.tsv")[1])

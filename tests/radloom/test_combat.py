@@ -286,6 +286,17 @@ def test_refuses_covariates_that_can_not_be_told_from_the_batch() -> None:
         ComBatHarmonizer(covariates=["centre"]).fit(features, metadata=metadata)
 
 
+def test_refuses_covariates_of_numbers_and_words_or_of_many_words() -> None:
+    features, metadata = simulated()
+    mistyped = metadata.astype(object)
+    mistyped.loc["case012", "age"] = "6O"
+    with pytest.raises(HarmonizationError, match=r"'age' has numbers and words.*in case012"):
+        ComBatHarmonizer(covariates=["age"]).fit(features, metadata=mistyped)
+    many = metadata.assign(site=[f"word {number % 11}" for number in range(len(metadata))])
+    with pytest.raises(HarmonizationError, match="11 different words"):
+        ComBatHarmonizer(covariates=["site"]).fit(features, metadata=many)
+
+
 def test_refuses_tables_that_are_not_aligned() -> None:
     features, metadata = simulated()
     with pytest.raises(HarmonizationError, match="another order"):

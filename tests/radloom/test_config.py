@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from radloom.config import check_run, complete, schema
 from radloom.engine.reference import config_table
@@ -129,7 +130,7 @@ def test_all_problems_come_in_one_message(good: dict[str, Any]) -> None:
     Path("cohort.tsv").write_text("case_id\tcentre\timage\nP1\tA\tJane_Doe.nii.gz\nP1\ta\tp1.nii.gz\n")
     message = problems_of({**good, "harmonize": {"batch": "scanner"}})
     for part in (
-        "line 2: case P1: the image does not exist",
+        "line 2: case P1: the image can't be found: No such file",
         "line 3: duplicate",
         "a centre written 2 ways",
         "harmonize.batch",
@@ -145,3 +146,15 @@ def test_every_key_is_described_and_the_page_about_them_is_current(repo: Path) -
         assert rule["description"], name
         for key, sub in rule.get("properties", {}).items():
             assert sub.get("description"), f"{name}.{key}"
+
+
+def test_the_demos_configuration_has_every_key_with_its_meaning(repo: Path) -> None:
+    written = (repo / "config" / "config.yaml").read_text()
+    text = " ".join(line.strip().removeprefix("# ") for line in written.splitlines() if line.strip().startswith("#"))
+    config = yaml.safe_load(written)
+    for name, rule in schema()["properties"].items():
+        assert name in config
+        assert " ".join(rule["description"].split()) in text, name
+        for key, sub in rule.get("properties", {}).items():
+            assert key in config[name], f"{name}.{key}"
+            assert " ".join(sub["description"].split()) in text, f"{name}.{key}"

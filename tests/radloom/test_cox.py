@@ -14,7 +14,7 @@ from radloom.cox import (
     fit_cox,
     fit_penalised_cox,
     harrell_c,
-    kaplan_meier,
+    kaplan_meier_of_censoring,
     partial_log_likelihood,
     proportional_hazards_test,
     uno_c,
@@ -212,7 +212,8 @@ def test_uno_c_equals_scikit_survival() -> None:
     assert uno_c(time, event, risk, tau) == pytest.approx(expected, abs=1e-10)
 
 
-def test_kaplan_meier_by_hand() -> None:
-    times, survival = kaplan_meier(np.array([1.0, 2, 2, 3, 4]), np.array([1, 1, 0, 0, 1]))
+def test_kaplan_meier_of_censoring_by_hand() -> None:
+    times, uncensored = kaplan_meier_of_censoring(np.array([1.0, 2, 2, 3, 4]), np.array([1, 1, 0, 0, 1]))
     assert list(times) == [1, 2, 3, 4]
-    np.testing.assert_allclose(survival, [0.8, 0.6, 0.6, 0.0])
+    # At 2 the event comes first: three are left, of whom one is censored.
+    np.testing.assert_allclose(uncensored, [1, 2 / 3, 1 / 3, 1 / 3])

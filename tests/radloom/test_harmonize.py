@@ -70,6 +70,15 @@ def test_the_outcome_is_refused_by_name_and_by_content() -> None:
     attempt("sex")
 
 
+def test_the_outcome_is_refused_as_batch() -> None:
+    tables = cohort_tables(60)
+    with pytest.raises(HarmonizationError, match="'died' is an outcome and can't be a batch of ComBat"):
+        harmonize_tables(tables, configuration(harmonize__batch="died")["harmonize"], OUTCOMES)
+    tables.patients["status"] = np.where(tables.patients["died"] == "1", "dead", "alive")
+    with pytest.raises(HarmonizationError, match="the batch of ComBat 'status' says the same as the outcome 'died'"):
+        harmonize_tables(tables, configuration(harmonize__batch="status")["harmonize"], OUTCOMES)
+
+
 def test_a_missing_cell_stops_with_the_cases_and_features() -> None:
     tables = cohort_tables(60)
     tables.features.loc[7, "f3"] = np.nan

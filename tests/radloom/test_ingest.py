@@ -279,19 +279,56 @@ def test_padding_is_set_to_air_and_said(tmp_path: Path) -> None:
     array[:, :3] = -3024
     array[:, 3, :5] = -1100
     scan = ingest_case(write(tmp_path, image(array)))
-    np.testing.assert_array_equal(scan.image.array, np.maximum(array, AIR_HU))
-    assert scan.facts["padding_voxels"] == 10 * (3 * 14 + 5)
+    np.testing.assert_array_equal(scan.image.array, np.where(array == -3024, AIR_HU, array))
+    assert scan.facts["padding_voxels"] == 10 * 3 * 14
     assert scan.facts["hu_min"] == -3024
     assert scan.warnings == ["420 voxels of padding (mostly -3024) were set to -1024 HU"]
 
 
-def test_noise_below_minus_1024_is_no_padding() -> None:
-    array = ct()
-    array[0, :3] = -1150
+def scan_in_air(air_hu: float, noise: float) -> NDArray[np.int16]:
+    """A round body in air, 12 slices of 60 x 60."""
+    y, x = np.mgrid[:60, :60] - 29.5
+    plane = np.where(x**2 + y**2 < 20**2, 40.0, air_hu)
+    return np.rint(np.random.default_rng(0).normal(0, noise, (12, 60, 60)) + plane).astype(np.int16)
+
+
+@pytest.mark.parametrize(("air_hu", "noise"), [(-1000, 25), (-1080, 10), (-1080, 0)])
+def test_noise_below_minus_1024_is_no_padding(air_hu: float, noise: float) -> None:
+    """Also air that a drifted scanner shows at -1080, and that without any noise."""
+    array = scan_in_air(air_hu, noise)
+    assert (array < AIR_HU).sum() > 3000
     found, facts, warnings = clean_hu(array)
-    assert found.min() == AIR_HU
-    assert facts["padding_voxels"] == 42
-    assert warnings == []
+    np.testing.assert_array_equal(found, array)
+    assert (facts["padding_voxels"], warnings) == (0, [])
+
+
+@pytest.mark.parametrize("value", [-1100, -1500, -2000, -3024])
+def test_the_corners_of_a_round_field_of_view_are_padding(value: int) -> None:
+    array = scan_in_air(-1000, 25)
+    y, x = np.mgrid[:60, :60] - 29.5
+    corners = np.broadcast_to(x**2 + y**2 > 30**2, array.shape)
+    assert array.min() < -1100, "the noise reaches below the padding"
+    found, facts, warnings = clean_hu(np.where(corners, np.int16(value), array))
+    np.testing.assert_array_equal(found, np.where(corners, AIR_HU, array))
+    assert found.dtype == np.int16
+    assert facts["padding_voxels"] == corners.sum()
+    assert warnings == [f"{corners.sum()} voxels of padding (mostly {value}) were set to -1024 HU"]
+
+
+def test_the_end_of_clipped_noise_is_no_padding() -> None:
+    """A quarter of the voxels have the lowest value, but scattered among the others."""
+    array = np.maximum(scan_in_air(-1040, 40), -1050)
+    assert (array == -1050).mean() > 0.2
+    found, facts, _ = clean_hu(array)
+    np.testing.assert_array_equal(found, array)
+    assert facts["padding_voxels"] == 0
+
+
+def test_nothing_but_padding_is_refused() -> None:
+    array = np.full((10, 10, 10), -3024, np.int16)
+    array[0, 0, 0] = -2000
+    with pytest.raises(CaseError, match="all voxels of the image lie below -1200 HU"):
+        clean_hu(array)
 
 
 def test_spacing_and_size_are_checked(tmp_path: Path) -> None:

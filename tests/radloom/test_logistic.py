@@ -119,12 +119,41 @@ def test_calibration_of_weights_equals_repeated_cases(design: tuple[np.ndarray, 
     assert weighted.slope[0] == pytest.approx(table["coefficient"][1], abs=1e-8)
 
 
+def test_calibration_slope_within_groups_equals_a_model_with_their_intercepts(
+    design: tuple[np.ndarray, np.ndarray],
+) -> None:
+    x, y = design
+    counts = np.random.default_rng(1).integers(0, 4, len(y))
+    groups = np.arange(len(y)) % 3
+    y = np.where(groups == 2, 1, y)  # a group of one class says nothing
+    found = calibration(x[:, 0] + 5 * groups, y, counts[None, :].astype(float), groups)
+    rows = np.repeat(np.arange(len(y)), counts)
+    rows = rows[groups[rows] < 2]
+    table = fit_logistic(pd.DataFrame({"x": x[rows, 0] + 5 * groups[rows], "group": groups[rows]}), y[rows])
+    assert found.slope[0] == pytest.approx(table["coefficient"][1], abs=1e-8)
+
+
+def test_calibration_slope_is_not_drawn_by_the_folds_prevalences() -> None:
+    rng = np.random.default_rng(0)
+    risk = rng.normal(size=4000)
+    y = (rng.uniform(size=4000) < 1 / (1 + np.exp(-risk))).astype(int)
+    # Two folds by outcome, unequally: a fold rich in events was predicted by a model of few, with a lower intercept.
+    fold = (rng.uniform(size=4000) < np.where(y == 1, 0.7, 0.3)).astype(int)
+    predicted = risk - 1.5 * fold
+    one = np.ones((1, 4000))
+    assert calibration(predicted, y, one).slope[0] < 0.8
+    assert calibration(predicted, y, one, fold).slope[0] == pytest.approx(1, abs=0.1)
+
+
 def test_calibration_without_an_estimate_is_nan(design: tuple[np.ndarray, np.ndarray]) -> None:
     _, y = design
     one = np.ones((1, len(y)))
     flat = calibration(np.zeros(len(y)), y, one)
     assert np.isnan(flat.slope[0])
     assert flat.in_the_large[0] == pytest.approx(np.log(y.mean() / (1 - y.mean())))
+    constant = calibration(np.arange(len(y)) % 3 * 1.0, y, one, np.arange(len(y)) % 3)
+    assert np.isnan([constant.slope[0], constant.intercept[0]]).all()
+    assert np.isfinite(constant.in_the_large[0])
     single = calibration(np.arange(len(y)) / 100, np.ones(len(y)), one)
     assert np.isnan([single.intercept[0], single.slope[0], single.in_the_large[0]]).all()
     separated = calibration(np.where(y == 1, 1.0, -1.0), y, one)

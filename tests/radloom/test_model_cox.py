@@ -111,10 +111,50 @@ def test_the_outcome_can_not_be_kept_by_combat(tables: CohortTables) -> None:
         model_cox(tables, configuration(model_cox__time=None))
 
 
-def test_noise_selects_next_to_nothing() -> None:
-    result = model_cox(cohort_tables(effect=0.0, seed=5), configuration())
-    c = result.performance[result.performance["metric"] == "c_index"]
-    assert c[c["centre"] == "all"]["estimate"].between(0.35, 0.65).all()
+@pytest.mark.parametrize("part", ["harmonize__batch", "model__clinical"])
+def test_the_outcome_under_another_name_is_refused(part: str) -> None:
+    tables = cohort_tables(60)
+    tables.patients["status"] = np.where(tables.patients["died"] == "1", "dead", "alive")
+    for name, message in (("died", "is an outcome"), ("status", "says the same as the outcome 'died'")):
+        value = name if part == "harmonize__batch" else [name]
+        with pytest.raises(HarmonizationError, match=f"'{name}' {message}"):
+            model_cox(tables, configuration(**{part: value}))
+
+
+@pytest.mark.parametrize("l1_ratio", [0, 1.5])
+def test_a_ridge_is_refused(tables: CohortTables, l1_ratio: float) -> None:
+    with pytest.raises(CohortError, match="l1_ratio of the Cox model must be above 0"):
+        model_cox(tables, configuration(model_cox__l1_ratio=l1_ratio))
+
+
+def test_noise_selects_next_to_nothing(fitted: ModelTables) -> None:
+    selected, in_folds = [], []
+    for seed in range(5, 9):
+        result = model_cox(cohort_tables(effect=0.0, seed=seed), configuration(model__bootstraps=50))
+        terms = result.coefficients[result.coefficients["arm"] == "features_combat"]
+        selected.append(int((terms["coefficient"] != 0).sum()))
+        in_folds.append(terms["selected_in_folds"].sum() / 5)
+        c = result.performance[result.performance["metric"] == "c_index"]
+        assert c[c["centre"] == "all"]["estimate"].between(0.35, 0.65).all()
+    # Of 12 features; the same cohort with an effect selects more.
+    assert np.mean(selected) <= 2
+    assert np.mean(in_folds) <= 2
+    planted = fitted.coefficients[fitted.coefficients["arm"] == "features_combat"]
+    assert (planted["coefficient"] != 0).sum() > np.mean(selected)
+
+
+def test_the_model_file_says_what_fills_a_gap_and_how_many_folds_there_were(fitted: ModelTables) -> None:
+    arm = fitted.description["arms"]["features_combat+clinical"]
+    assert {"f0", "f11", "age"} <= set(arm["medians"])
+    assert list(arm["commonest_words"]) == ["sex"]
+    assert arm["inner_folds"] == 10
+    assert {fold["inner_folds"] for fold in arm["folds"]} == {10}
+    few = cohort_tables(60)
+    few.patients["died"] = ["1"] * 8 + ["0"] * 52
+    description = model_cox(few, configuration(model__override_sample_size=True, model__bootstraps=50)).description
+    arm = description["arms"]["features"]
+    assert [fold["inner_folds"] for fold in arm["folds"]] == [6] * 4
+    assert arm["inner_folds"] == 8
 
 
 def test_step_writes_its_files(tmp_path: Path) -> None:

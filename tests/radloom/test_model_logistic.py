@@ -63,6 +63,46 @@ def test_the_rarer_class_counts() -> None:
     assert set(marked.predictions["fold"]) == {1, 2, 3}
 
 
+def test_constant_predictions_have_no_calibration_slope() -> None:
+    tables = cohort_tables(60)
+    tables.features[tables.feature_names] = np.tile([[0.0] * 11 + [1.0], [0.0] * 12], (30, 1))
+    tables.patients["response"] = np.tile(["1", "1", "0", "0"], 15)
+    result = model_logistic(tables, configuration(model__bootstraps=50))
+    rows = result.performance[result.performance["arm"] == "features"].set_index("metric")
+    for metric in ("calibration_slope", "calibration_intercept"):
+        assert rows.loc[metric, "status"] == "not estimable"
+        assert rows.loc[metric, "note"] == "the predicted risks are equal within every fold"
+    assert rows.loc["calibration_in_the_large", "status"] == "estimable"
+
+
+def test_the_slope_says_how_it_was_estimated(fitted: ModelTables) -> None:
+    rows = fitted.performance[fitted.performance["metric"] == "calibration_slope"]
+    assert rows["note"].str.startswith("within folds: an intercept for each fold").all()
+    assert (rows["status"] == "estimable").all()
+
+
+def test_a_batch_that_missing_outcomes_make_small_leaves_its_arms_unfitted() -> None:
+    tables = cohort_tables(120)
+    tables.features.loc[:5, "centre"] = "D"
+    tables.patients.loc[["P000", "P001"], "response"] = ""
+    result = model_logistic(tables, configuration(model__bootstraps=50, model__clinical=["age"]))
+    rows = result.performance[result.performance["centre"] == "all"].drop_duplicates("arm").set_index("arm")
+    assert rows.loc[["clinical", "features"], "status"].eq("estimable").all()
+    refused = rows.loc[["features_combat", "features_combat+clinical"]]
+    assert refused["status"].eq("not estimable").all()
+    assert refused["metric"].eq("auc").all()
+    assert refused["note"].str.contains(r"ComBat of the 118 cases.*fewer than 5 cases: D \(4\)").all()
+    assert any("not fitted (features_combat, features_combat+clinical)" in message for message in result.warnings)
+    assert set(result.description["not_estimable"]) == set(refused.index)
+    assert set(result.predictions["arm"]) == {"clinical", "features"}
+
+
+@pytest.mark.parametrize("l1_ratio", [-0.1, 1.1])
+def test_impossible_mixing_is_refused(l1_ratio: float) -> None:
+    with pytest.raises(CohortError, match="between 0 and 1"):
+        model_logistic(cohort_tables(40), configuration(model_logistic__l1_ratio=l1_ratio))
+
+
 def test_unusable_cases_are_named() -> None:
     tables = cohort_tables()
     tables.patients.loc["P003", "response"] = "yes"

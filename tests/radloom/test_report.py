@@ -242,6 +242,21 @@ def test_sections_show_the_tables(results: CohortTask) -> None:
     assert "<td>numpy</td><td>2.4.6</td><td>ingest, postprocess</td>" in settings
 
 
+def test_the_report_says_which_folds_and_intervals_there_were(results: CohortTask, tmp_path: Path) -> None:
+    page = _page(results)
+    cox = _section(page, "cox")
+    assert "in 2-fold cross-validation" in cox
+    assert "percentiles of a bootstrap of the out-of-fold predictions" in cox
+    assert "-fold cross-validation" not in _section(page, "logistic")  # it was refused
+    wanted = results.params | {"model": {"roi": "tumour", "folds": 5}}
+    again = replace(results, params=wanted, out=tmp_path / "again")
+    assert "in 2-fold (not 5-fold, for the number of events) cross-validation" in _section(_page(again), "cox")
+    codebook = list(csv.DictReader((results.out / "tables/codebook.csv").open()))
+    told = [row["meaning"] for row in codebook if row["table"] == "performance" and row["column"].startswith("ci_")]
+    assert len(told) == 2
+    assert all("bootstrap of the out-of-fold predictions" in meaning for meaning in told)
+
+
 def test_few_pictures_when_asked(results: CohortTask) -> None:
     params = results.params | {"report": {"title": "t", "max_overlays": 3}}
     page = _page(replace(results, params=params))

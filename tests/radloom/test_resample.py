@@ -159,20 +159,83 @@ def test_a_half_shared_voxel_goes_to_the_lower_label() -> None:
     assert warnings == []
 
 
-def test_labels_are_resampled_as_if_each_were_alone() -> None:
-    """Against a plain computation: each label's weight over the whole volume by SciPy."""
-    rng = np.random.default_rng(3)
-    blobs = ndimage.gaussian_filter(rng.normal(size=(24, 30, 28)), 2)
-    labels = np.digitize(blobs, np.quantile(blobs, [0.5, 0.7, 0.9])).astype(np.uint8)
-    geometry = Geometry((28, 30, 24), (0.9, 0.9, 2.0), (0, 0, 0))
-    found, _ = resample_mask(Volume(labels, geometry), (1.3, 1.1, 1.7))
-    index = np.clip(geometry.to_index(points_of(found.geometry))[..., ::-1], 0, np.array(labels.shape) - 1)
-    expected = np.zeros(found.array.shape, np.uint8)
-    for label in (3, 2, 1):
-        weight = ndimage.map_coordinates((labels == label).astype(float), np.moveaxis(index, -1, 0), order=1)
-        expected[weight >= 0.5 - 1e-6] = label
-    np.testing.assert_array_equal(found.array, expected)
-    assert set(np.unique(found.array)) == {0, 1, 2, 3}
+def digitized_noise(shape: tuple[int, int, int], seed: int) -> NDArray[np.uint8]:
+    """Three labels in layers around each other: half is background."""
+    blobs = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2)
+    return np.digitize(blobs, np.quantile(blobs, [0.5, 0.7, 0.9])).astype(np.uint8)
+
+
+def plain_labels(mask: Volume, grid: Geometry) -> NDArray[np.uint8]:
+    """Largest weight within the union's half, each weight by SciPy over the whole volume."""
+    index = np.clip(mask.geometry.to_index(points_of(grid))[..., ::-1], 0, np.array(mask.array.shape) - 1)
+    numbers = np.unique(mask.array[mask.array > 0])
+    weights = np.stack(
+        [ndimage.map_coordinates((mask.array == n).astype(float), np.moveaxis(index, -1, 0), order=1) for n in numbers]
+    )
+    chosen = numbers[np.argmax(np.round(weights, 6), axis=0)]  # the first, and so the lowest, of equal ones
+    return np.where(weights.sum(axis=0) >= 0.5 - 1e-6, chosen, 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize("spacing", [(1.3, 1.1, 1.7), (0.5, 0.0, 0.9), (1.8, 1.8, 0.0), (3.1, 2.9, 4.0)])
+def test_labels_are_the_largest_weights_within_the_union(spacing: Vector) -> None:
+    for labels in (
+        digitized_noise((24, 30, 28), 3),
+        np.random.default_rng(1).integers(0, 4, (24, 30, 28)).astype(np.uint8),
+    ):
+        mask = Volume(labels, Geometry((28, 30, 24), (0.9, 0.9, 2.0), (0, 0, 0)))
+        found, _ = resample_mask(mask, spacing)
+        np.testing.assert_array_equal(found.array, plain_labels(mask, found.geometry))
+        assert set(np.unique(found.array)) == {0, 1, 2, 3}
+
+
+@settings(max_examples=40, deadline=None)
+@given(geometry=geometries(least=6), spacing=spacings, seed=st.integers(0, 9), data=st.data())
+def test_the_union_is_the_same_however_it_is_divided(
+    geometry: Geometry, spacing: Vector, seed: int, data: st.DataObject
+) -> None:
+    """Into layers, checkers or noise."""
+    union = digitized_noise(geometry.shape, seed) > 0
+    whole, _ = resample_mask(Volume(union.astype(np.uint8), geometry), spacing)
+    kind = data.draw(st.sampled_from(["layers", "checkers", "noise"]))
+    if kind == "layers":
+        labels = digitized_noise(geometry.shape, seed)
+    elif kind == "checkers":
+        labels = np.where(union, 1 + np.indices(union.shape).sum(axis=0) % 3, 0).astype(np.uint8)
+    else:
+        labels = np.where(union, np.random.default_rng(seed).integers(1, 6, union.shape), 0).astype(np.uint8)
+    divided, _ = resample_mask(Volume(labels, geometry), spacing)
+    np.testing.assert_array_equal(divided.array > 0, whole.array > 0)
+
+
+def test_interleaved_labels_lose_nothing_of_a_ball() -> None:
+    geometry = Geometry((40, 40, 20), (0.8, 0.8, 2.0), (0, 0, 0))
+    ball = np.linalg.norm(points_of(geometry) - geometry.centre(), axis=-1) < 14
+    one, _ = resample_mask(Volume(ball.astype(np.uint8), geometry), (1.0, 1.0, 1.0))
+    labels = np.where(ball, np.random.default_rng(0).integers(1, 4, ball.shape), 0).astype(np.uint8)
+    many, _ = resample_mask(Volume(labels, geometry), (1.0, 1.0, 1.0))
+    alone = [resample_mask(Volume((labels == n).astype(np.uint8), geometry), (1.0, 1.0, 1.0))[0] for n in (1, 2, 3)]
+    np.testing.assert_array_equal(many.array > 0, one.array > 0)
+    # Label by label a good part of the same ball would be lost.
+    assert sum(int((part.array > 0).sum()) for part in alone) < 0.95 * (one.array > 0).sum()
+
+
+def test_labels_apart_are_resampled_as_if_each_were_alone() -> None:
+    geometry = Geometry((40, 24, 20), (0.8, 0.8, 2.0), (0, 0, 0))
+    labels = np.zeros(geometry.shape, np.uint8)
+    labels[3:15, 4:18, 3:17] = digitized_noise((12, 14, 14), 5) > 0
+    labels[4:16, 5:19, 20:36] = 2 * (digitized_noise((12, 14, 16), 6) > 0)
+    both, _ = resample_mask(Volume(labels, geometry), (1.1, 1.1, 1.1))
+    for n in (1, 2):
+        alone, _ = resample_mask(Volume(np.where(labels == n, labels, 0), geometry), (1.1, 1.1, 1.1))
+        np.testing.assert_array_equal(both.array == n, alone.array == n)
+
+
+def test_no_hole_where_several_labels_meet() -> None:
+    """Four labels have a quarter of each new voxel: none has half of it, and the lowest gets it."""
+    array = np.tile(np.array([[4, 3], [2, 1]], np.uint8), (3, 5, 5))
+    found, warnings = resample_mask(Volume(array, Geometry((10, 10, 3), (1, 1, 1), (0, 0, 0))), (2.0, 2.0, 1.0))
+    np.testing.assert_array_equal(found.array, np.ones((3, 5, 5)))
+    assert warnings == [f"label {n} is too small to be left after the resampling" for n in (2, 3, 4)]
 
 
 def test_a_label_that_vanishes_is_warned_of_and_an_empty_mask_excluded() -> None:

@@ -312,6 +312,17 @@ def test_bad_feature_tables(tmp_path: Path, text: str, message: str) -> None:
     assert "Roe" not in str(error.value)
 
 
+def test_a_feature_that_is_a_clinical_column_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "f.csv").write_text("case_id,centre,x,died,days\nc1,A,1,0,5\nc2,A,2,1,6\n")
+    (tmp_path / "c.csv").write_text("case_id,died,days,age\nc1,0,5,50\nc2,1,6,60\n")
+    clinical = read_clinical(tmp_path / "c.csv")
+    with pytest.raises(CohortError, match="both in the feature table and in the clinical table: died, days"):
+        read_feature_table(tmp_path / "f.csv", clinical)
+    with pytest.raises(CohortError, match="clinical table: days"):
+        read_feature_table(tmp_path / "f.csv", clinical, ["died"])
+    assert read_feature_table(tmp_path / "f.csv", clinical, ["died", "days"]).features == ["x"]
+
+
 def test_real_table_of_two_centres(tmp_path: Path, shared_data: Path) -> None:
     folder = shared_data / "tables/hn_two_centres"
     params = {

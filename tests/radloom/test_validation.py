@@ -103,7 +103,8 @@ def test_missing_cells_take_the_training_median() -> None:
     train = np.arange(len(features)) >= 30
     prepared = prepare(replace(data, features=features), train, PLAIN, Settings(ComBatHarmonizer()), whole=False)
     median = float(np.median(features.iloc[30:, 3]))
-    assert prepared.medians == {"f3": median}
+    assert prepared.medians["f3"] == median
+    assert set(prepared.medians) == {f"f{number}" for number in range(12)}
     column = prepared.terms.index("f3")
     assert prepared.design[0, column] * prepared.sd[column] + prepared.mean[column] == pytest.approx(median)
     assert {"empty", "flat"}.isdisjoint(prepared.terms)
@@ -118,11 +119,52 @@ def test_harmonisation_of_a_fold_states_what_it_leaves() -> None:
     train = np.arange(90) >= 4  # two of "small" are in training, fewer than four fifths of five
     train[6:8] = False
     result, fitted, notes = harmonise_fold(data.features, metadata, train, ComBatHarmonizer(), 5)
-    assert notes == ["6 test cases of small batches not harmonised"]
+    assert notes == [
+        "2 test cases of small batches not harmonised",
+        "4 test cases of batches with fewer than 4 training cases not harmonised",
+    ]
     assert fitted is not None
     assert fitted.batches_ == ["C0", "C1", "C2"]
     assert result.iloc[:8].equals(data.features.iloc[:8])
     assert not np.allclose(result.iloc[8:], data.features.iloc[8:])
+
+
+def test_small_batches_are_the_same_in_every_fold() -> None:
+    data = data_of()
+    metadata = data.metadata.copy()
+    metadata.iloc[:4, 0] = "small"  # below five, but not below the four that a fold asks for
+    metadata.iloc[4:7, 0] = "tiny"
+    train = np.arange(90) >= 0
+    train[5:20:5] = False
+    passed, fitted, notes = harmonise_fold(
+        data.features, metadata, train, ComBatHarmonizer(small_batch="passthrough"), 5
+    )
+    assert fitted is not None
+    assert fitted.batches_ == ["C0", "C1", "C2"]
+    assert passed.iloc[:7].equals(data.features.iloc[:7])
+    assert notes == ["1 test cases of small batches not harmonised"]
+    _, fitted, notes = harmonise_fold(data.features, metadata, train, ComBatHarmonizer(small_batch="merge"), 5)
+    assert fitted is not None
+    assert fitted.batch_sizes_["small+tiny"] == 6
+    assert notes == []
+
+
+def test_missing_words_take_the_commonest_of_the_training_cases() -> None:
+    data = data_of(model__clinical=["age", "sex"])
+    clinical = data.clinical.copy()
+    train = np.arange(90) >= 30
+    clinical["sex"] = pd.Categorical(["F"] * 30 + ["M"] * 40 + ["F"] * 20, categories=["F", "M"])
+    clinical.iloc[[0, 50], 1] = np.nan
+    clinical.iloc[1, 0] = np.nan
+    arm = Arm("clinical", False, False, True)
+    prepared = prepare(replace(data, clinical=clinical), train, arm, Settings(ComBatHarmonizer()), whole=False)
+    assert prepared.terms == ["age", "sex[M]"]
+    raw = prepared.design[:, 1] * prepared.sd[1] + prepared.mean[1]
+    np.testing.assert_allclose(raw, [1] + [0] * 29 + [1] * 40 + [0] * 20, atol=1e-12)
+    assert prepared.commonest == {"sex": "M"}
+    assert set(prepared.medians) == {"age"}
+    # A gap in a word is one cell, however many columns code the word.
+    assert prepared.notes == ["3 missing clinical cells filled with the training median or commonest word"]
 
 
 def test_harmonisation_of_a_fold_drops_covariates_that_it_can_not_fit() -> None:
@@ -142,7 +184,7 @@ def test_harmonisation_of_a_fold_may_be_impossible() -> None:
     result, fitted, notes = harmonise_fold(data.features, data.metadata, np.ones(9, bool), ComBatHarmonizer(), 5)
     assert fitted is None
     assert result.equals(data.features)
-    assert notes[0].startswith("not harmonised (no batch has 4 cases")
+    assert notes[0].startswith("not harmonised (no batch has 5 cases")
 
 
 def test_all_cases_are_held_to_the_guards() -> None:
@@ -182,7 +224,7 @@ def test_pairs_are_compared_within_folds() -> None:
 def arm_result(risk: np.ndarray, fold: np.ndarray, data: ModelData) -> ArmResult:
     fit = PenalisedFit(np.zeros(1), 0.0, 1.0)
     prepared = prepare(data, np.ones(len(risk), bool), PLAIN, Settings(ComBatHarmonizer()), whole=True)
-    return ArmResult(PLAIN, fold, risk, [fit], prepared, fit, {})
+    return ArmResult(PLAIN, fold, risk, [fit], prepared, fit, {}, [2, 2])
 
 
 def test_a_centre_without_events_is_not_estimable() -> None:
@@ -258,7 +300,8 @@ def within_centre_auc(data: ModelData, outcome: np.ndarray) -> dict[str, float]:
         return PenalisedFit(path[:, 0], intercepts[0], 0.3)
 
     places = pd.factorize(data.centres)[0]
-    results = cross_validate(data, outcome, Settings(ComBatHarmonizer()), fit, needs_both=True)
+    results, refused = cross_validate(data, outcome, Settings(ComBatHarmonizer()), fit, needs_both=True)
+    assert not refused
     return {
         result.arm.name: fold_concordance(
             lambda rows: class_pairs(outcome[rows]), result.risk, result.fold * 4 + places, np.ones((1, 120))

@@ -37,6 +37,29 @@ def test_cox_by_hand(repo: Path, tables: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "model.json").read_text())["model"] == "cox"
 
 
+def test_the_endpoint_in_the_feature_table_is_no_predictor(repo: Path, tables: Path, tmp_path: Path) -> None:
+    features = pd.read_csv(tables / "features.csv", dtype=str)
+    clinical = pd.read_csv(tables / "clinical.tsv", sep="\t", dtype=str)
+    features.merge(clinical[["patient_id", "days", "died"]]).to_csv(tmp_path / "features.csv", index=False)
+    clinical[["patient_id", "age"]].to_csv(tmp_path / "clinical.csv", index=False)
+    done = run(
+        repo, "model_cox.py", tmp_path / "features.csv", tmp_path / "clinical.csv", "--time", "days", "--event", "died",
+        "--bootstraps", 50, "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    model = json.loads((tmp_path / "out" / "model.json").read_text())
+    assert set(model["arms"]["features"]["medians"]) == {f"f{number}" for number in range(12)}
+
+
+def test_a_ridge_is_refused_by_hand(repo: Path, tables: Path, tmp_path: Path) -> None:
+    done = run(
+        repo, "model_cox.py", tables / "features.csv", tables / "clinical.tsv", "--time", "days", "--event", "died",
+        "--l1-ratio", 0, "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: l1_ratio of the Cox model must be above 0")
+
+
 def test_logistic_by_hand_with_too_few_cases(repo: Path, tables: Path, tmp_path: Path) -> None:
     done = run(
         repo, "model_logistic.py", tables / "features.csv", tables / "clinical.tsv", "--outcome", "response",

@@ -60,7 +60,7 @@ def test_every_broken_case_is_excluded_and_no_good_one(demo: Path, truth: pd.Dat
 
 
 def test_calibration_recovers_the_drift(demo: Path, truth: pd.DataFrame) -> None:
-    """The organ's median HU comes back within 3 HU (its texture and the blur into its rim are not calibrated away)."""
+    """Slope and intercept of every calibration undo those with which the generator distorted the case's HU."""
     for case_id, row in truth[truth["broken"].isna()].iterrows():
         record = read_json(demo / "demo" / "cases" / str(case_id) / "calibrate" / "record.json")
         # HU_observed = slope * HU_true + intercept; the calibration is its inverse, to what the sheet's digits allow.

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from harness import Workspace
 
 from radloom.engine.forget import forget
@@ -44,6 +45,16 @@ def test_a_patients_name_in_paths_stays_in_the_sheet(fresh: Callable[[], Workspa
     for name, content in everything_written(workspace, process).items():
         assert CANARY.encode() not in content, name
         assert CANARY not in name
+
+
+@pytest.mark.parametrize("case", ["zz", "../a2", ""])
+def test_a_case_that_is_not_there_forgets_nothing(workspace: Workspace, case: str) -> None:
+    before = workspace.tables()
+    with pytest.raises(ValueError, match="case"):
+        forget(workspace.results, case)
+    with pytest.raises(ValueError, match="RESULTS"):
+        forget(workspace.folder, "a2")
+    assert workspace.tables() == before
 
 
 def test_a_forgotten_case_leaves_no_trace(workspace: Workspace) -> None:

@@ -3,6 +3,8 @@
 import gzip
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,62 @@ def test_a_file_touched(workspace: Workspace) -> None:
     assert workspace.run() == set()
 
 
+def test_a_file_renamed_to_what_it_is(workspace: Workspace) -> None:
+    image = own_copy(workspace, "a1", "image")
+    wrong = image.rename(image.with_name("a1.scan"))
+    workspace.row("a1")["image"] = str(wrong)
+    workspace.run()
+    assert b"a1,alpha,,ingest" in workspace.tables()["exclusions.csv"]
+    workspace.row("a1")["image"] = str(wrong.rename(image))
+    assert workspace.run() == pairs(IMAGING, "a1") | TABLES
+
+
+def test_results_copied_without_their_times_and_without_snakemakes_records(workspace: Workspace) -> None:
+    workspace.set("overlay", window=[-200, 200])
+    copy = Workspace(workspace.folder.parent / "copy", workspace.snakefile, workspace.rows, workspace.config)
+    shutil.copytree(workspace.folder, copy.folder, copy_function=shutil.copy)
+    shutil.rmtree(copy.folder / ".snakemake")
+    assert copy.run() == pairs(("overlay",), *CASES), "the changed setting is seen, whatever the times say"
+
+
+def test_a_setting_changed_while_the_clock_goes_back(workspace: Workspace) -> None:
+    for path in (workspace.results / "manifests").rglob("*.json"):
+        os.utime(path, (4e9, 4e9))
+    workspace.set("overlay", window=[-200, 200])
+    assert workspace.run() == pairs(("overlay",), *CASES)
+
+
+def test_two_runs_at_once(workspace: Workspace) -> None:
+    hold = "import sys, time; from pathlib import Path; from radloom.engine.locks import hold_results; "
+    hold += f"assert hold_results(Path({str(workspace.results)!r})); print(1, flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE)
+    assert other.stdout is not None
+    other.stdout.readline()
+    try:
+        workspace.set("overlay", window=[-200, 200])
+        result = workspace.run_command()
+    finally:
+        other.kill()
+        other.wait()
+    assert result.returncode != 0
+    assert "another run is at work" in result.stderr
+    assert workspace.run() == pairs(("overlay",), *CASES)
+
+
+def test_a_parameter_file_edited_while_a_job_runs(workspace: Workspace) -> None:
+    root = workspace.own_code()
+    script = root / "workflow" / "scripts" / "extract.py"
+    edit(
+        script,
+        "def run_case(task: CaseTask) -> CaseResult:\n",
+        "def run_case(task: CaseTask) -> CaseResult:\n    task.resources['params'].write_text('setting: {binWidth: 5}')\n",
+    )
+    parameters = (workspace.folder / "features.yaml").read_text()
+    assert workspace.run_command().returncode != 0
+    assert ("extract", "a1") not in workspace.computed()
+    (workspace.folder / "features.yaml").write_text(parameters)
+
+
 def test_a_fresh_clone_of_the_code(workspace: Workspace) -> None:
     workspace.own_code()
     assert workspace.run() == set()
@@ -64,8 +122,8 @@ def test_a_fresh_clone_of_the_code(workspace: Workspace) -> None:
 def test_the_content_of_one_image_changed(workspace: Workspace) -> None:
     image = own_copy(workspace, "a2", "image")
     rewrite_image(image, 50)
-    # The U-Net isn't used here: labels come from the mask, so segment sees the new image and gives the same labels.
-    expected = pairs(("ingest", "resample", "calibrate", "segment", "extract", "overlay"), "a2")
+    # The labels come from the mask, whatever the image.
+    expected = pairs(("ingest", "resample", "calibrate", "extract", "overlay"), "a2")
     assert workspace.run() == expected | TABLES
     assert workspace.run() == set()
 
@@ -250,12 +308,21 @@ def test_keep_final_removes_the_volumes_and_brings_them_back_when_they_are_neede
     left = {path.parent.name for path in cases.rglob("*.nii.gz")}
     assert left == {"postprocess"}
     assert workspace.run() == set()
+    own_copy(workspace, "a1", "image")
+    workspace.config["cases_per_job"] = 3
+    workspace.row("b1")["centre"] = "alpha"
+    assert workspace.run() == TABLES, "nothing needs the volumes"
+    workspace.row("b1")["centre"] = "beta"
+    workspace.run()
     workspace.set("overlay", window=[-200, 200])
-    computed = workspace.run()
-    assert pairs(("ingest", "overlay"), *CASES) <= computed
-    assert pairs(("extract",), *CASES).isdisjoint(computed)
+    volumes = ("ingest", "resample", "calibrate", "segment")
+    assert workspace.run() == pairs((*volumes, "overlay"), *CASES)
     assert workspace.tables() == tables
     assert {path.parent.name for path in cases.rglob("*.nii.gz")} == {"postprocess"}
+    _, mask = write_case(workspace.folder, "other", 3, radius=4.0)
+    own_copy(workspace, "b1", "mask")
+    shutil.copy(mask, workspace.row("b1")["mask"])
+    assert workspace.run() == pairs(IMAGING, "b1") | TABLES
 
 
 def test_a_system_error_fails_the_job_and_is_tried_again(workspace: Workspace) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -19,6 +19,9 @@ MISSING = ["", "NA", "N/A", "NaN", "nan", "na", "null", "."]
 
 ANY_ROI = "ROI"
 
+MOST_LEVELS = 10
+"""A column of more different words is free text or names, not a covariate."""
+
 
 def listed(items: Iterable[object], limit: int = 5) -> str:
     """The first few items and how many there are in all, for a message."""
@@ -28,11 +31,36 @@ def listed(items: Iterable[object], limit: int = 5) -> str:
 
 
 def is_numeric(column: pd.Series) -> bool:
-    """Whether every value that is there can be read as a number (true and false count as words)."""
+    """Whether the values of a column, by case, are numbers and not words (true and false count as words).
+
+    Raises CohortError, with the column and the cases, where some values are numbers and some are not: one mistyped
+    cell would otherwise turn a number into as many categories as it has values.
+    """
     if pd.api.types.is_bool_dtype(column):
         return False
     present = column.dropna()
-    return bool(len(present)) and bool(pd.to_numeric(present, errors="coerce").notna().all())
+    read = pd.to_numeric(present, errors="coerce").notna().to_numpy()
+    if read.all() or not read.any():
+        return bool(len(present)) and bool(read.all())
+    # The cells themselves are not shown: they may be private.
+    words = 2 * int(read.sum()) >= len(read)
+    cases = present.index[~read if words else read]
+    raise CohortError(
+        f"the column {column.name!r} has numbers and words: {len(cases)} of {len(present)} values are "
+        f"{'no numbers' if words else 'numbers'}, in {listed(cases)}. Correct or empty these cells, or write words in "
+        "all (such as T1, T4a)"
+    )
+
+
+def levels_of(column: pd.Series) -> list[str]:
+    """The different words of a column, sorted. Raises CohortError for more than MOST_LEVELS."""
+    levels = sorted(column.dropna().astype(str).unique())
+    if len(levels) > MOST_LEVELS:
+        raise CohortError(
+            f"the column {column.name!r} has {len(levels)} different words, a covariate may have {MOST_LEVELS}. "
+            "Put them into fewer categories, or leave the column out"
+        )
+    return levels
 
 
 @dataclass(frozen=True)
@@ -111,11 +139,15 @@ def read_tables(inputs: Mapping[str, Path]) -> CohortTables:
     return CohortTables(features, cases, patients)
 
 
-def read_by_hand(features_path: Path, clinical_path: Path | None, centre: str | None) -> CohortTables:
+def read_by_hand(
+    features_path: Path, clinical_path: Path | None, centre: str | None, described: Collection[str] = ()
+) -> CohortTables:
     """Tables made elsewhere: a feature table with case_id or patient_id, and a table to join by one of them.
 
-    `centre` names the column, of either table, that is taken as centre. Columns of the feature table that are
-    no numbers count as columns of the cohort. Raises CohortError where the tables can't be joined.
+    `centre` names the column, of either table, that is taken as centre. `described` names what describes the case
+    (endpoint, batch, covariates, clinical predictors): such columns of the feature table, and those that are no
+    numbers, are no features but columns of the cohort; where both tables have one, the clinical table's counts.
+    Raises CohortError where the tables can't be joined, and for a feature that is also a column of the clinical table.
     """
     features = read_features(features_path)
     if "case_id" not in features.columns:
@@ -131,6 +163,7 @@ def read_by_hand(features_path: Path, clinical_path: Path | None, centre: str | 
         raise CohortError(f"cases occur twice in the feature table: {listed(features['case_id'][repeated])}")
     patients = pd.DataFrame(index=pd.Index([], name="patient_id"))
     cases = pd.DataFrame(index=pd.Index(features["case_id"].unique(), name="case_id"))
+    no_features = {*described, *([centre] if centre else [])}
     if clinical_path is not None:
         table = read_text_table(clinical_path)
         keys = [key for key in ("patient_id", "case_id") if key in table.columns]
@@ -147,11 +180,25 @@ def read_by_hand(features_path: Path, clinical_path: Path | None, centre: str | 
         absent = features[key][~features[key].isin(table[key])]
         if len(absent):
             raise CohortError(f"no row of the clinical or batch table is for {listed(absent.unique())}")
+        refuse_shared_columns(
+            [
+                name
+                for name in features.columns
+                if name not in no_features and pd.api.types.is_numeric_dtype(features[name])
+            ],
+            table.columns,
+        )
     further = [
         name
         for name in features.columns
-        if name not in ID_COLUMNS and (name == centre or not pd.api.types.is_numeric_dtype(features[name]))
+        if name not in ID_COLUMNS and (name in no_features or not pd.api.types.is_numeric_dtype(features[name]))
     ]
+    for name in no_features.intersection(further):
+        varies = features.groupby("case_id")[name].nunique(dropna=False) > 1
+        if varies.any():
+            raise CohortError(
+                f"the column {name!r} of the feature table differs between ROIs of {listed(varies.index[varies])}"
+            )
     if further:
         extra = features.drop_duplicates("case_id").set_index("case_id")[further].astype(str)
         cases = cases.join(extra[[name for name in further if name not in cases.columns]])
@@ -160,17 +207,31 @@ def read_by_hand(features_path: Path, clinical_path: Path | None, centre: str | 
         placed = features["centre"] if "centre" in features.columns else pd.Series("all", index=features.index)
     else:
         placed = pd.Series(tables.column(centre, features).to_numpy(), index=features.index)
-    numbers = [name for name in tables.feature_names if name != centre]
+    numbers = tables.feature_names
     ordered = features[["case_id", "patient_id"]].assign(centre=placed, roi=features["roi"])
     return CohortTables(pd.concat([ordered, features[numbers].astype(np.float64)], axis=1), cases, patients)
+
+
+def refuse_shared_columns(features: Iterable[str], clinical: Iterable[str]) -> None:
+    """Raise CohortError if a feature has the name of a column of the clinical table: an outcome could be a predictor.
+
+    Identifying columns don't count.
+    """
+    known = {*clinical} - {*ID_COLUMNS}
+    shared = [name for name in features if name in known]
+    if shared:
+        raise CohortError(
+            f"columns stand both in the feature table and in the clinical table: {listed(shared, 20)}. As features "
+            "they would be predictors: delete them from the feature table"
+        )
 
 
 @dataclass(frozen=True)
 class ModelData:
     """Cases of a model, one a patient, sorted by case_id, which is the index of every table.
 
-    `features` and `clinical` are predictors, NaN where nothing is known; `metadata` has the batch and the
-    covariates of ComBat.
+    `features` and `clinical` are predictors, NaN where nothing is known; words among the clinical ones are
+    categories, not yet coded; `metadata` has the batch and the covariates of ComBat.
     """
 
     patients: pd.Series
@@ -186,11 +247,11 @@ class ModelData:
         return self.metadata[self.batch].astype(str).str.strip().to_numpy(dtype=object)
 
 
-def encode_predictors(table: pd.DataFrame) -> pd.DataFrame:
-    """Columns of text as predictors: numbers as they are, words against their first level in sorted order.
+def type_predictors(table: pd.DataFrame) -> pd.DataFrame:
+    """Columns of text as predictors: numbers as float64, words as categories with their levels in sorted order.
 
-    A level's column is named `column[level]`. What is missing stays NaN, in every column of a word. Raises
-    CohortError for a column without any value.
+    What is missing stays so. Raises CohortError for a column without any value, of numbers and words, or of too many
+    words.
     """
     columns: dict[str, pd.Series] = {}
     for name in table.columns:
@@ -199,11 +260,25 @@ def encode_predictors(table: pd.DataFrame) -> pd.DataFrame:
             raise CohortError(f"the column {name!r} (model.clinical) is empty for all cases of the model")
         if is_numeric(column):
             columns[str(name)] = pd.to_numeric(column, errors="coerce").astype(np.float64)
+        else:
+            text = column.astype(str).where(column.notna())
+            columns[str(name)] = text.astype(pd.CategoricalDtype(levels_of(column)))
+    return pd.DataFrame(columns, index=table.index)
+
+
+def code_words(table: pd.DataFrame) -> pd.DataFrame:
+    """Numbers as they are, categories against their first level: a column `column[level]` for each other one.
+
+    No category may be missing.
+    """
+    columns: dict[str, pd.Series] = {}
+    for name in table.columns:
+        column = table[name]
+        if not isinstance(column.dtype, pd.CategoricalDtype):
+            columns[str(name)] = column
             continue
-        levels = sorted(column.dropna().astype(str).unique())
-        for level in levels[1:]:
-            coded = (column.astype(str) == level).astype(np.float64)
-            columns[f"{name}[{level}]"] = coded.where(column.notna())
+        for level in column.cat.categories[1:]:
+            columns[f"{name}[{level}]"] = (column == level).astype(np.float64)
     return pd.DataFrame(columns, index=table.index)
 
 
@@ -247,12 +322,16 @@ def assemble(
     index = pd.Index(rows["case_id"], name="case_id")
     words = pd.DataFrame({name: tables.column(name, rows) for name in model["clinical"]}, index=index)
     wanted = dict.fromkeys([combat["batch"], *combat["covariates"]])
+    metadata = pd.DataFrame({name: tables.column(name, rows) for name in wanted}, index=index)
+    for name in combat["covariates"]:
+        if not is_numeric(metadata[name]):
+            levels_of(metadata[name])
     return ModelData(
         patients=pd.Series(rows["patient_id"].to_numpy(), index=index),
         centres=pd.Series(rows["centre"].astype(str).to_numpy(), index=index),
         features=rows[names].set_axis(index, axis=0),
-        clinical=encode_predictors(words),
-        metadata=pd.DataFrame({name: tables.column(name, rows) for name in wanted}, index=index),
+        clinical=type_predictors(words),
+        metadata=metadata,
         batch=combat["batch"],
     )
 

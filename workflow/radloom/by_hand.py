@@ -43,7 +43,8 @@ def model_by_hand(
     from radloom.assembly import read_by_hand
     from radloom.validation import write_model
 
-    tables = read_by_hand(args.features, args.clinical, args.centre or args.batch)
+    described = [*endpoint.values(), args.batch, *args.keep, *args.clinical_columns]
+    tables = read_by_hand(args.features, args.clinical, args.centre or args.batch, described)
     params = {
         "harmonize": {
             "batch": args.batch,

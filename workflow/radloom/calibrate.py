@@ -19,8 +19,11 @@ from radloom.images import Array, Volume
 
 _SLOPES = (0.8, 1.25)
 _MOST_WATER_SHIFT = 100.0
-# What ingest leaves in padding, and the lowest value that a 12-bit scanner stores.
+# What ingest leaves in padding. It is also the lowest value that a 12-bit scanner stores, and a value of the
+# noise like any other; only whole areas of it are padding.
 _FLOOR_HU = -1024.0
+_FLOOR_WIDTH = 1.0  # HU; of rounding, and of what is left of the step between padding and air after resampling
+_PADDING_MARGIN = 1
 _AIR_BELOW = -500.0
 _AIR_SLICES = 32
 _AIR_EROSION = 2
@@ -29,6 +32,7 @@ _AIR_BIN = 20.0  # HU
 _AIR_SHARE = 0.1  # least share of a bin that is a peak
 _AIR_WIDTH = 40.0  # HU to each side of the peak
 _AIR_SHARP = 0.75  # least share of the values below the end of the peak that lies within it
+_LIGHTER_THAN_LUNG = -960.0  # a peak below it, however wide, is air with much noise
 
 
 @dataclass(frozen=True)
@@ -111,19 +115,20 @@ def measure_air(array: Array, calibration: Calibration) -> tuple[float | None, i
     air.
 
     Looked at is what the four sides of at most 32 axial slices see before anything above -500 HU, two voxels
-    off its edge: no lung or bowel, and without padding (observed -1024 exactly). Clothes, foam and partial
-    volume are denser than air, so the first peak of the histogram is the air, and its median is returned.
-    Fewer than 1000 voxels, no peak, or one that is wide on the side of the lower values too, as lung at the
-    border of a crop makes it, are no air.
+    off its edge: no lung or bowel. Padding is left out, with two voxels around it: where all of 3 x 3 pixels
+    were observed at -1024; single voxels of that value are noise and stay. Clothes, foam and partial volume
+    are denser than air, so the first peak of the histogram is the air, and its median is returned. Fewer than
+    1000 voxels, no peak, or one above -960 HU that is wide on the side of the lower values too, as lung at
+    the border of a crop makes it, are no air.
     """
     floor = calibration.slope * _FLOOR_HU + calibration.intercept
     count = min(_AIR_SLICES, array.shape[0])
     planes = array[np.unique(np.linspace(0, array.shape[0] - 1, count).round().astype(int))]
     seen = []
     for plane in planes:
-        region = _eroded(_seen_from_outside(plane < _AIR_BELOW), _AIR_EROSION)
-        values = plane[region]
-        seen.append(values[np.abs(values - floor) > 0.5].astype(np.float64))
+        region = _seen_from_outside(plane < _AIR_BELOW)
+        region &= ~_eroded(np.abs(plane - floor) <= _FLOOR_WIDTH, _PADDING_MARGIN)
+        seen.append(plane[_eroded(region, _AIR_EROSION)].astype(np.float64))
     around = np.concatenate(seen)
     if around.size < _AIR_VOXELS:
         return None, int(around.size)
@@ -134,7 +139,8 @@ def measure_air(array: Array, calibration: Calibration) -> tuple[float | None, i
         return None, int(around.size)
     peak = edges[np.argmax(peaks)] + _AIR_BIN / 2
     air = around[np.abs(around - peak) <= _AIR_WIDTH]
-    if air.size < _AIR_SHARP * np.count_nonzero(around <= peak + _AIR_WIDTH):
+    sharp = air.size >= _AIR_SHARP * np.count_nonzero(around <= peak + _AIR_WIDTH)
+    if not sharp and peak > _LIGHTER_THAN_LUNG:
         return None, int(around.size)
     return float(np.median(air)), int(air.size)
 

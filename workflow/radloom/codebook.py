@@ -116,13 +116,15 @@ _SHAPE = {
         "morph_pca_least_axis",
         MM,
         "axis_least",
-        "Shortest axis of the ellipsoid with the ROI's second moments (divisor n).",
+        "4 x square root of the smallest eigenvalue of the covariance (divisor n) of the voxel positions; "
+        "for a solid ellipsoid 89 % of its shortest axis.",
     ),
     "MajorAxisLength": Definition(
         "morph_pca_maj_axis",
         MM,
         "axis_major",
-        "Longest axis of the ellipsoid with the ROI's second moments (divisor n).",
+        "4 x square root of the largest eigenvalue of the covariance (divisor n) of the voxel positions; "
+        "for a solid ellipsoid 89 % of its longest axis.",
     ),
     "Maximum2DDiameterColumn": Definition(
         "", MM, "diam2d_column", "Largest distance of two surface points in a coronal plane (row and slice axes)."
@@ -139,7 +141,8 @@ _SHAPE = {
         "morph_pca_min_axis",
         MM,
         "axis_minor",
-        "Middle axis of the ellipsoid with the ROI's second moments (divisor n).",
+        "4 x square root of the second eigenvalue of the covariance (divisor n) of the voxel positions; "
+        "for a solid ellipsoid 89 % of its middle axis.",
     ),
     "SphericalDisproportion": Definition(
         "morph_sph_dispr",
@@ -617,6 +620,10 @@ _MODEL = {
     "n": (ONE, "Number of cases."),
     "events": (ONE, "Number of events (Cox) or of cases with the outcome (logistic)."),
 }
+_INTERVAL = (
+    "percentiles of a bootstrap of the out-of-fold predictions, patients drawn within each batch; the models are not "
+    "fitted again, so it leaves out the variance of folds and fits"
+)
 _XYZ = (("x", "right to left"), ("y", "front to back"), ("z", "foot to head"))
 _FIXED: dict[str, dict[str, tuple[str, str]]] = {
     "cohort": {
@@ -690,8 +697,8 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
         "centre": ("", "Centre whose cases were predicted; all for the whole cohort."),
         "metric": ("", "Measure of performance."),
         "estimate": (ONE, "Its value on cases that the model was not fitted to."),
-        "ci_low": (ONE, "Lower end of its 95 % interval."),
-        "ci_high": (ONE, "Upper end of its 95 % interval."),
+        "ci_low": (ONE, f"Lower end of its 95 % interval ({_INTERVAL})."),
+        "ci_high": (ONE, f"Upper end of its 95 % interval ({_INTERVAL})."),
         "status": ("", "Whether it could be estimated."),
         "note": ("", "Why it could not, or what to keep in mind."),
     },

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+ROI_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 REQUIRED = ("case_id", "centre", "image")
-# Columns that the chain itself reads; every other column may serve as batch.
+# Columns that the chain itself reads; every other column may serve as batch, where the configuration names it.
 KNOWN = (*REQUIRED, "patient_id", "mask", "roi_name", "repeat_id", "water_hu", "air_hu")
 PATHS = ("image", "mask")
 MOST_PROBLEMS = 100
@@ -45,23 +46,37 @@ def read_sheet(path: Path, name: str) -> tuple[Sheet, list[str]]:
     rows: list[dict[str, str]] = []
     lines: list[int] = []
     problems: list[str] = []
-    reader = csv.reader(text.splitlines(), delimiter=delimiter)
-    for cells in reader:
-        cells = [cell.strip() for cell in cells]
+    reader = csv.reader(text.splitlines(), delimiter=delimiter, strict=True)
+    line = 0
+    while True:
+        first = line + 1
+        try:
+            cells = [cell.strip() for cell in next(reader)]
+        except StopIteration:
+            break
+        except csv.Error:
+            # A quote that is not closed would swallow the lines after it, and their cases.
+            problems.append(f"{name}, line {first}: a quotation mark is not closed, or stands inside a cell")
+            break
+        line = reader.line_num
+        if line > first:
+            problems.append(f"{name}, line {first}: a quoted cell goes on over {line - first + 1} lines")
         if not any(cells) or cells[0].startswith("#"):
             continue
         if not columns:
             columns = cells
-            doubled = sorted({c for c in columns if columns.count(c) > 1})
+            doubled = [n + 1 for n, c in enumerate(columns) if c in columns[:n]]
             if doubled:
-                problems.append(f"{name}, line {reader.line_num}: column given twice: {', '.join(doubled)}")
+                # By number: in a table without a header the first row is a patient's.
+                where = ", ".join(map(str, doubled))
+                problems.append(f"{name}, line {line}: the names of columns must differ; given twice: number {where}")
             continue
         if len(cells) > len(columns):
-            problems.append(f"{name}, line {reader.line_num}: {len(cells)} cells, but {len(columns)} columns")
+            problems.append(f"{name}, line {line}: {len(cells)} cells, but {len(columns)} columns")
             continue
         cells += [""] * (len(columns) - len(cells))
         rows.append(dict(zip(columns, cells, strict=True)))
-        lines.append(reader.line_num)
+        lines.append(line)
     if not columns:
         problems.append(f"{name}: {path} is empty")
     return Sheet(columns, rows, lines), problems
@@ -91,17 +106,19 @@ def read_cohort(path: Path) -> tuple[Sheet, list[str]]:
                 )
             elif is_missing(row[column]):
                 problems.append(f"{where}: {column} reads like a missing value")
-        patients.setdefault(row["patient_id"].casefold(), {}).setdefault(row["patient_id"], line)
+        if NAME.fullmatch(row["patient_id"]):
+            patients.setdefault(row["patient_id"].casefold(), {}).setdefault(row["patient_id"], line)
         # Two ids that differ in case alone would meet in one folder on some file systems.
         case = row["case_id"].casefold()
         if case in seen:
             problems.append(f"{where}: duplicate case_id, first on line {seen[case]}")
         seen.setdefault(case, line)
-        spellings.setdefault(re.sub(r"[._-]", "", row["centre"].casefold()), {}).setdefault(row["centre"], line)
+        if NAME.fullmatch(row["centre"]):
+            spellings.setdefault(re.sub(r"[._-]", "", row["centre"].casefold()), {}).setdefault(row["centre"], line)
         problems += _hounsfield_problems(row, where)
         if not row["image"]:
             problems.append(f"{where}: no image")
-        if row.get("roi_name") and not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,31}", row["roi_name"]):
+        if row.get("roi_name") and not ROI_NAME.fullmatch(row["roi_name"]):
             problems.append(f"{where}: roi_name is not a letter followed by at most 31 letters, digits or '_'")
     for name, written in (("centre", spellings), ("patient_id", patients)):
         for ways in written.values():

@@ -17,10 +17,8 @@ here it is summed in logarithms.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +32,7 @@ from neuroCombat.neuroCombat import (
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from radloom.assembly import is_numeric, listed
+from radloom.assembly import is_numeric, levels_of, listed
 from radloom.errors import CohortError
 
 SMALL_BATCH_POLICIES = ("error", "exclude", "merge", "passthrough")
@@ -266,15 +264,18 @@ class ComBatHarmonizer(TransformerMixin, BaseEstimator):
         self.centering_: dict[str, tuple[float, float]] = {}
         for name in self.covariates:
             column = meta[name]
-            if is_numeric(column):
+            try:
+                levels = None if is_numeric(column) else levels_of(column)
+            except CohortError as error:
+                raise HarmonizationError(str(error)) from None
+            self.levels_[name] = levels
+            if levels is None:
                 number = pd.to_numeric(column).to_numpy(dtype=np.float64)
                 constant = np.ptp(number) == 0
-                self.levels_[name] = None
                 # The fit doesn't change with origin and unit of a covariate; the conditioning of its equations does.
                 self.centering_[name] = (float(number.mean()), float(number.std()) or 1.0)
             else:
-                self.levels_[name] = sorted(column.astype(str).unique())
-                constant = len(self.levels_[name] or []) < 2
+                constant = len(levels) < 2
             if constant:
                 raise HarmonizationError(
                     f"the covariate {name!r} has the same value in all cases, so it has no effect to keep. Leave it out"
@@ -522,10 +523,6 @@ class ComBatHarmonizer(TransformerMixin, BaseEstimator):
         made.delta_ = np.array(saved["delta"])
         made.warnings_ = saved["warnings"]
         return made
-
-    def save(self, path: Path) -> None:
-        """Write `to_json` to a file."""
-        path.write_text(json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def harmonizer_of(settings: Mapping[str, Any]) -> ComBatHarmonizer:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from radloom.cohort import REQUIRED, Sheet, is_missing, read_cohort, read_sheet, source_path, summarise
+from radloom.cohort import NAME, REQUIRED, ROI_NAME, Sheet, is_missing, read_cohort, read_sheet, source_path, summarise
 from radloom.errors import ConfigError
 
 SCHEMA = Path(__file__).resolve().parent.parent / "schemas" / "config.schema.yaml"
@@ -124,9 +124,20 @@ def _source_problems(cohort: Sheet, sheet: Path) -> list[str]:
     for row, line in zip(cohort.rows, cohort.lines, strict=True):
         for column in ("image", "mask"):
             cell = row.get(column)
-            if cell and not source_path(sheet, cell).exists():
-                problems.append(f"cohort sheet, line {line}: case {row['case_id']}: the {column} does not exist")
+            if not cell:
+                continue
+            try:
+                source_path(sheet, cell).stat()
+            except (OSError, ValueError) as error:
+                # Of the system's message only its own words: the rest is the path.
+                reason = getattr(error, "strerror", None) or "no possible path"
+                problems.append(f"cohort sheet, line {line}: {_case(row)}the {column} can't be found: {reason}")
     return problems
+
+
+def _case(row: dict[str, str]) -> str:
+    # An id that is not well formed may be a name that stands there by mistake.
+    return f"case {row['case_id']}: " if NAME.fullmatch(row["case_id"]) else ""
 
 
 def _centre_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
@@ -213,7 +224,8 @@ def _roi_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
         except (OSError, ValueError, KeyError, AttributeError):
             return []  # said elsewhere, or by the step that loads the model
     else:
-        known = list(segment["labels"].values()) or sorted({row.get("roi_name") or "ROI" for row in cohort.rows})
+        given = {row.get("roi_name") or "ROI" for row in cohort.rows}
+        known = list(segment["labels"].values()) or sorted(name for name in given if ROI_NAME.fullmatch(name))
     used = [("postprocess.labels", name) for name in config["postprocess"]["labels"]]
     used += [("extract.rois", name) for name in config["extract"]["rois"]]
     used += [("model.roi", name) for name in [config["model"]["roi"]] if name]

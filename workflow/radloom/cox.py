@@ -15,6 +15,7 @@ import pandas as pd
 from scipy import stats
 from scipy.linalg import solve
 from sksurv.linear_model import CoxnetSurvivalAnalysis
+from sksurv.nonparametric import kaplan_meier_estimator
 from sksurv.util import Surv
 from statsmodels.duration.hazard_regression import PHReg
 
@@ -90,15 +91,6 @@ def fit_cox(
     )
 
 
-def kaplan_meier(time: np.ndarray, event: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Kaplan-Meier estimate: the distinct times, sorted, and the survival just after each."""
-    times, position = np.unique(time, return_inverse=True)
-    leaving = np.bincount(position, minlength=len(times))
-    deaths = np.bincount(position, weights=event.astype(np.float64), minlength=len(times))
-    at_risk = len(time) - np.concatenate([[0], np.cumsum(leaving)[:-1]])
-    return times, np.cumprod(1.0 - deaths / at_risk)
-
-
 def _survival_before(at: np.ndarray, times: np.ndarray, survival: np.ndarray) -> np.ndarray:
     """Left limit of a survival curve at given times."""
     return np.concatenate([[1.0], survival])[np.searchsorted(times, at, side="left")]
@@ -125,7 +117,7 @@ def proportional_hazards_test(
     n, p = values.shape
     event = np.asarray(event).astype(bool)
     if transform == "km":
-        g = 1.0 - _survival_before(time, *kaplan_meier(time, event))
+        g = 1.0 - _survival_before(time, *kaplan_meier_estimator(event, time))
     elif transform == "rank":
         g = stats.rankdata(time)
     else:
@@ -185,8 +177,8 @@ def cox_path(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Elastic-net Cox path (Coxnet, Breslow ties): penalties, descending, and coefficients, columns x penalties.
 
-    The columns must be standardised. Without given penalties the path starts where the first column enters. Where the
-    fit overflows for small penalties, their coefficients are NaN.
+    The columns must be standardised, and l1_ratio above 0 (Coxnet has no ridge). Without given penalties the path
+    starts where the first column enters. Where the fit overflows for small penalties, their coefficients are NaN.
     """
     event = np.asarray(event).astype(bool)
     target = Surv.from_arrays(event, np.asarray(time, dtype=np.float64))
@@ -302,12 +294,8 @@ def uno_weights(time: np.ndarray, event: np.ndarray, tau: float | None = None) -
 
 def kaplan_meier_of_censoring(time: np.ndarray, event: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Kaplan-Meier estimate of the censoring times; an event at the same time comes first."""
-    dead = np.asarray(event).astype(bool)
-    times, position = np.unique(time, return_inverse=True)
-    deaths = np.bincount(position, weights=dead.astype(np.float64), minlength=len(times))
-    censored = np.bincount(position, weights=(~dead).astype(np.float64), minlength=len(times))
-    at_risk = len(time) - np.concatenate([[0.0], np.cumsum(deaths + censored)[:-1]]) - deaths
-    return times, np.cumprod(1.0 - np.divide(censored, at_risk, out=np.zeros_like(censored), where=at_risk > 0))
+    times, uncensored = kaplan_meier_estimator(np.asarray(event).astype(bool), time, reverse=True)
+    return times, uncensored
 
 
 def uno_c(time: np.ndarray, event: np.ndarray, risk: np.ndarray, tau: float | None = None) -> float:

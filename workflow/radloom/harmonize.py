@@ -44,18 +44,29 @@ def outcome_columns(params: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [name for name in named if name]
 
 
-def refuse_outcome(
-    tables: CohortTables, rows: pd.DataFrame, covariates: Sequence[str], outcomes: Sequence[str]
-) -> None:
-    """Raise HarmonizationError if a covariate is an outcome, by name or as the same column under another name.
+def columns_of(params: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The columns that ComBat and the models learn from, with the part that each has."""
+    combat = params["harmonize"]
+    return {
+        **dict.fromkeys(params.get("model", {}).get("clinical", []), "clinical predictor"),
+        **dict.fromkeys(combat["covariates"], "covariate of ComBat"),
+        combat["batch"]: "batch of ComBat",
+    }
 
-    Keeping the outcome's effect writes the outcome into the harmonised features, and every model that reads
-    them has seen the answer.
+
+def refuse_outcome(
+    tables: CohortTables, rows: pd.DataFrame, columns: Mapping[str, str], outcomes: Sequence[str]
+) -> None:
+    """Raise HarmonizationError if a column is an outcome, by name or as the same column under another name.
+
+    `columns` gives the part of each. Keeping the outcome's effect, or removing that of a batch that is the outcome,
+    writes the outcome into the harmonised features, and every model that reads them has seen the answer; so it has
+    with the outcome as a predictor.
     """
-    way_out = "Keep covariates that are known before the outcome, or none"
-    for name in covariates:
+    way_out = "Use columns that are known before the outcome"
+    for name, part in columns.items():
         if name in outcomes:
-            raise HarmonizationError(f"{name!r} is an outcome and can't be a covariate of ComBat. {way_out}")
+            raise HarmonizationError(f"{name!r} is an outcome and can't be a {part}. {way_out}")
         own = tables.column(name, rows)
         for outcome in outcomes:
             pair = pd.DataFrame({"own": own, "outcome": tables.column(outcome, rows)}).dropna()
@@ -70,7 +81,7 @@ def refuse_outcome(
                 same = len(numbers) == len(pair) and abs(ranks["own"].corr(ranks["outcome"])) > 1 - 1e-9
             if same:
                 raise HarmonizationError(
-                    f"the covariate {name!r} says the same as the outcome {outcome!r} in all cases. {way_out}"
+                    f"the {part} {name!r} says the same as the outcome {outcome!r} in all cases. {way_out}"
                 )
 
 
@@ -91,7 +102,7 @@ def harmonize_tables(tables: CohortTables, settings: Mapping[str, Any], outcomes
         metadata = pd.DataFrame({name: tables.column(name, rows) for name in _columns(settings)})
         harmonizer = harmonizer_of(settings)
         try:
-            refuse_outcome(tables, rows, settings["covariates"], outcomes)
+            refuse_outcome(tables, rows, columns_of({"harmonize": settings}), outcomes)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", HarmonizationWarning)
                 after = harmonizer.fit(values, metadata=metadata).transform(values, metadata)

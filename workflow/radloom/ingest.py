@@ -49,6 +49,10 @@ _DICOM_SUFFIXES = (".dcm", ".ima", ".dicom", ".zip")
 AIR_HU = -1024  # the lowest value that a 12-bit CT scanner stores
 # Noise and sharp kernels reach some way below -1024; what lies below this is padding or no HU at all.
 _PADDING_BELOW = -1200
+_PADDING_SHARE = 0.05  # least share of the voxels that a constant from -1200 to -1024 HU has as padding
+_SOLID_SHARE = 0.5  # least share of them with that value in the four neighbours too
+_AIR_BELOW = -900
+_AIR_SHARE = 0.05  # least share of the voxels that air has beside such padding
 _LOWEST_HU, _HIGHEST_HU = -4096, 32767
 _LEAST_RANGE_HU = 50
 _ORTHONORMAL = 1e-3
@@ -232,11 +236,12 @@ def check_grid(geometry: Geometry, min_spacing: float, max_spacing: float) -> No
 
 
 def clean_hu(array: Array) -> tuple[Array, dict[str, Any], list[str]]:
-    """Check that values are HU, and set what lies below -1024, such as padding, to -1024.
+    """Check that values are HU, and set padding to -1024; noise between -1200 and -1024 stays.
 
-    Returns the values as int16, or float32 where some are fractional, the facts `hu_min`, `hu_max` (as read)
-    and `padding_voxels`, and warnings. Raises CaseError for values that aren't finite, are constant, or are
-    not HU.
+    Padding is what lies below -1200, and a constant below -1024 that fills whole areas beside the air
+    (`_find_padding`). Returns the values as int16, or float32 where some are fractional, the facts `hu_min`,
+    `hu_max` (as read) and `padding_voxels`, and warnings. Raises CaseError for values that aren't finite, are
+    constant, or are not HU.
     """
     not_hu = "Send the image in HU: stored values x rescale slope + rescale intercept."
     if array.dtype.kind == "f":
@@ -264,11 +269,11 @@ def clean_hu(array: Array) -> tuple[Array, dict[str, Any], list[str]]:
         raise CaseError(f"values from {low:g} to {high:g} look normalised, not HU", not_hu)
     facts: dict[str, Any] = {"hu_min": low, "hu_max": high, "padding_voxels": 0}
     warnings: list[str] = []
-    if low < AIR_HU:
-        warnings += _check_padding(array, not_hu)
-        below = array < AIR_HU
-        facts["padding_voxels"] = int(np.count_nonzero(below))
-        array = np.where(below, array.dtype.type(AIR_HU), array)
+    padding = _find_padding(array, low)
+    if padding is not None:
+        warnings += _check_padding(array, padding, not_hu)
+        facts["padding_voxels"] = int(np.count_nonzero(padding))
+        array = np.where(padding, array.dtype.type(AIR_HU), array)
     if array.dtype.kind == "f" and not np.array_equal(np.rint(array), array):
         return array.astype(np.float32, copy=False), facts, warnings
     return array.astype(np.int16, copy=False), facts, warnings
@@ -315,11 +320,34 @@ def to_labels(array: Array) -> Array:
     return array.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16, copy=False)
 
 
-def _check_padding(array: Array, not_hu: str) -> list[str]:
-    """Tell padding, one constant far below air, from values that are shifted as a whole."""
-    far = array[array < _PADDING_BELOW]
-    if not far.size:
-        return []
+def _find_padding(array: Array, low: float) -> Array | None:
+    """Where the padding is in an image whose lowest value is `low`; None without any.
+
+    From -1200 to -1024 HU only the most frequent value can be padding: if it fills areas instead of being
+    scattered, as the lower end of clipped noise is, and if it isn't the air, as in an image without noise.
+    """
+    if low >= AIR_HU:
+        return None
+    far = np.asarray(array < _PADDING_BELOW) if low < _PADDING_BELOW else None
+    near = array[(array < AIR_HU) & (array >= _PADDING_BELOW)]
+    if near.size < _PADDING_SHARE * array.size:
+        return far
+    values, counts = np.unique(near, return_counts=True)
+    count = int(counts.max())
+    air = int(np.count_nonzero((array < _AIR_BELOW) & (array >= _PADDING_BELOW))) - count
+    if count < _PADDING_SHARE * array.size or air < _AIR_SHARE * array.size:
+        return far
+    same = np.asarray(array == values[counts.argmax()])
+    solid = same[:, 1:-1, 1:-1] & same[:, :-2, 1:-1] & same[:, 2:, 1:-1] & same[:, 1:-1, :-2]
+    solid &= same[:, 1:-1, 2:]
+    if np.count_nonzero(solid) < _SOLID_SHARE * count:
+        return far
+    return same if far is None else same | far
+
+
+def _check_padding(array: Array, padding: Array, not_hu: str) -> list[str]:
+    """Tell padding, mostly one constant below air, from values that are shifted as a whole."""
+    far = array[padding]
     values, counts = np.unique(far, return_counts=True)
     stray = (far.size - int(counts.max())) / array.size
     if stray > 0.05:
@@ -328,7 +356,9 @@ def _check_padding(array: Array, not_hu: str) -> list[str]:
             "if the rescale intercept had been applied twice",
             not_hu,
         )
-    inside = array[array >= AIR_HU]
+    inside = array[~padding]
+    if not inside.size:
+        raise CaseError(f"all voxels of the image lie below {_PADDING_BELOW} HU", not_hu)
     if inside.min() > -200:
         raise CaseError(
             f"apart from padding the values start at {inside.min():g}, without air in the field of view: "

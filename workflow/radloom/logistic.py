@@ -211,9 +211,10 @@ def class_pairs(outcome: np.ndarray) -> np.ndarray:
 class Calibration:
     """Agreement of predicted with observed risk; each entry has one value a row of weights.
 
-    `intercept` and `slope` are those of a logistic regression of the outcome on the linear predictor (1 and 0
-    are ideal: as `val.prob` of R's rms); `in_the_large` is the intercept with the slope held at 1. NaN where
-    there is no finite estimate.
+    `slope` is that of a logistic regression of the outcome on the linear predictor, with an intercept for each group;
+    `intercept` is the intercept of all cases with the slope held at that value, `in_the_large` with the slope held at
+    1. Ideal are 1, 0 and 0. With one group, slope and intercept are those of `val.prob` of R's rms. NaN where there is
+    no finite estimate.
     """
 
     intercept: np.ndarray
@@ -221,42 +222,63 @@ class Calibration:
     in_the_large: np.ndarray
 
 
-def calibration(linear_predictor: np.ndarray, outcome: np.ndarray, weights: np.ndarray) -> Calibration:
+def calibration(
+    linear_predictor: np.ndarray, outcome: np.ndarray, weights: np.ndarray, groups: np.ndarray | None = None
+) -> Calibration:
     """Calibration of a linear predictor for each row of case weights, rows x cases (counts of a bootstrap).
 
-    Newton's method on all rows at once.
+    `groups` are cases whose predictions come from one model (folds). Models of different folds differ in their
+    intercepts, and where a class is rarer in training it is commoner among the cases held out: a slope over pooled
+    folds would be drawn down by that alone, and below 0 where models predict the same for everybody. So only risks of
+    one group are compared. Newton's method on all rows at once.
     """
     x = np.asarray(linear_predictor, dtype=np.float64)
     y = np.asarray(outcome, dtype=np.float64)
     w = np.asarray(weights, dtype=np.float64)
-    both = ((w @ y) > 0) & ((w @ (1 - y)) > 0)
-    spread = (w @ x**2) * w.sum(axis=1) - (w @ x) ** 2
-    varies = spread > 1e-12 * np.maximum((w @ x**2) * w.sum(axis=1), 1e-300)
+    with np.errstate(all="ignore"):  # rows without a finite estimate run off; they are NaN in the end
+        slope = _slope(x, y, w, np.zeros(len(x)) if groups is None else groups)
+        return Calibration(_intercept(x, y, w, slope), slope, _intercept(x, y, w, np.ones(len(w))))
 
-    def newton(free_slope: bool) -> np.ndarray:
-        theta = np.column_stack([np.zeros(len(w)), np.ones(len(w))])
-        settled = np.zeros(len(w), dtype=bool)
-        for _ in range(50):
-            probability = expit(theta[:, :1] + theta[:, 1:] * x)
-            residual, curvature = w * (y - probability), w * probability * (1 - probability)
-            u0, h00 = residual.sum(axis=1), curvature.sum(axis=1)
-            with np.errstate(all="ignore"):
-                if free_slope:
-                    u1, h01, h11 = residual @ x, curvature @ x, curvature @ x**2
-                    det = h00 * h11 - h01**2
-                    move = np.column_stack([(h11 * u0 - h01 * u1) / det, (h00 * u1 - h01 * u0) / det])
-                else:
-                    move = np.column_stack([u0 / h00, np.zeros(len(w))])
-                # Halving long steps keeps Newton's method from running off where the start is far away.
-                length = np.abs(move).max(axis=1, keepdims=True)
-                move = move * np.minimum(1.0, 2.0 / np.maximum(length, 1e-300))
-            theta = theta + np.where(settled[:, None], 0.0, move)
-            settled |= np.abs(move).max(axis=1) < 1e-10
-            if settled.all():
-                break
-        theta[~settled | ~both] = np.nan
-        return theta
 
-    joint = newton(True)
-    joint[~varies] = np.nan
-    return Calibration(joint[:, 0], joint[:, 1], newton(False)[:, 0])
+def _slope(x: np.ndarray, y: np.ndarray, w: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Slope of the outcome on x with an intercept a group, for each row of weights."""
+    member = (np.asarray(groups)[:, None] == np.unique(groups)[None, :]).astype(np.float64)
+    # A group of one class in a row says nothing of the slope: its own intercept explains it.
+    both = ((w * y) @ member > 0) & ((w * (1 - y)) @ member > 0)
+    size, first, second = w @ member, (w * x) @ member, (w * x**2) @ member
+    varies = second * size - first**2 > 1e-12 * np.maximum(second * size, 1e-300)
+    estimable = (both & varies).any(axis=1)
+    w = w * (both @ member.T)
+    intercepts, slope = np.zeros((len(w), member.shape[1])), np.ones(len(w))
+    settled = np.zeros(len(w), dtype=bool)
+    for _ in range(50):
+        probability = expit(intercepts @ member.T + slope[:, None] * x)
+        residual, curvature = w * (y - probability), w * probability * (1 - probability)
+        u0, h00, h01 = residual @ member, curvature @ member, (curvature * x) @ member
+        share = np.divide(h01, h00, out=np.zeros_like(h01), where=h00 > 0)
+        step = residual @ x - (share * u0).sum(axis=1)
+        step = step / (curvature @ x**2 - (share * h01).sum(axis=1))
+        rest = np.divide(u0 - h01 * step[:, None], h00, out=np.zeros_like(u0), where=h00 > 0)
+        # Halving long steps keeps Newton's method from running off where the start is far away.
+        length = np.maximum(np.abs(step), np.abs(rest).max(axis=1))
+        part = np.where(settled, 0.0, np.minimum(1.0, 2.0 / np.maximum(length, 1e-300)))
+        slope, intercepts = slope + part * step, intercepts + part[:, None] * rest
+        settled |= length < 1e-10
+        if (settled | ~estimable).all():
+            break
+    return np.where(settled & estimable, slope, np.nan)
+
+
+def _intercept(x: np.ndarray, y: np.ndarray, w: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """Intercept of the outcome on slope * x, the slope held, for each row of weights; one slope a row."""
+    intercept, settled = np.zeros(len(w)), np.zeros(len(w), dtype=bool)
+    estimable = ((w @ y) > 0) & ((w @ (1 - y)) > 0) & np.isfinite(slope)
+    for _ in range(50):
+        probability = expit(intercept[:, None] + slope[:, None] * x)
+        move = (w * (y - probability)).sum(axis=1) / (w * probability * (1 - probability)).sum(axis=1)
+        move = move * np.minimum(1.0, 2.0 / np.maximum(np.abs(move), 1e-300))
+        intercept = intercept + np.where(settled, 0.0, move)
+        settled |= np.abs(move) < 1e-10
+        if (settled | ~estimable).all():
+            break
+    return np.where(settled & estimable, intercept, np.nan)

@@ -20,11 +20,13 @@ from radloom.cox import (
 )
 from radloom.engine.step import CohortResult, CohortTask
 from radloom.errors import CohortError
-from radloom.harmonize import outcome_columns, refuse_outcome
+from radloom.harmonize import columns_of, outcome_columns, refuse_outcome
 from radloom.validation import (
+    PERFORMANCE_COLUMNS,
     ArmResult,
     ModelTables,
     Settings,
+    arm_messages,
     bootstrap_weights,
     check_events,
     coefficient_rows,
@@ -33,6 +35,7 @@ from radloom.validation import (
     describe_model,
     filled_cells,
     prediction_rows,
+    refused_rows,
     refused_tables,
     settings_of,
     write_model,
@@ -55,8 +58,10 @@ def model_cox(tables: CohortTables, params: Mapping[str, Mapping[str, Any]]) -> 
     named = params["model_cox"]
     if not named["time"] or not named["event"]:
         raise CohortError("the Cox model needs both model_cox.time and model_cox.event")
+    if not 0 < named["l1_ratio"] <= 1:
+        raise CohortError("l1_ratio of the Cox model must be above 0 (no ridge without any selection) and at most 1")
     rows = tables.of_roi(params["model"]["roi"])
-    refuse_outcome(tables, rows, params["harmonize"]["covariates"], outcome_columns(params))
+    refuse_outcome(tables, rows, columns_of(params), outcome_columns(params))
     time = pd.to_numeric(tables.column(named["time"], rows), errors="coerce").astype(np.float64)
     event = pd.Series(binary(tables.column(named["event"], rows)), index=time.index)
     unknown = time.isna() | np.isinf(time) | tables.column(named["event"], rows).isna()
@@ -77,8 +82,9 @@ def model_cox(tables: CohortTables, params: Mapping[str, Mapping[str, Any]]) -> 
     def fit(design: np.ndarray, positions: np.ndarray, folds: np.ndarray) -> PenalisedFit:
         return fit_penalised_cox(design, t[positions], d[positions], named["l1_ratio"], folds)
 
-    results = cross_validate(data, d, settings, fit, needs_both=False)
+    results, refused = cross_validate(data, d, settings, fit, needs_both=False)
     performance = _performance(results, data, t, d, settings, mark)
+    without = pd.DataFrame(refused_rows(NAME, refused, "c_index", len(t), int(d.sum())), columns=PERFORMANCE_COLUMNS)
     hazards, more = _proportional_hazards(results, t, d)
     predictions = [
         {**row, "time": t[position], "event": d[position]}
@@ -87,10 +93,10 @@ def model_cox(tables: CohortTables, params: Mapping[str, Mapping[str, Any]]) -> 
     ]
     return ModelTables(
         coefficients=coefficient_rows(NAME, results, bool(mark)),
-        performance=performance,
+        performance=pd.concat([performance, without], ignore_index=True) if refused else performance,
         predictions=pd.DataFrame(predictions, columns=PREDICTION_COLUMNS),
         ph_test=hazards,
-        description=describe_model(NAME, results, data, d, settings, named["l1_ratio"], mark),
+        description=describe_model(NAME, results, refused, data, d, settings, named["l1_ratio"], mark),
         facts={
             "status": "fitted",
             "n": len(t),
@@ -98,7 +104,7 @@ def model_cox(tables: CohortTables, params: Mapping[str, Mapping[str, Any]]) -> 
             "override": bool(mark),
             "arms": [result.arm.name for result in results],
         },
-        warnings=[*messages, *([mark] if mark else []), *filled_cells(results), *more],
+        warnings=[*messages, *([mark] if mark else []), *arm_messages(refused), *filled_cells(results), *more],
     )
 
 

@@ -13,12 +13,14 @@ from radloom.assembly import CohortTables, ModelData, assemble, binary, problem_
 from radloom.cox import PenalisedFit
 from radloom.engine.step import CohortResult, CohortTask
 from radloom.errors import CohortError
-from radloom.harmonize import outcome_columns, refuse_outcome
+from radloom.harmonize import columns_of, outcome_columns, refuse_outcome
 from radloom.logistic import calibration, class_pairs, fit_penalised_logistic
 from radloom.validation import (
+    PERFORMANCE_COLUMNS,
     ArmResult,
     ModelTables,
     Settings,
+    arm_messages,
     bootstrap_weights,
     check_events,
     coefficient_rows,
@@ -29,6 +31,7 @@ from radloom.validation import (
     limiting_count,
     performance_row,
     prediction_rows,
+    refused_rows,
     refused_tables,
     settings_of,
     write_model,
@@ -56,8 +59,10 @@ def model_logistic(tables: CohortTables, params: Mapping[str, Mapping[str, Any]]
     named = params["model_logistic"]
     if not named["outcome"]:
         raise CohortError("the logistic model needs model_logistic.outcome")
+    if not 0 <= named["l1_ratio"] <= 1:
+        raise CohortError("l1_ratio of the logistic model must lie between 0 and 1")
     rows = tables.of_roi(params["model"]["roi"])
-    refuse_outcome(tables, rows, params["harmonize"]["covariates"], outcome_columns(params))
+    refuse_outcome(tables, rows, columns_of(params), outcome_columns(params))
     given = tables.column(named["outcome"], rows)
     outcome = pd.Series(binary(given), index=given.index)
     problems = {
@@ -75,18 +80,20 @@ def model_logistic(tables: CohortTables, params: Mapping[str, Mapping[str, Any]]
     def fit(design: np.ndarray, positions: np.ndarray, folds: np.ndarray) -> PenalisedFit:
         return fit_penalised_logistic(design, y[positions], named["l1_ratio"], folds)
 
-    results = cross_validate(data, y, settings, fit, needs_both=True)
+    results, refused = cross_validate(data, y, settings, fit, needs_both=True)
     predictions = [
         {**row, "probability": float(expit(row["risk"])), "outcome": y[position]}
         for result in results
         for position, row in prediction_rows(NAME, result, data, tables)
     ]
+    performance = _performance(results, data, y, settings, mark)
+    without = pd.DataFrame(refused_rows(NAME, refused, "auc", len(y), int(y.sum())), columns=PERFORMANCE_COLUMNS)
     return ModelTables(
         coefficients=coefficient_rows(NAME, results, bool(mark)),
-        performance=_performance(results, data, y, settings, mark),
+        performance=pd.concat([performance, without], ignore_index=True) if refused else performance,
         predictions=pd.DataFrame(predictions, columns=PREDICTION_COLUMNS),
         ph_test=None,
-        description=describe_model(NAME, results, data, y, settings, named["l1_ratio"], mark),
+        description=describe_model(NAME, results, refused, data, y, settings, named["l1_ratio"], mark),
         facts={
             "status": "fitted",
             "n": len(y),
@@ -94,14 +101,18 @@ def model_logistic(tables: CohortTables, params: Mapping[str, Mapping[str, Any]]
             "override": bool(mark),
             "arms": [result.arm.name for result in results],
         },
-        warnings=[*messages, *([mark] if mark else []), *filled_cells(results)],
+        warnings=[*messages, *([mark] if mark else []), *arm_messages(refused), *filled_cells(results)],
     )
 
 
 def _performance(
     results: list[ArmResult], data: ModelData, outcome: np.ndarray, settings: Settings, mark: str
 ) -> pd.DataFrame:
-    """AUC (pairs within folds), Brier score and calibration (out-of-fold probabilities of all folds) of each arm."""
+    """AUC (pairs within folds), Brier score and calibration of each arm.
+
+    Brier score and calibration in the large take the out-of-fold probabilities of all folds as they are: a probability
+    means the same in every fold. The slope compares risks within folds (see `calibration`).
+    """
     weights = bootstrap_weights(data.batches, settings.bootstraps, settings.seed)
     centres = data.centres.to_numpy(dtype=object)
     names = sorted(set(centres))
@@ -127,14 +138,19 @@ def _performance(
             samples = np.divide(drawn @ squares[rows], total, out=np.full(len(drawn), np.nan), where=total > 0)
             estimate = float(squares[rows].mean())
             table.append(performance_row(NAME, arm, "brier", estimate, samples, n, events, centre=centre, note=note))
-        found = calibration(result.risk, outcome, np.vstack([np.ones(len(outcome)), weights]))
-        for metric, values in (
-            ("calibration_in_the_large", found.in_the_large),
-            ("calibration_intercept", found.intercept),
-            ("calibration_slope", found.slope),
+        found = calibration(result.risk, outcome, np.vstack([np.ones(len(outcome)), weights]), result.fold)
+        constant = all(np.ptp(result.risk[result.fold == fold]) == 0 for fold in np.unique(result.fold))
+        equal = "the predicted risks are equal within every fold" if constant else ""
+        for metric, values, how, refusal in (
+            ("calibration_in_the_large", found.in_the_large, "", ""),
+            ("calibration_intercept", found.intercept, "at the slope within folds", equal),
+            ("calibration_slope", found.slope, "within folds: an intercept for each fold", equal),
         ):
             n, events = len(outcome), int(outcome.sum())
-            table.append(performance_row(NAME, arm, metric, float(values[0]), values[1:], n, events, note=note))
+            told = "; ".join(filter(None, [how, note]))
+            table.append(
+                performance_row(NAME, arm, metric, float(values[0]), values[1:], n, events, note=told, refusal=refusal)
+            )
     return pd.DataFrame(table)
 
 

@@ -61,7 +61,7 @@ METRICS = {
     "brier": "Brier score",
     "calibration_in_the_large": "calibration in the large",
     "calibration_intercept": "calibration intercept",
-    "calibration_slope": "calibration slope",
+    "calibration_slope": "calibration slope, within folds",
 }
 DISCRIMINATION = ("c_index", "c_index_within_centre", "auc", "auc_within_centre")
 TESTS = {"anova": "ANOVA", "kruskal": "Kruskal-Wallis", "ks": "Kolmogorov-Smirnov"}
@@ -72,6 +72,11 @@ ARMS = {
     "features_combat+clinical": "both together",
 }
 INTERCEPT = "(Intercept)"
+INTERVALS = (
+    "The 95 % intervals are percentiles of a bootstrap of the out-of-fold predictions, patients drawn with replacement "
+    "within each batch. The models are not fitted again, so the intervals leave out how much the estimates vary with "
+    "the folds and with the cases that the models were fitted to: they are too narrow for a model fitted anew."
+)
 MODELS = {
     "cox": ("Cox model", "hazard ratio per SD"),
     "logistic": ("Logistic model", "odds ratio per SD"),
@@ -682,8 +687,7 @@ def model_section(material: Material, model: str) -> Section:
         text(
             f"Endpoint: {endpoint}{event}. Elastic net (l1_ratio "
             f"{material.setting(f'model_{model}', 'l1_ratio', '–')}) in "
-            f"{material.setting('model', 'folds', '–')}-fold cross-validation, stratified by batch and outcome and "
-            "grouped by "
+            f"{_folds(material, predictions)}cross-validation, stratified by batch and outcome and grouped by "
             f"patient. Arms: {listed(arms)}.",
             "Harmonised inside each fold: ComBat, the standardisation, the removal of correlated features and the "
             "choice of "
@@ -712,6 +716,7 @@ def model_section(material: Material, model: str) -> Section:
         lines.append([r["arm"], metric, r["centre"] or "all", estimate, r["n"], r["events"], mark])
     columns = ["arm", "metric", "centre", "estimate (95 % interval)", "cases", "events", "remark"]
     blocks.append(table(columns, lines, "Performance in cross-validation"))
+    blocks.append(text(INTERVALS))
     blocks += [Block("list", pairs=[(f"Remark {mark}: {remark}.", "") for remark, mark in remarks.items()])] * bool(
         remarks
     )
@@ -723,6 +728,15 @@ def model_section(material: Material, model: str) -> Section:
     if model == "cox":
         blocks += _ph_blocks(material)
     return Section(model, name, blocks)
+
+
+def _folds(material: Material, predictions: pd.DataFrame) -> str:
+    """How many folds there were, which may be fewer than configured; nothing where no model was fitted."""
+    used = int(predictions["fold"].nunique())
+    if not used:
+        return ""
+    wanted = material.setting("model", "folds", used)
+    return f"{used}-fold " + (f"(not {wanted}-fold, for the number of events) " if used != wanted else "")
 
 
 def risk_groups(risk: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -748,10 +762,8 @@ def survival_blocks(material: Material, predictions: pd.DataFrame) -> list[Block
     unit = str(material.setting("model_cox", "time", "time"))
     for k, (arm, rows) in enumerate(predictions.groupby("arm", sort=False)):
         rows = rows.assign(**{c: numbers(rows[c]) for c in ("risk", "time", "event")})
-        # A patient with several cases is one person at risk, with the mean of the cases' predictions.
-        people = rows.groupby(["patient_id", "fold"], sort=False)[["risk", "time", "event"]].mean().dropna()
-        folds = people.index.get_level_values("fold").to_numpy()
-        groups, labels = risk_groups(people["risk"].to_numpy(), folds)
+        people = rows.dropna(subset=["risk", "time", "event"])  # one case a patient: the models take no more
+        groups, labels = risk_groups(people["risk"].to_numpy(), people["fold"].to_numpy())
         placed = groups >= 0
         if len(np.unique(groups[placed])) < 2:
             alike.append(str(arm))

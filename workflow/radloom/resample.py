@@ -3,18 +3,20 @@
 The new grid keeps the axes of the image, and shares its centre with it (IBSI, section 2.4). So the
 interpolation splits into one small matrix an axis, whatever the direction of the axes: B-spline prefilter,
 interpolation and border are all in it, and a volume is resampled by matrix products. Masks are interpolated
-linearly, label by label, and take the voxels in which the label's weight is at least 0.5.
+linearly: where the weight of all labels together is at least 0.5 a voxel is labelled, by the label of the
+largest weight. So the union of the labels is what it would be as one label, however they are divided.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Literal
 
 import numpy as np
 
 from radloom.errors import CaseError
-from radloom.images import Array, Geometry, Volume, bounding_box
+from radloom.images import Array, Box, Geometry, Volume, bounding_box
 
 Interpolator = Literal["bspline", "linear"]
 Weights = tuple[Array | None, Array | None, Array | None]
@@ -72,37 +74,91 @@ def resample_image(image: Volume, spacing: tuple[float, float, float], interpola
 def resample_mask(mask: Volume, spacing: tuple[float, float, float]) -> tuple[Volume, list[str]]:
     """The labelled mask at `spacing` on the grid of `new_grid`, of the same type, and warnings.
 
-    A voxel takes the label whose linearly interpolated weight is at least 0.5; where two labels share it by
-    halves it takes the lower one. A label too small for the new grid is warned of. Raises CaseError where
-    none is left.
+    A voxel whose linearly interpolated weight of all labels together is at least 0.5 takes the label of the
+    largest weight, of equal ones the lower. A label too small for the new grid is warned of. Raises CaseError
+    where none is left.
     """
     grid = new_grid(mask.geometry, spacing)
     weights = axis_weights(mask.geometry, grid, "linear")
     result = np.zeros(grid.shape, dtype=mask.array.dtype)
-    lost = []
+    left: set[int] = set()
     spans = _label_planes(mask.array)
-    for label, (start, stop) in spans.items():  # ascending: the lower label comes first
-        region = mask.array[start:stop] == label
-        box = bounding_box(region)
-        if box is None:  # pragma: no cover - `_label_planes` has seen the label there
-            continue
-        columns = (slice(box[0].start + start, box[0].stop + start), box[1], box[2])
-        parts, rows = zip(*(_part(w, c) for w, c in zip(weights, columns, strict=True)), strict=True)
-        target = result[rows]
-        if not target.size:  # it lies between the samples of a coarse grid
-            lost.append(label)
-            continue
-        inside = _multiply(region[box], (parts[0], parts[1], parts[2])) >= 0.5 - _WEIGHT_ROUNDING
-        inside &= target == 0
-        target[inside] = label
-        if not inside.any():
-            lost.append(label)
-    if len(lost) == len(spans):
+    # Where one label has half of the weight it is the largest; in ascending order the lower one comes first.
+    for label, (start, stop) in spans.items():
+        inside, rows = _at_least_half(mask.array[start:stop] == label, start, weights)
+        inside &= result[rows] == 0
+        result[rows][inside] = label
+        if inside.any():
+            left.add(label)
+    if len(spans) > 1:
+        # What is still free in the union lies where labels meet.
+        inside, rows = _at_least_half(mask.array > 0, 0, weights)
+        inside &= result[rows] == 0
+        left |= _fill_by_largest_weight(result, inside, rows, mask.array, weights)
+    lost = [label for label in spans if label not in left]
+    if not left:
         raise CaseError(
             f"nothing of the mask is left at a spacing of {' x '.join(f'{s:g}' for s in grid.spacing)} mm",
             "Set a finer resample: spacing in the configuration; the ROI is too small for this one.",
         )
     return Volume(result, grid), [f"label {label} is too small to be left after the resampling" for label in lost]
+
+
+def _at_least_half(region: Array, start: int, weights: Weights) -> tuple[Array, Box]:
+    """Where a boolean region has a weight of at least 0.5, and the box of the new grid that this array covers.
+
+    `region` begins at the old z plane `start`; only what can see it is computed. Between the samples of a
+    coarse grid nothing can: the array is empty then.
+    """
+    box = bounding_box(region)
+    if box is None:
+        return np.zeros((0, 0, 0), dtype=bool), (slice(0, 0), slice(0, 0), slice(0, 0))
+    columns = (slice(box[0].start + start, box[0].stop + start), box[1], box[2])
+    parts, rows = zip(*(_part(w, c) for w, c in zip(weights, columns, strict=True)), strict=True)
+    box_of_rows = (rows[0], rows[1], rows[2])
+    if any(row.start == row.stop for row in rows):
+        return np.zeros(tuple(row.stop - row.start for row in rows), dtype=bool), box_of_rows
+    weight = _multiply(region[box], (parts[0], parts[1], parts[2]))
+    return np.asarray(weight >= 0.5 - _WEIGHT_ROUNDING), box_of_rows
+
+
+def _fill_by_largest_weight(result: Array, wanted: Array, rows: Box, labels: Array, weights: Weights) -> set[int]:
+    """Write the label of the largest weight into the voxels `wanted` of the part `rows` of `result`.
+
+    The eight old voxels around each of them are looked up in `labels`, plane by plane. Returns the labels
+    written.
+    """
+    around = [_neighbours(w, n) for w, n in zip(weights, labels.shape, strict=True)]
+    written: set[int] = set()
+    for z in np.flatnonzero(wanted.reshape(wanted.shape[0], -1).any(axis=1)).tolist():
+        y, x = np.nonzero(wanted[z])
+        at = (np.full(y.shape, z + rows[0].start), y + rows[1].start, x + rows[2].start)
+        corners, shares = [], []
+        for choice in itertools.product((0, 1), repeat=3):
+            picked = [axis[side] for axis, side in zip(around, choice, strict=True)]
+            corners.append(labels[tuple(index[a] for (index, _), a in zip(picked, at, strict=True))])
+            shares.append(math.prod(share[a] for (_, share), a in zip(picked, at, strict=True)))
+        largest = np.zeros(y.shape)
+        chosen = np.zeros(y.shape, dtype=labels.dtype)
+        for corner in corners:
+            weight = sum(share * (other == corner) for other, share in zip(corners, shares, strict=True))
+            equal = np.abs(weight - largest) <= _WEIGHT_ROUNDING
+            better = (corner > 0) & ((weight > largest + _WEIGHT_ROUNDING) | (equal & (corner < chosen)))
+            largest[better] = weight[better]
+            chosen[better] = corner[better]
+        result[at] = chosen
+        written.update(np.unique(chosen).tolist())
+    return written
+
+
+def _neighbours(matrix: Array | None, n: int) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """The lower and the upper of the two old voxels that each row of a linear matrix sees, each with its share."""
+    if matrix is None:
+        low, share = np.arange(n), np.ones(n)
+    else:
+        low = (matrix != 0).argmax(axis=1)
+        share = matrix[np.arange(len(matrix)), low]
+    return (low, share), (np.minimum(low + 1, n - 1), 1 - share)
 
 
 def axis_weights(old: Geometry, new: Geometry, interpolator: Interpolator) -> Weights:

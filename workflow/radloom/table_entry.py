@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from radloom.assembly import refuse_shared_columns
 from radloom.cohort import NAME
 from radloom.cohort import read_sheet as read_text
 from radloom.errors import CohortError
@@ -116,8 +117,8 @@ def read_feature_table(path: Path, clinical: Clinical | None, further: Collectio
     defaults to the case, `roi` to "ROI". Columns named in `further` describe the case, PyRadiomics'
     `diagnostics_...` columns are left out with a warning. Every other column is a feature; an empty cell is
     a feature that could not be computed (NaN). Raises CohortError, with line, case and column, for a cell
-    that is no finite number, a case x ROI that appears twice, a missing or contradictory centre, and names
-    that can't be used.
+    that is no finite number, a case x ROI that appears twice, a missing or contradictory centre, names
+    that can't be used, and features that are also columns of the clinical table.
     """
     if ".parquet" in path.suffixes:
         frame = pd.read_parquet(path)
@@ -137,6 +138,7 @@ def read_feature_table(path: Path, clinical: Clinical | None, further: Collectio
     features = [name for name in columns if name not in about and name not in dropped]
     if not features:
         raise CohortError("the feature table has no feature: no column beside " + ", ".join(about))
+    refuse_shared_columns(features, clinical.columns if clinical else [])
 
     ids = _identify({name: _texts(cells[columns.index(name)]) for name in about}, len(lines), clinical)
     _raise(BAD_FEATURES, _id_problems(ids, lines, where))

@@ -1,8 +1,9 @@
 """Cross-validation in which nothing of a test case is seen before its prediction, and metrics with intervals.
 
-A fold's training cases alone determine, in this order: the medians that fill missing cells, which columns are
-constant, ComBat, which of two correlated features stays, the scale, the penalty, the coefficients. The penalty is
-chosen by an inner cross-validation of the training cases, for which ComBat is not fitted again.
+A fold's training cases alone determine, in this order: the medians and commonest words that fill missing cells, which
+columns are constant, ComBat, which of two correlated features stays, the scale, the penalty, the coefficients. The
+penalty is chosen by an inner cross-validation of the training cases, for which ComBat is not fitted again. Only which
+batches are small is counted on all cases.
 
 Scales of folds differ (another penalty, another selection), so risks are compared between cases of one fold only:
 concordance and AUC count the pairs within folds. That also keeps out the bias of pooled folds, in which a class that is
@@ -25,7 +26,7 @@ import pandas as pd
 from scipy.stats import rankdata
 from threadpoolctl import threadpool_limits
 
-from radloom.assembly import CohortTables, ModelData
+from radloom.assembly import CohortTables, ModelData, code_words
 from radloom.combat import ComBatHarmonizer, HarmonizationError, HarmonizationWarning, harmonizer_of
 from radloom.cox import PenalisedFit, concordance_of_pairs
 
@@ -104,20 +105,27 @@ class Arm:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Standardised predictors of all cases, as the training cases determine them."""
+    """Standardised predictors of all cases, as the training cases determine them.
+
+    `medians` and `commonest` are what fills a missing number and a missing word of each column.
+    """
 
     design: np.ndarray
     terms: list[str]
     mean: np.ndarray
     sd: np.ndarray
     medians: dict[str, float]
+    commonest: dict[str, str]
     combat: dict[str, Any] | None
     notes: list[str]
 
 
 @dataclass(frozen=True)
 class ArmResult:
-    """Out-of-fold risks of an arm, and its model of all cases."""
+    """Out-of-fold risks of an arm, and its model of all cases.
+
+    `inner_folds` says how many chose the penalty in each fold, then in the model of all cases.
+    """
 
     arm: Arm
     fold: np.ndarray
@@ -126,6 +134,7 @@ class ArmResult:
     prepared: Prepared
     final: PenalisedFit
     selected_in_folds: dict[str, int]
+    inner_folds: list[int]
     notes: list[str] = field(default_factory=list)
 
 
@@ -201,7 +210,7 @@ def _varies(values: np.ndarray) -> np.ndarray:
 def _fill(table: pd.DataFrame, train: np.ndarray) -> tuple[pd.DataFrame, dict[str, float], int]:
     """Missing cells replaced by the median of the training cases; columns without any value or spread dropped.
 
-    Returns the table, the medians of the columns that needed one, and how many cells were filled.
+    Returns the table, the median of each of its columns, and how many cells were filled.
     """
     values = table.to_numpy(dtype=np.float64)
     values = np.where(np.isfinite(values), values, np.nan)
@@ -213,12 +222,32 @@ def _fill(table: pd.DataFrame, train: np.ndarray) -> tuple[pd.DataFrame, dict[st
     medians = np.nanmedian(values[train], axis=0)
     values = np.where(missing, medians, values)
     keep = _varies(values[train])
-    gaps = np.asarray(missing[:, keep].any(axis=0))
-    needed = {
-        str(name): float(middle) for name, middle, gap in zip(names[keep], medians[keep], gaps, strict=True) if gap
-    }
+    kept = {str(name): float(middle) for name, middle in zip(names[keep], medians[keep], strict=True)}
     filled = pd.DataFrame(values[:, keep], index=table.index, columns=names[keep])
-    return filled, needed, int(missing[:, keep].sum())
+    return filled, kept, int(missing[:, keep].sum())
+
+
+def _fill_words(table: pd.DataFrame, train: np.ndarray) -> tuple[pd.DataFrame, dict[str, str], int]:
+    """Missing categories replaced by the commonest of the training cases (the first in order, of equally common ones).
+
+    Categories without any spread in the training cases are dropped; other columns are left as they are. Returns
+    the table, the commonest level of each category, and how many cells were filled.
+    """
+    columns: dict[str, pd.Series] = {}
+    commonest: dict[str, str] = {}
+    n_filled = 0
+    for name in table.columns:
+        column = table[name]
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            codes = column.cat.codes.to_numpy()[train]
+            counts = np.bincount(codes[codes >= 0], minlength=len(column.cat.categories))
+            if np.count_nonzero(counts) < 2:
+                continue
+            commonest[str(name)] = str(column.cat.categories[int(np.argmax(counts))])
+            n_filled += int(column.isna().sum())
+            column = column.fillna(commonest[str(name)])
+        columns[str(name)] = column
+    return pd.DataFrame(columns, index=table.index), commonest, n_filled
 
 
 def harmonise_fold(
@@ -226,52 +255,64 @@ def harmonise_fold(
 ) -> tuple[pd.DataFrame, ComBatHarmonizer | None, list[str]]:
     """ComBat learned from the training cases and applied to all; what can't be harmonised stays, and is noted.
 
-    A batch that is large enough as a whole may be small in a fold: there the least size is the share of it
-    that a fold's training cases hold, and a batch below that stays as it is. So do cases of a batch that the training
-    cases lack. Covariates with which the training cases can't be fitted are left out.
+    Which batches are small is counted on all cases of the model, where no outcome and no feature takes part: in every
+    fold they are merged, or left as they are, as configured. (With `error` or `exclude` a model has none.) A batch that
+    is large enough as a whole may be small in a fold: there the least size is the share of it that a fold's
+    training cases hold, and a batch below that stays as it is. So do cases of a batch that the training cases lack.
+    Covariates with which the training cases can't be fitted are left out.
     """
+    labels = metadata[harmonizer.batch].astype(str).str.strip()
+    sizes = labels.value_counts()
+    small = labels.isin(sizes.index[sizes < harmonizer.min_batch_size]).to_numpy()
+    if harmonizer.small_batch == "merge" and small.any():
+        labels = labels.where(~small, "+".join(sorted(set(labels[small]))))
+        small = np.zeros(len(labels), dtype=bool)
+    if not (train & ~small).any():
+        return features, None, [f"not harmonised (no batch has {harmonizer.min_batch_size} cases or more)"]
+    metadata = metadata.assign(**{harmonizer.batch: labels})
     least = max(2, math.floor(harmonizer.min_batch_size * (n_folds - 1) / n_folds))
-    policies = ["merge", "passthrough"] if harmonizer.small_batch == "merge" else ["passthrough"]
-    notes: list[str] = []
+    reason = ""
     for covariates in dict.fromkeys([tuple(harmonizer.covariates), ()]):
-        for policy in policies:
-            fold = ComBatHarmonizer(**harmonizer.get_params()).set_params(
-                covariates=list(covariates), min_batch_size=least, small_batch=policy
-            )
-            wanted = metadata[[harmonizer.batch, *covariates]]
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", HarmonizationWarning)
-                    fold.fit(features[train], metadata=wanted[train])
-                known = {*fold.batches_, *fold.passthrough_batches_, *fold.merged_batches_}
-                labels = wanted[harmonizer.batch].astype(str).str.strip()
-                seen = labels.isin(known).to_numpy()
-                result = features.copy()
-                result.loc[seen] = fold.transform(features[seen], wanted[seen])
-            except HarmonizationError as error:
-                notes = [str(error)]
-                continue
-            untouched = ~seen | labels.isin(fold.passthrough_batches_).to_numpy()
-            dropped = ["without covariates"] if len(covariates) < len(harmonizer.covariates) else []
+        fold = ComBatHarmonizer(**harmonizer.get_params()).set_params(
+            covariates=list(covariates), min_batch_size=least, small_batch="passthrough"
+        )
+        wanted = metadata[[harmonizer.batch, *covariates]]
+        learned = train & ~small
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", HarmonizationWarning)
+                fold.fit(features[learned], metadata=wanted[learned])
+            moved = labels.isin(fold.batches_).to_numpy() & ~small
+            result = features.copy()
+            result.loc[moved] = fold.transform(features[moved], wanted[moved])
+        except HarmonizationError as error:
+            reason = str(error)
+            continue
+        notes = ["without covariates"] if len(covariates) < len(harmonizer.covariates) else []
+        for untouched, which in (
+            (small, "of small batches"),
+            (~moved & ~small, f"of batches with fewer than {least} training cases"),
+        ):
             count = int((untouched & ~train).sum())
-            left = [f"{count} test cases of small batches not harmonised"] if count else []
-            return result, fold, dropped + left
-    return features, None, [f"not harmonised ({notes[0]})"]
+            notes += [f"{count} test cases {which} not harmonised"] if count else []
+        return result, fold, notes
+    return features, None, [f"not harmonised ({reason})"]
 
 
 def prepare(data: ModelData, train: np.ndarray, arm: Arm, settings: Settings, whole: bool) -> Prepared:
     """Predictors of all cases as the training cases (a mask) determine them.
 
-    `whole` says that the training cases are all cases: then ComBat's guards hold as they are set, and stop the
-    run (HarmonizationError).
+    `whole` says that the training cases are all cases: then ComBat's guards hold as they are set
+    (HarmonizationError).
     """
     blocks: list[pd.DataFrame] = []
     medians: dict[str, float] = {}
+    commonest: dict[str, str] = {}
     notes: list[str] = []
     combat: ComBatHarmonizer | None = None
     if arm.features:
-        block, needed, n_filled = _fill(data.features, train)
-        medians |= needed
+        block, kept, n_filled = _fill(data.features, train)
+        medians |= kept
         if n_filled:
             notes.append(f"{n_filled} missing feature cells filled with the training median")
         if arm.harmonise and whole and block.shape[1]:
@@ -287,17 +328,20 @@ def prepare(data: ModelData, train: np.ndarray, arm: Arm, settings: Settings, wh
             block = block.iloc[:, prune_correlated(block.to_numpy()[train], settings.max_correlation)]
         blocks.append(block)
     if arm.clinical:
-        block, needed, n_filled = _fill(data.clinical, train)
-        medians |= needed
-        if n_filled:
-            notes.append(f"{n_filled} missing clinical cells filled with the training median")
+        words, commonest, n_words = _fill_words(data.clinical, train)
+        block, kept, n_filled = _fill(code_words(words), train)
+        medians |= {name: middle for name, middle in kept.items() if name in words.columns}
+        if n_filled + n_words:
+            notes.append(
+                f"{n_filled + n_words} missing clinical cells filled with the training median or commonest word"
+            )
         blocks.append(block)
     table = pd.concat(blocks, axis=1)
     values = table.to_numpy(dtype=np.float64)
     mean, sd = values[train].mean(axis=0), values[train].std(axis=0)
     terms = [str(name) for name in table.columns]
     saved = combat.to_json() if combat is not None else None
-    return Prepared((values - mean) / sd, terms, mean, sd, medians, saved, notes)
+    return Prepared((values - mean) / sd, terms, mean, sd, medians, commonest, saved, notes)
 
 
 # --------------------------------------------------------------------------- models
@@ -316,8 +360,8 @@ def limiting_count(classes: np.ndarray, needs_both: bool) -> int:
 
 def cross_validate(
     data: ModelData, classes: np.ndarray, settings: Settings, fit: Fit, needs_both: bool
-) -> list[ArmResult]:
-    """Out-of-fold risks and the final model of every arm.
+) -> tuple[list[ArmResult], dict[str, str]]:
+    """Out-of-fold risks and the final model of every arm, and why an arm has none (ComBat's guards, on all cases).
 
     `classes` is the outcome (0 or 1) by which the folds are stratified, together with the batch; `needs_both` says
     that a model can't be fitted to one class alone. Numerical libraries run on one thread, so that the same data give
@@ -329,36 +373,38 @@ def cross_validate(
 
 def _cross_validate(
     data: ModelData, classes: np.ndarray, settings: Settings, fit: Fit, needs_both: bool
-) -> list[ArmResult]:
+) -> tuple[list[ArmResult], dict[str, str]]:
     settings = replace(settings, folds=n_folds_for(limiting_count(classes, needs_both), settings.folds))
     patients = data.patients.to_numpy(dtype=object)
     strata = list(zip(classes, data.batches, strict=True))
     fold = stratified_folds(patients, strata, settings.folds, settings.seed)
 
-    def fit_rows(prepared: Prepared, train: np.ndarray) -> PenalisedFit:
+    def fit_rows(prepared: Prepared, train: np.ndarray) -> tuple[PenalisedFit, int]:
         rows = np.flatnonzero(train)
-        rare = limiting_count(classes[rows], needs_both)
-        inner = stratified_folds(
-            patients[rows],
-            [strata[row] for row in rows],
-            max(2, min(INNER_FOLDS, rare)),
-            settings.seed + 1,
-        )
-        return fit(prepared.design[rows], rows, inner)
+        n_inner = max(2, min(INNER_FOLDS, limiting_count(classes[rows], needs_both)))
+        inner = stratified_folds(patients[rows], [strata[row] for row in rows], n_inner, settings.seed + 1)
+        return fit(prepared.design[rows], rows, inner), n_inner
 
     results = []
     everything = np.ones(len(patients), dtype=bool)
-    arms = arms_of(data)
-    whole = {arm.name: prepare(data, everything, arm, settings, whole=True) for arm in arms}
-    for arm in arms:
+    whole: dict[str, Prepared] = {}
+    refused: dict[str, str] = {}
+    for arm in arms_of(data):
+        try:
+            whole[arm.name] = prepare(data, everything, arm, settings, whole=True)
+        except HarmonizationError as error:
+            refused[arm.name] = f"ComBat of the {len(patients)} cases of the model: {error}"
+            continue
         risk = np.full(len(patients), np.nan)
         fits: list[PenalisedFit] = []
         notes: list[str] = list(dict.fromkeys(whole[arm.name].notes))
         selected: dict[str, int] = {}
+        inner_folds: list[int] = []
         for number in range(1, settings.folds + 1):
             train = fold != number
             prepared = prepare(data, train, arm, settings, whole=False)
-            fitted = fit_rows(prepared, train)
+            fitted, n_inner = fit_rows(prepared, train)
+            inner_folds.append(n_inner)
             risk[~train] = fitted.linear_predictor(prepared.design[~train])
             for term, coefficient in zip(prepared.terms, fitted.coefficients, strict=True):
                 if coefficient != 0:
@@ -369,11 +415,12 @@ def _cross_validate(
         none = sum(not fitted.coefficients.any() for fitted in fits)
         if none:
             notes.append(f"nothing selected in {none} of {settings.folds} folds (equal risks count 1/2)")
-        final = fit_rows(whole[arm.name], everything)
+        final, n_inner = fit_rows(whole[arm.name], everything)
+        inner_folds.append(n_inner)
         if not final.coefficients.any():
             notes.append("nothing selected in the model of all cases")
-        results.append(ArmResult(arm, fold, risk, fits, whole[arm.name], final, selected, notes))
-    return results
+        results.append(ArmResult(arm, fold, risk, fits, whole[arm.name], final, selected, inner_folds, notes))
+    return results, refused
 
 
 # -------------------------------------------------------------------------- metrics
@@ -469,6 +516,14 @@ def performance_row(
         "status": "not estimable" if refusal else "estimable",
         "note": refusal or note,
     }
+
+
+def refused_rows(model: str, refused: Mapping[str, str], metric: str, n: int, events: int) -> list[dict[str, Any]]:
+    """A row for each arm that was not fitted, with the reason."""
+    return [
+        performance_row(model, arm, metric, float("nan"), np.empty(0), n, events, refusal=reason)
+        for arm, reason in refused.items()
+    ]
 
 
 def concordance_rows(
@@ -652,16 +707,28 @@ def prediction_rows(
     return sorted(rows, key=lambda row: place[row[1]["case_id"]])
 
 
+def arm_messages(refused: Mapping[str, str]) -> list[str]:
+    """One message a reason, with the arms that were not fitted for it."""
+    arms: dict[str, list[str]] = {}
+    for arm, reason in refused.items():
+        arms.setdefault(reason, []).append(arm)
+    return [f"not fitted ({', '.join(names)}): {reason}" for reason, names in arms.items()]
+
+
 def describe_model(
     model: str,
     results: list[ArmResult],
+    refused: Mapping[str, str],
     data: ModelData,
     classes: np.ndarray,
     settings: Settings,
     l1_ratio: float,
     mark: str,
 ) -> dict[str, Any]:
-    """All that a prediction for a new case needs, and how it came about; JSON-able."""
+    """All that the risk of a new case needs (linear predictor; no baseline hazard), and how it came about; JSON-able.
+
+    `refused` are the arms that were not fitted, with the reason.
+    """
     arms = {}
     for result in results:
         prepared, final = result.prepared, result.final
@@ -680,16 +747,21 @@ def describe_model(
             ],
             "candidates": len(prepared.terms),
             "medians": prepared.medians,
+            "commonest_words": prepared.commonest,
             "combat": prepared.combat,
+            "inner_folds": result.inner_folds[-1],
             "folds": [
                 {
                     "fold": number,
                     "n": int((result.fold == number).sum()),
                     "events": int(classes[result.fold == number].sum()),
                     "penalty": _number(fitted.penalty),
+                    "inner_folds": n_inner,
                     "selected": int(np.count_nonzero(fitted.coefficients)),
                 }
-                for number, fitted in enumerate(result.fits, start=1)
+                for number, (fitted, n_inner) in enumerate(
+                    zip(result.fits, result.inner_folds[:-1], strict=True), start=1
+                )
             ],
             "notes": result.notes,
         }
@@ -701,11 +773,11 @@ def describe_model(
         "events": int(classes.sum()),
         "l1_ratio": l1_ratio,
         "seed": settings.seed,
-        "inner_folds": INNER_FOLDS,
         "max_correlation": settings.max_correlation,
         "bootstraps": settings.bootstraps,
         "batch": data.batch,
         "arms": arms,
+        "not_estimable": dict(refused),
     }
 
 
@@ -723,12 +795,8 @@ def refused_tables(
     messages: list[str],
 ) -> ModelTables:
     """Tables of a model that was not fitted: each arm's metric is not estimable, the other tables are empty."""
-    nothing = np.empty(0)
     n, events = len(classes), int(classes.sum())
-    rows = [
-        performance_row(model, arm.name, metric, float("nan"), nothing, n, events, refusal=refusal)
-        for arm in arms_of(data)
-    ]
+    rows = refused_rows(model, {arm.name: refusal for arm in arms_of(data)}, metric, n, events)
     return ModelTables(
         coefficients=pd.DataFrame(columns=COEFFICIENT_COLUMNS),
         performance=pd.DataFrame(rows, columns=PERFORMANCE_COLUMNS),

@@ -1,4 +1,4 @@
-# Configuration, plans and what all rules share. Nothing else reads the sheets or writes plans.
+# Configuration, plans and what all rules share. Nothing else writes plans.
 import sys
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from radloom.engine.environment import set_environment
 from radloom.engine.plans import COHORT, prepare
 from radloom.engine.progress import Progress, hide_scheduling
 from radloom.engine.steps import uses_gpu
+from radloom.engine.worker import trace
 from radloom.errors import ConfigError
 
 set_environment(ROOT)
@@ -27,6 +28,11 @@ try:
     RUN = prepare(config, ROOT / "workflow", workflow.is_main_process)
 except ConfigError as error:
     raise WorkflowError(f"the run can't start:\n{error}")
+except Exception as error:
+    # The text of any other error may hold a path with a patient's name: say where it happened.
+    raise WorkflowError(
+        f"the run can't start: {type(error).__name__} in\n{trace(error)}"
+    ) from None
 
 CASES_IN = {chunk.name: len(chunk.case_ids) for chunk in RUN.chunks}
 PROGRESS = []  # the display of the run, once it has started
@@ -45,7 +51,11 @@ hide_scheduling(logger)
 
 
 onstart:
-    jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name != "all"]
+    jobs = [
+        job
+        for job in workflow.dag.needrun_jobs()
+        if job.rule.name not in ("all", "tidy")
+    ]
     PROGRESS.append(
         Progress(
             RUN.results,
@@ -56,10 +66,7 @@ onstart:
 
 onsuccess:
     PROGRESS.pop().stop()
-    print(
-        f"radloom: done. Report: {RUN.results}/report.html, tables: {RUN.results}/tables/",
-        file=sys.stderr,
-    )
+    print(f"radloom: done. What was made is in {RUN.results}/.", file=sys.stderr)
 
 
 onerror:

@@ -14,7 +14,7 @@ rule ingest:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=9000,
+        mem_mb=int(1024 * RUN.config["ingest"]["memory_gb"]) + 500,
         runtime=minutes(2),
         gpu=0,
     shell:

@@ -38,7 +38,7 @@ def by_hand(args: argparse.Namespace) -> None:
     from radloom.assembly import read_by_hand
     from radloom.harmonize import harmonize_tables, write_parameters
 
-    tables = read_by_hand(args.features, args.batches, args.batch)
+    tables = read_by_hand(args.features, args.batches, args.batch, args.keep)
     settings = {
         "batch": args.batch,
         "covariates": args.keep,

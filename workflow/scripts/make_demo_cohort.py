@@ -229,9 +229,10 @@ def make_cohort(out: Path, seed: int, patients: int) -> int:
                     "log_odds": _number(log_odds),
                 }
             )
-    _write_table(out / "cohort.tsv", sheet)
     _write_table(out / "clinical.tsv", clinical)
     _write_table(out / "truth" / "cases.tsv", truth)
+    # Last: whoever finds the sheet finds all that it names.
+    _write_table(out / "cohort.tsv", sheet)
     return len(sheet)
 
 

@@ -15,7 +15,7 @@ PACKAGE = "radloom"
 ENGINE = "radloom.engine"
 
 
-# What is known of a file of that time and size: its digest, and the modules that it imports.
+# What is known of a module with that content: its digest, and the modules that it imports.
 Known = dict[str, list[Any]]
 
 
@@ -33,11 +33,11 @@ def code_hash(workflow: Path, script: str, known: Known) -> str:
         name, path = queue.pop()
         if name in found:
             continue
-        stat = path.stat()
-        entry = known.get(str(path))
-        if entry is None or entry[:2] != [stat.st_mtime_ns, stat.st_size]:
-            entry = known[str(path)] = [stat.st_mtime_ns, stat.st_size, *_parse(path, name)]
-        digest, imports = entry[2:]
+        source = path.read_bytes()
+        key = f"{name}:{hashlib.sha256(source).hexdigest()}"
+        if key not in known:
+            known[key] = list(_parse(source, name, package=path.name == "__init__.py"))
+        digest, imports = known[key]
         found[name] = digest
         for imported in imports:
             for module in _ancestors(imported):
@@ -68,17 +68,17 @@ def _module_file(workflow: Path, module: str) -> Path | None:
     return None  # a name imported from a module, not a module
 
 
-def _parse(path: Path, name: str) -> tuple[str, list[str]]:
-    tree = ast.parse(path.read_bytes())
+def _parse(source: bytes, name: str, package: bool) -> tuple[str, list[str]]:
+    tree = ast.parse(source)
     imports: list[str] = []
-    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    inside = name if package else name.rpartition(".")[0]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imports += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
-                parents = package.split(".")
+                parents = inside.split(".")
                 parents = parents[: len(parents) - node.level + 1]
                 base = ".".join([*parents, base] if base else parents)
             imports += [base] + [f"{base}.{alias.name}" for alias in node.names]

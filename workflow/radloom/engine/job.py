@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -19,10 +20,10 @@ from radloom.engine.codehash import code_hash
 from radloom.engine.files import read_json, sha256_file, sha256_json, write_json
 from radloom.engine.locks import Superseded, check_run, hold_case
 from radloom.engine.progress import report_case, report_failure
-from radloom.engine.records import Record, adopt, clear, scratch
-from radloom.engine.sources import source_hash, source_identity
+from radloom.engine.records import OutputFile, Record, adopt, clear, scratch
+from radloom.engine.sources import source_hash, source_identity, suffix
 from radloom.engine.step import CaseStep, CaseTask, CohortStep, CohortTask, Entry
-from radloom.engine.steps import CASE_STEPS, STEPS, case_params
+from radloom.engine.steps import CASE_STEPS, STEPS, VOLUME_STEPS, case_params, resource_hash
 from radloom.engine.worker import Answer, Worker, trace
 from radloom.errors import CohortError
 
@@ -35,8 +36,31 @@ THREADS = (
 )
 
 
+# Signals with which a library that meets a damaged file dies; others come from outside.
+CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
+
+
 class SystemFailure(Exception):
     """Something that is not the case's fault: the job fails and is tried again with the next run."""
+
+
+class Resources:
+    """The models and parameter files of a plan, which must be what was planned for as long as a job uses them."""
+
+    def __init__(self, plan: dict[str, Any]) -> None:
+        self.hashes = {name: entry["sha256"] for name, entry in plan["resources"].items()}
+        self.paths = {name: Path(entry["path"]) for name, entry in plan["resources"].items()}
+        self._identities = self._identify()
+        if any(resource_hash(path) != self.hashes[name] for name, path in self.paths.items()):
+            raise SystemFailure("a model or parameter file has changed since this run was planned: start the run again")
+
+    def check(self) -> None:
+        """Raise SystemFailure where a file was touched since the job began."""
+        if self._identify() != self._identities:
+            raise SystemFailure("a model or parameter file changed while the job ran: start the run again")
+
+    def _identify(self) -> list[list[int]]:
+        return [source_identity(path) for path in self.paths.values()]
 
 
 def job_main(step: CaseStep | CohortStep, argv: Sequence[str]) -> int:
@@ -61,6 +85,7 @@ def job_main(step: CaseStep | CohortStep, argv: Sequence[str]) -> int:
             entries = run_chunk(step, plan)
         else:
             entries = [run_cohort(step, plan)]
+        check_run(Path(plan["results"]))
     except (SystemFailure, Superseded, CohortError) as error:
         print(f"{step.name} {plan['chunk']}: {error}", file=sys.stderr)
         report_failure(Path(plan["results"]), step.name, plan["chunk"], str(error))
@@ -71,8 +96,7 @@ def job_main(step: CaseStep | CohortStep, argv: Sequence[str]) -> int:
         print(reason, file=sys.stderr)
         report_failure(Path(plan["results"]), step.name, plan["chunk"], reason)
         return 1
-    manifest = {"step": step.name, "chunk": plan["chunk"], "plan": sha256_json(plan), "cases": entries}
-    write_json(args.manifest, manifest)
+    write_json(args.manifest, {"step": step.name, "chunk": plan["chunk"], "plan": sha256_json(plan), "cases": entries})
     return 0
 
 
@@ -83,6 +107,7 @@ def run_chunk(step: CaseStep, plan: dict[str, Any]) -> list[dict[str, Any]]:
     """
     results = Path(plan["results"])
     upstream = {name: _entries_by_case(results, name, plan["chunk"]) for name in STEPS[step.name].after}
+    resources = Resources(plan)
     raw = _raw_sources(plan)
     worker = Worker(step, plan["limits"].get("memory_gb"), plan["limits"].get("timeout_s"))
     entries = []
@@ -95,7 +120,7 @@ def run_chunk(step: CaseStep, plan: dict[str, Any]) -> list[dict[str, Any]]:
                 # An orphan may have had the case until now, and the run may have been superseded meanwhile.
                 check_run(results)
                 try:
-                    record, computed = _bring_up_to_date(step, plan, case, folder, upstream, raw, worker)
+                    record, computed = _bring_up_to_date(step, plan, case, folder, upstream, raw, worker, resources)
                 except SystemFailure as failure:
                     shutil.rmtree(folder / ".scratch", ignore_errors=True)
                     failures.append(f"case {case['case_id']}: {failure}")
@@ -113,7 +138,7 @@ def run_chunk(step: CaseStep, plan: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _raw_sources(plan: dict[str, Any]) -> dict[str, dict[str, Path]]:
     """Return the paths of the cases' sources, read from the cohort sheet: they stand nowhere else."""
-    if not plan.get("cohort") or plan["step"] not in CASE_STEPS:
+    if plan["step"] != "ingest":
         return {}
     from radloom.cohort import PATHS, read_cohort, source_path
 
@@ -142,6 +167,7 @@ def _bring_up_to_date(
     upstream: dict[str, dict[str, dict[str, Any]]],
     raw: dict[str, dict[str, Path]],
     worker: Worker,
+    resources: Resources,
 ) -> tuple[Record | None, bool]:
     """Return the case's record (None: excluded by an earlier step), and whether it was computed now."""
     case_id = case["case_id"]
@@ -156,18 +182,17 @@ def _bring_up_to_date(
             return None, False
         inputs, hashes = _upstream_inputs(plan, case_id, results, upstream)
     params, row = case_params(STEPS[step.name], plan["params"], case["row"])
-    resources = {name: entry["sha256"] for name, entry in plan["resources"].items()}
     decides = {
         "step": step.name,
         "inputs": hashes,
         "params": params,
         "row": row,
-        "resources": resources,
+        "resources": resources.hashes,
         "code": plan["code"],
         "versions": plan["versions"],
     }
     key = sha256_json(decides)
-    if old is not None and old.key == key and _still_good(old, plan, folder):
+    if old is not None and old.key == key and _still_good(old, plan, case, folder):
         if old.sources != sources:
             old.sources = sources
             old.write(folder)
@@ -180,35 +205,64 @@ def _bring_up_to_date(
         inputs=hashes,
         params=params,
         row=row,
-        resources=resources,
+        resources=resources.hashes,
         code=plan["code"],
         versions=plan["versions"],
         sources=sources,
         force=plan["force"],
     )
-    task = CaseTask(
-        case_id,
-        inputs,
-        params,
-        row,
-        scratch(folder),
-        {name: Path(entry["path"]) for name, entry in plan["resources"].items()},
-    )
+    for file in _altered(inputs, upstream, case_id):
+        raise SystemFailure(f"{file} was altered or removed after it was made: start the run again")
+    task = CaseTask(case_id, inputs, params, row, scratch(folder), resources.paths)
     answer = worker.run(task)
     if answer.kind == "died":
         task = CaseTask(case_id, inputs, params, row, scratch(folder), task.resources)
         answer = worker.run(task)
     _judge(record, answer, plan["limits"])
+    resources.check()
+    if step.name in VOLUME_STEPS:
+        _untidy(folder, step.name)
     _commit(record, folder)
     return record, True
 
 
-def _still_good(record: Record, plan: dict[str, Any], folder: Path) -> bool:
+def _still_good(record: Record, plan: dict[str, Any], case: dict[str, Any], folder: Path) -> bool:
     if plan["force"] and record.force != plan["force"]:
         return False
     if record.limits is not None and record.limits != plan["limits"]:
         return False
+    if record.tidied:
+        return not _needed_again(plan, case, folder)
     return record.whole(folder)
+
+
+def _needed_again(plan: dict[str, Any], case: dict[str, Any], folder: Path) -> bool:
+    """Tell whether a later step has to compute the case anew, and so needs the volumes that were tidied away."""
+    results = Path(plan["results"])
+    for name in CASE_STEPS[CASE_STEPS.index(plan["step"]) + 1 :]:
+        later = read_json(results / "plan" / name / f"{plan['chunk']}.json")
+        record = Record.read(folder.parent / name)
+        if later is None or record is None:
+            return True
+        (planned,) = (entry for entry in later["cases"] if entry["case_id"] == case["case_id"])
+        params, row = case_params(STEPS[name], later["params"], planned["row"])
+        hashes = {key: entry["sha256"] for key, entry in later["resources"].items()}
+        now = (params, row, hashes, later["code"], later["versions"])
+        if now != (record.params, record.row, record.resources, record.code, record.versions):
+            return True
+        if later["force"] and record.force != later["force"]:
+            return True
+        if name not in VOLUME_STEPS and record.status == "ok" and not record.whole(folder.parent / name):
+            return True
+    return False
+
+
+def _untidy(folder: Path, step: str) -> None:
+    """Let the later steps of a case that is computed anew make their tidied volumes again: something will read them."""
+    for name in VOLUME_STEPS[VOLUME_STEPS.index(step) + 1 :]:
+        record = Record.read(folder.parent / name)
+        if record is not None and record.tidied:
+            clear(folder.parent / name)
 
 
 def _source_inputs(
@@ -228,13 +282,7 @@ def _source_inputs(
             raise SystemFailure(f"the {name} can't be read: {error.strerror}") from None
         sources[name] = [now, hashes[name]]
     # The ending decides how a file is read, so it counts with the content.
-    return dict(paths), {name: f"{digest}{_suffix(paths[name])}" for name, digest in hashes.items()}, sources
-
-
-def _suffix(path: Path) -> str:
-    """Return the format that a file's name claims, such as `.nii.gz`, and nothing else of the name."""
-    known = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
-    return next((suffix for suffix in known if path.name.lower().endswith(suffix)), "")
+    return dict(paths), {name: f"{digest}{suffix(paths[name].name)}" for name, digest in hashes.items()}, sources
 
 
 def _upstream_inputs(
@@ -250,19 +298,25 @@ def _upstream_inputs(
             if file not in spec.optional:
                 raise SystemFailure(f"{file} is missing in the manifest of {earlier}")
             continue
-        path = results / made["path"]
-        try:
-            stat = os.stat(path)
-            same = stat.st_size == made["size"] and (
-                stat.st_mtime_ns == made["mtime_ns"] or sha256_file(path) == made["sha256"]
-            )
-        except FileNotFoundError:
-            same = False
-        if not same:
-            raise SystemFailure(f"{made['path']} was altered or removed after it was made: start the run again")
-        inputs[file] = path
+        inputs[file] = results / made["path"]
         hashes[file] = made["sha256"]
     return inputs, hashes
+
+
+def _altered(inputs: dict[str, Path], upstream: dict[str, dict[str, dict[str, Any]]], case_id: str) -> list[str]:
+    """Return the inputs that are no more what the manifests of the steps before say."""
+    found = []
+    for file, path in inputs.items():
+        if "/" in file:
+            earlier, name = file.split("/", 1)
+            if not as_listed(upstream[earlier][case_id]["outputs"][name], path):
+                found.append(file)
+    return found
+
+
+def as_listed(made: dict[str, Any], path: Path) -> bool:
+    """Tell whether a file is what a manifest lists."""
+    return OutputFile(made["sha256"], made["size"], made["mtime_ns"]).whole(path)
 
 
 def _judge(record: Record, answer: Answer, limits: dict[str, float]) -> None:
@@ -283,12 +337,12 @@ def _judge(record: Record, answer: Answer, limits: dict[str, float]) -> None:
         record.limits = limits
     elif answer.kind == "died" and answer.signal == 0:
         raise SystemFailure("the process ended by itself; the log above says why")
-    elif answer.kind == "died" and (limits or answer.signal != 9):
+    elif answer.kind == "died" and (answer.signal in CRASHES or (limits and answer.signal == signal.SIGKILL)):
         record.reason = f"crashed: reading or computing it killed the process twice (signal {answer.signal})"
         record.advice = "The file is probably damaged: write it anew with another program, or leave the case out"
         record.limits = limits or None
     elif answer.kind == "died":
-        raise SystemFailure("the process was killed, most likely because the machine ran out of memory")
+        raise SystemFailure(f"the process was killed from outside (signal {answer.signal}); did the memory run out?")
     else:
         raise SystemFailure(answer.reason)
 
@@ -364,6 +418,7 @@ def run_cohort(step: CohortStep, plan: dict[str, Any]) -> dict[str, Any]:
         record = Record(step.name, "cohort", key, "ok", inputs=hashes, params=plan["params"], code=plan["code"])
         record.versions, record.force = plan["versions"], plan["force"]
         out = scratch(folder)
+        _check_taken(entries, plan, results)
         task = CohortTask(plan["params"], cases, _typed(entries, results), inputs, out, plan.get("provenance", []))
         start = time.perf_counter()
         result = step.run(task)
@@ -398,6 +453,16 @@ def _content(entries: dict[str, dict[str, Any]], step: str, plan: dict[str, Any]
         | {"files": {n: f["sha256"] for n, f in entry["outputs"].items() if n in taken}}
         for case_id, entry in entries.items()
     }
+
+
+def _check_taken(entries: dict[str, dict[str, dict[str, Any]]], plan: dict[str, Any], results: Path) -> None:
+    """Raise SystemFailure where a file that a step takes of a case is no more what its manifest says."""
+    for taken in plan["files"]:
+        step, name = taken.split("/", 1)
+        for entry in entries.get(step, {}).values():
+            file = entry["outputs"].get(name)
+            if file is not None and not as_listed(file, results / file["path"]):
+                raise SystemFailure(f"{file['path']} was altered or removed after it was made: start the run again")
 
 
 def _typed(entries: dict[str, dict[str, dict[str, Any]]], results: Path) -> dict[str, dict[str, Entry]]:
@@ -437,6 +502,8 @@ def _cohort_inputs(plan: dict[str, Any], results: Path) -> tuple[dict[str, Path]
             if plan["step"] == "report" or name in wanted:
                 inputs[name] = results / file["path"]
                 hashes[name] = file["sha256"]
+                if not as_listed(file, inputs[name]):
+                    raise SystemFailure(f"{name} was altered or removed after it was made: start the run again")
     return inputs, hashes
 
 
@@ -447,7 +514,7 @@ def _public_rows(plan: dict[str, Any]) -> list[dict[str, str]]:
     from radloom.engine.plans import public_row
 
     sheet, problems = read_cohort(Path(plan["cohort"]))
-    rows = [public_row(row) for row in sheet.rows]
+    rows = [public_row(row, plan["columns"]) for row in sheet.rows]
     if problems or sha256_json(rows) != plan["cohort_sha256"]:
         raise SystemFailure("the cohort sheet has changed since this run was planned: start the run again")
     return rows

@@ -66,13 +66,13 @@ def clear_dead_locks(snakemake_folder: Path, results: str) -> int:
     Call it only while `hold_results` holds the folder: then whoever wrote these locks is dead.
     """
     cleared = 0
-    prefix = results.rstrip("/") + "/"
+    prefix = os.path.normpath(results) + os.sep
     for lock in sorted((snakemake_folder / "locks").glob("*.lock")):
         try:
             lines = lock.read_text().splitlines()
         except FileNotFoundError:
             continue
-        if any(line.startswith(prefix) for line in lines):
+        if any(os.path.normpath(line).startswith(prefix) for line in lines):
             lock.unlink(missing_ok=True)
             cleared += 1
     return cleared

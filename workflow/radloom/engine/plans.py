@@ -1,4 +1,4 @@
-"""What happens while the workflow is parsed: plans are written, and manifests that don't hold any more are set aside.
+"""What happens while the workflow is parsed: plans are written, and manifests that don't hold any more are removed.
 
 A plan, `results/plan/<step>/<chunk>.json`, holds all that decides a chunk's result except the content of earlier steps'
 files. A manifest, `results/manifests/<step>/<chunk>.json`, is what the chunk's job made of it. Plans are only
@@ -7,18 +7,14 @@ written where their content differs: so Snakemake sees by their time, or their c
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from radloom.cohort import PATHS, Sheet, read_cohort, source_path
+from radloom.cohort import KNOWN, PATHS, Sheet, read_cohort, source_path
 from radloom.config import check_run, complete
 from radloom.engine.chunks import Chunk, make_chunks
 from radloom.engine.codehash import code_hash
@@ -26,20 +22,20 @@ from radloom.engine.files import (
     canonical_json,
     identity,
     read_json,
-    sha256_file,
     sha256_json,
     write_if_changed,
 )
 from radloom.engine.locks import clear_dead_locks, hold_results
-from radloom.engine.records import OutputFile
-from radloom.engine.sources import source_identity
+from radloom.engine.records import OutputFile, Record, clear
+from radloom.engine.sources import source_identity, suffix
 from radloom.engine.steps import (
-    CASE_STEPS,
+    COHORT_STEPS,
     STEPS,
     VOLUME_STEPS,
     StepSpec,
     active_steps,
     package_versions,
+    resource_hash,
     step_files,
     step_params,
 )
@@ -80,7 +76,7 @@ class Run:
         return self._manifests(s for s in STEPS[step].after if self.has(s))
 
     def targets(self) -> list[str]:
-        """Return every manifest of the run, so that one that was set aside is made again."""
+        """Return every manifest of the run, so that one that was removed is made again."""
         tidy = [self.manifest(TIDY, chunk.name) for chunk in self.chunks] if self.config["keep"] == "final" else []
         return [*self._manifests(self.steps), *tidy]
 
@@ -101,10 +97,11 @@ def manifest_path(results: Path, step: str, chunk: str) -> Path:
 
 
 def prepare(written: dict[str, Any], workflow: Path, main_process: bool) -> Run:
-    """Check the configuration, write the plans and set aside what doesn't hold; return the run.
+    """Check the configuration, write the plans and remove manifests that don't hold; return the run.
 
     `workflow` is the folder of scripts and package. A process that only executes jobs (`main_process` False) neither
-    checks nor writes. Raises ConfigError with everything that is wrong, before anything runs.
+    checks nor writes. Raises ConfigError with everything that is wrong, before anything runs, also where another run
+    is at work in the results folder: its plans must stay as they are, so nothing could be said of this one.
     """
     config = complete(written)
     results = Path(config["results"])
@@ -118,15 +115,14 @@ def prepare(written: dict[str, Any], workflow: Path, main_process: bool) -> Run:
     if not main_process:
         return run
     if not hold_results(results):
-        print(f"radloom: another run is at work in {results}; its plans stay as they are.", file=sys.stderr)
-        return run
+        raise ConfigError([f"another run is at work in {results}: wait for its end, or stop it"])
     clear_dead_locks(Path(".snakemake"), str(results))
     sources = _sources(config, rows, lines)
     if config["check_disk"]:
         _check_disk(run, sources)
     plans = _plans(run, workflow, rows, sources)
     _write_plans(run, plans)
-    _set_aside(run, plans)
+    _drop_broken(run, plans)
     return run
 
 
@@ -164,25 +160,14 @@ def _check_disk(run: Run, sources: dict[str, dict[str, list[int]]]) -> None:
             )
 
 
-def _resource_hashes(spec: StepSpec, config: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """Return path and content hash of the files that a step's configuration names.
-
-    A YAML file counts by what it says, so that a comment in it changes nothing.
-    """
+def _resources(spec: StepSpec, config: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Return path and content hash of the files that a step's configuration names and that it uses."""
     found = {}
     for key in spec.resources:
         section, name = key.split(".")
-        value = config[section][name]
-        if value is None or (spec.name == "segment" and config["segment"]["source"] != "model"):
-            continue
-        path = Path(value)
-        if path.is_dir():
-            digest = sha256_json({p.name: sha256_file(p) for p in sorted(path.iterdir()) if p.is_file()})
-        elif path.suffix in (".yaml", ".yml"):
-            digest = sha256_json(yaml.safe_load(path.read_text()))
-        else:
-            digest = sha256_file(path)
-        found[name] = {"path": str(path), "sha256": digest}
+        if spec.name != "segment" or config["segment"]["source"] == "model":
+            path = Path(config[section][name])
+            found[name] = {"path": str(path), "sha256": resource_hash(path)}
     return found
 
 
@@ -202,7 +187,7 @@ def _plans(
             "params": step_params(spec, config),
             "limits": {key: config[spec.sections[0]][key] for key in spec.limits},
             "files": list(step_files(spec, config)),
-            "resources": _resource_hashes(spec, config),
+            "resources": _resources(spec, config),
             "versions": package_versions(spec.packages),
             "code": code_hash(workflow, name, known),
             # A forced step gets a new request with every run; records don't keep it in their key.
@@ -217,6 +202,8 @@ def _plans(
                     entry: dict[str, Any] = {"case_id": case_id, "row": row}
                     if name == "ingest":
                         entry["sources"] = sources[case_id]
+                        # A file that is renamed, so that it is read as another format, is another source.
+                        entry["formats"] = {c: suffix(by_id[case_id][c]) for c in sources[case_id]}
                     cases.append(entry)
                 plan = {**common[name], "chunk": chunk.name, "cases": cases}
                 if name == "ingest":
@@ -248,13 +235,22 @@ def _cohort_plan(run: Run, spec: StepSpec, rows: list[dict[str, str]]) -> dict[s
             if config[key]:
                 plan["sources"][key] = {"path": config[key], "identity": identity(Path(config[key]))}
     if spec.name in ("tables", "report"):
-        plan["cohort_sha256"] = sha256_json([public_row(row) for row in rows])
+        plan["columns"] = named_columns(config)
+        plan["cohort_sha256"] = sha256_json([public_row(row, plan["columns"]) for row in rows])
     return plan
 
 
-def public_row(row: dict[str, str]) -> dict[str, str]:
-    """Return a row of the cohort sheet without its paths."""
-    return {column: value for column, value in row.items() if column not in PATHS}
+def public_row(row: dict[str, str], named: list[str]) -> dict[str, str]:
+    """Return what of a row of the sheet may leave it: the chain's columns without paths, and those that are named."""
+    allowed = (set(KNOWN) | set(named)) - set(PATHS)
+    return {column: value for column, value in row.items() if column in allowed}
+
+
+def named_columns(config: dict[str, Any]) -> list[str]:
+    """Return the columns of sheet and clinical table that a configuration names."""
+    outcomes = [config["model_cox"]["time"], config["model_cox"]["event"], config["model_logistic"]["outcome"]]
+    listed = [*config["harmonize"]["covariates"], *config["model"]["clinical"], *config["tables"]["clinical_columns"]]
+    return sorted({config["harmonize"]["batch"], *listed, *filter(None, outcomes)})
 
 
 def _write_plans(run: Run, plans: dict[tuple[str, str], dict[str, Any]]) -> None:
@@ -263,52 +259,45 @@ def _write_plans(run: Run, plans: dict[tuple[str, str], dict[str, Any]]) -> None
         path = plan_path(run.results, step, chunk)
         write_if_changed(path, canonical_json(plan) + "\n")
         wanted.add((step, path.name))
-    # A chunk that is no more leaves no plan or manifest that could be taken for a result.
+    # A chunk or model that is no more leaves nothing that could be taken for a result.
+    chunks = {f"{chunk.name}.json" for chunk in run.chunks}
     for kind in ("plan", "manifests"):
         for path in (run.results / kind).glob("*/*.json"):
-            if (path.parent.name, path.name) not in wanted and path.parent.name != TIDY:
+            step = path.parent.name
+            if (step, path.name) not in wanted and not (step == TIDY and path.name in chunks):
                 path.unlink()
+    for step in set(COHORT_STEPS) - set(run.steps):
+        folder = run.results / "steps" / step
+        record = Record.read(folder)
+        for name in record.outputs if record is not None else ():
+            (run.results / name).unlink(missing_ok=True)
+        clear(folder)
 
 
-def _set_aside(run: Run, plans: dict[tuple[str, str], dict[str, Any]]) -> None:
-    """Set aside every manifest that lists a lost or altered file, so that its chunk runs again.
-
-    Where `keep: final` removed the volumes of a chunk, they count as there for as long as no step of the chunk has to
-    run; when one has to, the steps that made the volumes run again too.
-    """
-    for (step, chunk), _ in plans.items():
+def _drop_broken(run: Run, plans: dict[tuple[str, str], dict[str, Any]]) -> None:
+    """Remove every manifest of another plan, or that lists a lost or altered file, so that its chunk runs again."""
+    for (step, chunk), plan in plans.items():
         manifest = manifest_path(run.results, step, chunk)
-        content = read_json(manifest)
-        if content is None:
-            manifest.unlink(missing_ok=True)
-        elif not _holds(run.results, content, tidied=_tidied(run, step, chunk)):
-            os.replace(manifest, manifest.with_suffix(".json.aside"))
-    for name in (chunk.name for chunk in run.chunks):
-        tidy = manifest_path(run.results, TIDY, name)
-        if not tidy.exists():
-            continue
-        contents = {step: read_json(manifest_path(run.results, step, name)) for step in CASE_STEPS}
-        current = all(
-            content is not None and content["plan"] == sha256_json(plans[step, name])
-            for step, content in contents.items()
-        )
-        if not current:
-            tidy.unlink()
-            for step in VOLUME_STEPS:
-                manifest_path(run.results, step, name).unlink(missing_ok=True)
+        if manifest.exists() and not _holds(run, read_json(manifest), plan):
+            manifest.unlink()
 
 
-def _tidied(run: Run, step: str, chunk: str) -> bool:
-    return step in VOLUME_STEPS and manifest_path(run.results, TIDY, chunk).exists()
+def _holds(run: Run, manifest: Any, plan: dict[str, Any]) -> bool:
+    """Tell whether a manifest is what a job made of this plan, and all its files are there and unaltered.
 
-
-def _holds(results: Path, manifest: dict[str, Any], tidied: bool) -> bool:
-    """Tell whether every file that a manifest lists is there and unaltered."""
-    for case in manifest["cases"]:
-        for file in case["outputs"].values():
-            path = results / file["path"]
-            if tidied and not path.exists():
-                continue
-            if not OutputFile(file["sha256"], file["size"], file["mtime_ns"]).whole(path):
-                return False
+    Volumes that `keep: final` removed count as there: each case's record knows of it.
+    """
+    try:
+        if manifest["plan"] != sha256_json(plan):
+            return False
+        tidied = plan["step"] in VOLUME_STEPS and manifest_path(run.results, TIDY, plan["chunk"]).exists()
+        for case in manifest["cases"]:
+            for file in case["outputs"].values():
+                path = run.results / file["path"]
+                if tidied and not path.exists():
+                    continue
+                if not OutputFile(file["sha256"], file["size"], file["mtime_ns"]).whole(path):
+                    return False
+    except (KeyError, TypeError, AttributeError):
+        return False
     return True

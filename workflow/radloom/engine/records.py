@@ -32,14 +32,21 @@ class OutputFile:
         return cls(sha256_file(path), stat.st_size, stat.st_mtime_ns)
 
     def whole(self, path: Path) -> bool:
-        """Tell whether the file is still what was made: by size and mtime, else by its content."""
+        """Tell whether the file is still what was made: by size and mtime, else by its content.
+
+        A file that is the same but for its time (a copied folder) gets the time back, so that it is read only once.
+        """
         try:
             stat = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
             return False
         if stat.st_size != self.size:
             return False
-        return stat.st_mtime_ns == self.mtime_ns or sha256_file(path) == self.sha256
+        if stat.st_mtime_ns != self.mtime_ns:
+            if sha256_file(path) != self.sha256:
+                return False
+            os.utime(path, ns=(self.mtime_ns, self.mtime_ns))
+        return True
 
 
 @dataclass
@@ -70,6 +77,8 @@ class Record:
     limits: dict[str, float] | None = None
     # The `force` request that this result answered.
     force: str = ""
+    # Its volumes were removed because nothing needed them any more (`keep: final`).
+    tidied: bool = False
 
     @classmethod
     def read(cls, folder: Path) -> Record | None:
@@ -86,7 +95,7 @@ class Record:
 
     def whole(self, folder: Path) -> bool:
         """Tell whether every file that the record lists is there and unaltered."""
-        return all(file.whole(folder / name) for name, file in self.outputs.items())
+        return not self.tidied and all(file.whole(folder / name) for name, file in self.outputs.items())
 
 
 def scratch(folder: Path) -> Path:

@@ -29,7 +29,11 @@ def source_parts(path: Path) -> list[Path]:
     if path.suffix.lower() in (".mhd", ".nhdr"):
         from radloom.ingest import source_files
 
-        return source_files(path)
+        try:
+            # A header that names data which aren't there is ingest's to exclude.
+            return [file for file in source_files(path) if file.exists()]
+        except (OSError, ValueError):
+            return [path]
     return [path]
 
 
@@ -40,3 +44,9 @@ def source_hash(path: Path) -> str:
         return sha256_file(path)
     base = path if path.is_dir() else path.parent
     return sha256_json([[os.path.relpath(file, base), sha256_file(file)] for file in files])
+
+
+def suffix(name: str) -> str:
+    """Return the format that a file's name claims, such as `.nii.gz`, and nothing else of the name."""
+    known = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+    return next((ending for ending in known if name.lower().endswith(ending)), "")

@@ -6,7 +6,10 @@ import os
 import platform
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
+
+from radloom.engine.files import sha256_file, sha256_json
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ STEPS: dict[str, StepSpec] = {
             files=("ingest/image.nii.gz", "ingest/mask.nii.gz"),
             optional=("ingest/mask.nii.gz",),
             sections=("resample",),
-            packages=("numpy", "scipy"),
+            packages=("numpy",),
         ),
         StepSpec(
             "calibrate",
@@ -63,7 +66,7 @@ STEPS: dict[str, StepSpec] = {
             files=("resample/image.nii.gz",),
             sections=("calibrate",),
             columns=("water_hu", "air_hu", "centre"),
-            packages=("numpy", "scipy"),
+            packages=("numpy",),
         ),
         StepSpec(
             "segment",
@@ -73,7 +76,7 @@ STEPS: dict[str, StepSpec] = {
             optional=("resample/mask.nii.gz",),
             sections=("segment",),
             columns=("roi_name",),
-            packages=("numpy", "scipy", "torch"),
+            packages=("numpy", "torch"),
             resources=("segment.model",),
         ),
         StepSpec(
@@ -107,7 +110,7 @@ STEPS: dict[str, StepSpec] = {
             after=_IMAGING,
             files=("extract/features.csv",),
             sections=("tables", "run", "harmonize", "model", "model_cox", "model_logistic"),
-            packages=("pandas", "pyarrow"),
+            packages=("numpy", "pandas", "pyarrow"),
         ),
         StepSpec(
             "harmonize",
@@ -139,7 +142,7 @@ STEPS: dict[str, StepSpec] = {
             after=(*_IMAGING, "overlay", "tables", "harmonize", "model_cox", "model_logistic"),
             files=("overlay/overlay.png",),
             sections=("report", "harmonize", "model", "model_cox", "model_logistic"),
-            packages=("numpy", "pandas", "matplotlib", "jinja2"),
+            packages=("numpy", "pandas", "scipy", "scikit-survival", "matplotlib", "jinja2"),
         ),
     )
 }
@@ -162,19 +165,23 @@ def active_steps(config: dict[str, Any]) -> list[str]:
 
 def step_files(spec: StepSpec, config: dict[str, Any]) -> tuple[str, ...]:
     """Return the files of earlier steps that a step takes under this configuration."""
-    if spec.name == "segment" and config["segment"]["source"] == "model":
-        # The U-Net doesn't look at the mask, so a changed mask must not run it again.
-        return ("calibrate/image.nii.gz",)
+    if spec.name == "segment":
+        # The U-Net doesn't look at the mask, and a mask is taken whatever the image.
+        return (spec.files[0],) if config["segment"]["source"] == "model" else (spec.files[1],)
     return spec.files
 
 
 def step_params(spec: StepSpec, config: dict[str, Any]) -> dict[str, Any]:
     """Return what of the configuration decides a step's result.
 
-    A case-level step has one section and gets it as it is; a cohort-level step gets its sections by name.
+    A case-level step has one section and gets what of it counts: not the limits, and not where a model or parameter
+    file lies, whose content counts by itself. A cohort-level step gets its sections by name.
     """
     if spec.by_case:
-        return {key: value for key, value in config[spec.sections[0]].items() if key not in spec.limits}
+        idle = {key.split(".")[1] for key in spec.resources} | set(spec.limits)
+        if spec.name == "segment":
+            idle |= {"labels"} if config["segment"]["source"] == "model" else {"device", "slices_per_batch"}
+        return {key: value for key, value in config[spec.sections[0]].items() if key not in idle}
     general = {"run": {"max_excluded_fraction": config["max_excluded_fraction"]}}
     return {section: general[section] if section in general else config[section] for section in spec.sections}
 
@@ -190,6 +197,17 @@ def case_params(spec: StepSpec, params: dict[str, Any], row: dict[str, str]) -> 
     own = {key: row[key] for key in ("water_hu", "air_hu") if row.get(key)}
     entry = {} if own else params["centres"].get(row.get("centre", ""), {})
     return {**{k: v for k, v in params.items() if k != "centres"}, "centre": entry}, own
+
+
+def resource_hash(path: Path) -> str:
+    """Return the hash of a model folder or parameter file; a YAML file counts by what it says, without its comments."""
+    if path.is_dir():
+        return sha256_json({p.name: sha256_file(p) for p in sorted(path.iterdir()) if p.is_file()})
+    if path.suffix in (".yaml", ".yml"):
+        import yaml
+
+        return sha256_json(yaml.safe_load(path.read_text()))
+    return sha256_file(path)
 
 
 @cache

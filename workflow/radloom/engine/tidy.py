@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 
 from radloom.engine.files import read_json, write_json
+from radloom.engine.locks import check_run, hold_case
+from radloom.engine.records import Record
 from radloom.engine.steps import VOLUME_STEPS
 
 
@@ -17,9 +19,18 @@ def tidy(results: Path, case_ids: list[str]) -> int:
     freed = 0
     for case_id in case_ids:
         for step in VOLUME_STEPS:
-            for volume in (results / "cases" / case_id / step).glob("*.nii.gz"):
-                freed += volume.stat().st_size
-                volume.unlink()
+            check_run(results)
+            folder = results / "cases" / case_id / step
+            record = Record.read(folder)
+            if record is None or record.status != "ok":
+                continue
+            with hold_case(folder):
+                # The record first: a volume that is missing without its word would count as damage.
+                record.tidied = True
+                record.write(folder)
+                for volume in folder.glob("*.nii.gz"):
+                    freed += volume.stat().st_size
+                    volume.unlink()
     return freed
 
 

@@ -51,8 +51,8 @@ class Worker:
     def run(self, task: CaseTask) -> Answer:
         """Compute one case; a worker that dies or takes too long is replaced for the next one."""
         connection = self._connect()
-        connection.send(task)
         try:
+            connection.send(task)
             if not connection.poll(self.timeout_s):
                 self.stop(kill=True)
                 return Answer("timeout")
