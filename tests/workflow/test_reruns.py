@@ -77,7 +77,7 @@ def test_results_copied_without_their_times_and_without_snakemakes_records(works
 
 
 def test_a_setting_changed_while_the_clock_goes_back(workspace: Workspace) -> None:
-    for path in (workspace.results / "manifests").rglob("*.json"):
+    for path in (workspace.results / "manifests" / "overlay").rglob("*.json"):
         os.utime(path, (4e9, 4e9))
     workspace.set("overlay", window=[-200, 200])
     assert workspace.run() == pairs(("overlay",), *CASES)
@@ -106,7 +106,8 @@ def test_a_parameter_file_edited_while_a_job_runs(workspace: Workspace) -> None:
     edit(
         script,
         "def run_case(task: CaseTask) -> CaseResult:\n",
-        "def run_case(task: CaseTask) -> CaseResult:\n    task.resources['params'].write_text('setting: {binWidth: 5}')\n",
+        "def run_case(task: CaseTask) -> CaseResult:\n"
+        "    task.resources['params'].write_text('setting: {binWidth: 5}')\n",
     )
     parameters = (workspace.folder / "features.yaml").read_text()
     assert workspace.run_command().returncode != 0

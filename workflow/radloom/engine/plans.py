@@ -29,6 +29,7 @@ from radloom.engine.locks import clear_dead_locks, hold_results
 from radloom.engine.records import OutputFile, Record, clear
 from radloom.engine.sources import source_identity, suffix
 from radloom.engine.steps import (
+    CASE_STEPS,
     COHORT_STEPS,
     STEPS,
     VOLUME_STEPS,
@@ -280,6 +281,12 @@ def _drop_broken(run: Run, plans: dict[tuple[str, str], dict[str, Any]]) -> None
         manifest = manifest_path(run.results, step, chunk)
         if manifest.exists() and not _holds(run, read_json(manifest), plan):
             manifest.unlink()
+    for chunk in (chunk.name for chunk in run.chunks):
+        made = [manifest_path(run.results, step, chunk) for step in CASE_STEPS]
+        if manifest_path(run.results, TIDY, chunk).exists() and not all(manifest.exists() for manifest in made):
+            # Some step has to run: those that made the tidied volumes look case by case whether it needs them.
+            for step in VOLUME_STEPS:
+                manifest_path(run.results, step, chunk).unlink(missing_ok=True)
 
 
 def _holds(run: Run, manifest: Any, plan: dict[str, Any]) -> bool:
