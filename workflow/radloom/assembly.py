@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from radloom.cohort import is_missing
 from radloom.errors import CohortError
 
 ID_COLUMNS = ("case_id", "patient_id", "centre", "roi")
-MISSING = ["", "NA", "N/A", "NaN", "nan", "na", "null", "."]
 """Cells of a text table that mean "not known". "None" is a word."""
 
 ANY_ROI = "ROI"
@@ -97,7 +97,7 @@ class CohortTables:
                 f"there is no column {name!r} in the cohort or the clinical table; there are: {listed(known, 30)}"
             )
         text = pd.Series(values, index=pd.Index(rows["case_id"], name="case_id"), name=name, dtype=object)
-        return text.where(~text.isin(MISSING), np.nan)
+        return text.mask(text.map(_unknown), np.nan)
 
     def of_roi(self, roi: str | None) -> pd.DataFrame:
         """Rows of one ROI; without a name, of the only one. Raises CohortError where that is not clear."""
@@ -109,10 +109,15 @@ class CohortTables:
         return self.features[self.features["roi"] == (roi or rois[0])]
 
 
+def _unknown(cell: object) -> bool:
+    return not isinstance(cell, str) or is_missing(cell)
+
+
 def read_text_table(path: Path) -> pd.DataFrame:
     """A CSV or TSV file with all cells as text, NaN where a cell means "not known"."""
     separator = "\t" if ".tsv" in path.suffixes else ","
-    return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, na_values=MISSING)
+    table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+    return table.mask(table.map(_unknown))
 
 
 def read_features(path: Path) -> pd.DataFrame:

@@ -13,6 +13,7 @@ import pandas as pd
 from radloom.codebook import codebook_rows
 from radloom.datapackage import datapackage, datapackage_json, describe, import_r
 from radloom.engine.step import CohortResult, CohortTask
+from radloom.model_tables import MODEL_TABLES
 from radloom.report_sections import (
     MODELS,
     Material,
@@ -27,49 +28,6 @@ from radloom.report_sections import (
     quality_section,
 )
 from radloom.report_view import Section, count
-
-MODEL_TABLES = {
-    "coefficients": [
-        "model",
-        "arm",
-        "term",
-        "coefficient",
-        "hazard_or_odds_ratio",
-        "mean",
-        "sd",
-        "selected_in_folds",
-        "override",
-    ],
-    "performance": [
-        "model",
-        "arm",
-        "split",
-        "centre",
-        "metric",
-        "estimate",
-        "ci_low",
-        "ci_high",
-        "n",
-        "events",
-        "status",
-        "note",
-    ],
-    "predictions": [
-        "model",
-        "arm",
-        "case_id",
-        "patient_id",
-        "centre",
-        "fold",
-        "risk",
-        "probability",
-        "time",
-        "event",
-        "outcome",
-    ],
-    "ph_test": ["model", "arm", "term", "chi2", "df", "p"],
-}
-"""The columns that the tables of the models have at least; a further one of a model is appended."""
 
 FILES_IN_ORDER = [
     "cohort",

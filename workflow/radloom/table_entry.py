@@ -16,12 +16,9 @@ import numpy as np
 import pandas as pd
 
 from radloom.assembly import refuse_shared_columns
-from radloom.cohort import NAME
+from radloom.cohort import NAME, is_missing
 from radloom.cohort import read_sheet as read_text
 from radloom.errors import CohortError
-
-MISSING = frozenset({"", "na", "n/a", "nan", "null", "."})
-"""Cells (in lower case) that mean "not known" in a table that a person made."""
 
 MOST_SHOWN = 20
 BAD_FEATURES = "the feature table can't be used"
@@ -50,11 +47,6 @@ class FeatureTable:
     features: list[str]
     values: np.ndarray
     warnings: list[str]
-
-
-def is_missing(cell: str) -> bool:
-    """Whether a cell of a table that a person made says that the value is not known."""
-    return cell.strip().lower() in MISSING
 
 
 def _read_cells(path: Path) -> tuple[list[str], list[pd.Series], list[int]]:

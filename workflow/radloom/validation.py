@@ -29,6 +29,7 @@ from threadpoolctl import threadpool_limits
 from radloom.assembly import CohortTables, ModelData, code_words
 from radloom.combat import ComBatHarmonizer, HarmonizationError, HarmonizationWarning, harmonizer_of
 from radloom.cox import PenalisedFit, concordance_of_pairs
+from radloom.model_tables import MODEL_TABLES
 
 INNER_FOLDS = 10
 LEAST_EVENTS = 4
@@ -37,31 +38,8 @@ LEAST_EVENTS = 4
 LEAST_PAIRS = 10
 """A metric of fewer comparable pairs is not estimable."""
 
-PERFORMANCE_COLUMNS = [
-    "model",
-    "arm",
-    "split",
-    "centre",
-    "metric",
-    "estimate",
-    "ci_low",
-    "ci_high",
-    "n",
-    "events",
-    "status",
-    "note",
-]
-COEFFICIENT_COLUMNS = [
-    "model",
-    "arm",
-    "term",
-    "coefficient",
-    "hazard_or_odds_ratio",
-    "mean",
-    "sd",
-    "selected_in_folds",
-    "override",
-]
+PERFORMANCE_COLUMNS = MODEL_TABLES["performance"]
+COEFFICIENT_COLUMNS = MODEL_TABLES["coefficients"]
 SPLIT = "cross-validation"
 ALL_CENTRES = "all"
 
