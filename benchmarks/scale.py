@@ -34,6 +34,7 @@ def measure(folder: Path, small: bool) -> str:
             f"| {cases:,} | {first.first_case_s or float('nan'):.1f} s | {first.wall_s:.0f} s | {nothing:.1f} s "
             f"| {one:.1f} s | {max(t.peak_mb for t in [first, *again]):.0f} MB |"
         )
+        print(rows[-1], flush=True)
         shutil.rmtree(place / "results")
     lines = [
         f"Scans of 10 x 10 x 6 voxels, {CORES} cores, all steps to the report; nothing to do: median of {REPEATS} runs "

@@ -51,7 +51,9 @@ def test_real_tumours_run_through_the_whole_chain(place: Path) -> None:
     assert features["original_shape_VoxelVolume"].between(1e4, 3e6).all()
     performance = pd.read_csv(tables / "performance.csv")
     assert set(performance["model"]) == {"cox", "logistic"}
-    assert performance["note"].str.contains("spite of the sample size").all()
+    estimated = performance[performance["status"] == "estimable"]
+    assert len(estimated)
+    assert estimated["note"].str.contains("spite of the sample size").all()
     assert (place / "report.html").stat().st_size > 1e6
 
 
