@@ -343,3 +343,34 @@ def test_a_system_error_fails_the_job_and_is_tried_again(workspace: Workspace) -
     assert ("overlay", "b1") in workspace.computed()
     script.write_text(original)
     assert {("overlay", "a1")} <= workspace.run()
+
+
+def test_parameters_of_tables_and_models_changed_and_changed_back(workspace: Workspace) -> None:
+    lines = [f"{case},{100 + n},{n % 2},{n % 2}" for n, case in enumerate(CASES)]
+    (workspace.folder / "clinical.csv").write_text("\n".join(["patient_id,days,event,outcome", *lines]) + "\n")
+    workspace.config["clinical"] = "clinical.csv"
+    workspace.set("model_cox", time="days", event="event")
+    workspace.set("model_logistic", outcome="outcome")
+    # Five patients: both models are refused, which is a result too, and the run ends well.
+    models = {("model_cox", "cohort"), ("model_logistic", "cohort")}
+    assert workspace.run(whole=True) == ALL_COHORT | models
+    assert b"not estimable" in workspace.tables()["performance.csv"]
+    tables = workspace.tables()
+
+    workspace.config["max_excluded_fraction"] = 0.6
+    # The tables come out identical, so the statistics stop there; the report lists the settings of every step.
+    assert workspace.run(whole=True) == {("tables", "cohort"), ("report", "cohort")}
+    for section in ("model_cox", "model_logistic"):
+        workspace.set(section, l1_ratio=0.5)
+        computed = workspace.run(whole=True)
+        assert (section, "cohort") in computed
+        assert computed & models == {(section, "cohort")}
+    for section in ("model_cox", "model_logistic"):
+        del workspace.config[section]["l1_ratio"]
+    del workspace.config["max_excluded_fraction"]
+    assert workspace.run(whole=True) >= TABLES | models
+    assert workspace.tables() == tables
+
+    text = (workspace.folder / "clinical.csv").read_text()
+    (workspace.folder / "clinical.csv").write_text(text.replace(",100,", ",99,"))
+    assert workspace.run(whole=True) >= TABLES | models
