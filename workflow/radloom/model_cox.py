@@ -21,6 +21,7 @@ from radloom.cox import (
 from radloom.engine.step import CohortResult, CohortTask
 from radloom.errors import CohortError
 from radloom.harmonize import columns_of, outcome_columns, refuse_outcome
+from radloom.model_tables import MODEL_TABLES
 from radloom.validation import (
     PERFORMANCE_COLUMNS,
     ArmResult,
@@ -42,8 +43,8 @@ from radloom.validation import (
 )
 
 NAME = "cox"
-PREDICTION_COLUMNS = ["model", "arm", "case_id", "patient_id", "centre", "fold", "risk", "time", "event"]
-PH_COLUMNS = ["model", "arm", "term", "chi2", "df", "p"]
+PREDICTION_COLUMNS = [column for column in MODEL_TABLES["predictions"] if column not in ("probability", "outcome")]
+PH_COLUMNS = MODEL_TABLES["ph_test"]
 OUT_OF_FOLD = "risk (out of fold)"
 
 LEAST_CENSORING_SURVIVAL = 0.1

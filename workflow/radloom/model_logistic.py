@@ -15,6 +15,7 @@ from radloom.engine.step import CohortResult, CohortTask
 from radloom.errors import CohortError
 from radloom.harmonize import columns_of, outcome_columns, refuse_outcome
 from radloom.logistic import calibration, class_pairs, fit_penalised_logistic
+from radloom.model_tables import MODEL_TABLES
 from radloom.validation import (
     PERFORMANCE_COLUMNS,
     ArmResult,
@@ -38,17 +39,7 @@ from radloom.validation import (
 )
 
 NAME = "logistic"
-PREDICTION_COLUMNS = [
-    "model",
-    "arm",
-    "case_id",
-    "patient_id",
-    "centre",
-    "fold",
-    "risk",
-    "probability",
-    "outcome",
-]
+PREDICTION_COLUMNS = [column for column in MODEL_TABLES["predictions"] if column not in ("time", "event")]
 
 
 def model_logistic(tables: CohortTables, params: Mapping[str, Mapping[str, Any]]) -> ModelTables:

@@ -20,7 +20,7 @@ from radloom.engine.codehash import code_hash
 from radloom.engine.files import read_json, sha256_file, sha256_json, write_json
 from radloom.engine.locks import Superseded, check_run, hold_case
 from radloom.engine.progress import report_case, report_failure
-from radloom.engine.records import OutputFile, Record, adopt, clear, scratch
+from radloom.engine.records import Record, adopt, as_listed, clear, scratch
 from radloom.engine.sources import source_hash, source_identity, suffix
 from radloom.engine.step import CaseStep, CaseTask, CohortStep, CohortTask, Entry
 from radloom.engine.steps import CASE_STEPS, STEPS, VOLUME_STEPS, case_params, resource_hash
@@ -312,11 +312,6 @@ def _altered(inputs: dict[str, Path], upstream: dict[str, dict[str, dict[str, An
             if not as_listed(upstream[earlier][case_id]["outputs"][name], path):
                 found.append(file)
     return found
-
-
-def as_listed(made: dict[str, Any], path: Path) -> bool:
-    """Tell whether a file is what a manifest lists."""
-    return OutputFile(made["sha256"], made["size"], made["mtime_ns"]).whole(path)
 
 
 def _judge(record: Record, answer: Answer, limits: dict[str, float]) -> None:

@@ -26,7 +26,7 @@ from radloom.engine.files import (
     write_if_changed,
 )
 from radloom.engine.locks import clear_dead_locks, hold_results
-from radloom.engine.records import OutputFile, Record, clear
+from radloom.engine.records import Record, as_listed, clear
 from radloom.engine.sources import source_identity, suffix
 from radloom.engine.steps import (
     CASE_STEPS,
@@ -303,7 +303,7 @@ def _holds(run: Run, manifest: Any, plan: dict[str, Any]) -> bool:
                 path = run.results / file["path"]
                 if tidied and not path.exists():
                     continue
-                if not OutputFile(file["sha256"], file["size"], file["mtime_ns"]).whole(path):
+                if not as_listed(file, path):
                     return False
     except (KeyError, TypeError, AttributeError):
         return False

@@ -49,6 +49,11 @@ class OutputFile:
         return True
 
 
+def as_listed(made: dict[str, Any], path: Path) -> bool:
+    """Tell whether a file is what a manifest lists of it."""
+    return OutputFile(made["sha256"], made["size"], made["mtime_ns"]).whole(path)
+
+
 @dataclass
 class Record:
     """The sidecar record of one case (or of the cohort) and one step."""
