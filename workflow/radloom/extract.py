@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from radloom.feature_params import (
     validate_params,
 )
 from radloom.features import compute_features, shape_features
+from radloom.features.filters import FilteredImage, filtered_images
 from radloom.images import Array, Box, Volume, bounding_box, corner_distance, crop_geometry, same_grid
 from radloom.stock import check_by_schema, check_grey_levels, listening, normalized, stock_shape, stock_textures
 
@@ -128,9 +129,7 @@ def extract_features(
         if wanted and name not in wanted:
             continue
         try:
-            values, facts[name], roi_notes = _extract_roi(
-                image, roi.array == number, params, min_voxels, engine
-            )
+            values, facts[name], roi_notes = _extract_roi(image, roi.array == number, params, min_voxels, engine)
         except CaseError as error:
             excluded.append({"roi": name, "reason": error.reason, "advice": error.advice})
             continue
@@ -255,7 +254,8 @@ def _by_radloom(
 ) -> tuple[dict[str, float], list[str]]:
     """All features by `radloom.features`, but for `shape2D`, which is PyRadiomics' own."""
     spacing = roi.spacing
-    values, notes = {}, []
+    values: dict[str, float] = {}
+    notes: list[str] = []
     if "shape" in params.features:
         shape = shape_features(shape_mask, spacing, params.features["shape"])
         values = {f"original_shape_{name}": value for name, value in shape.items()}
@@ -269,17 +269,37 @@ def _by_radloom(
     inner = bounding_box(in_range)
     assert inner is not None
     mask = in_range[inner]
-    for filtered in filtered_images(roi, in_range, params):
-        setting = params.effective(filtered.image_type)
+    for filtered in _images(image, roi, in_range, params):
+        problem = filtered.note
+        if not problem and not np.isfinite(filtered.array[in_range]).all():
+            problem = f"{filtered.name}: some voxels have no finite value"
         try:
-            found = compute_features(filtered.array[inner], mask, spacing, classes, setting)
+            found = (
+                {}
+                if problem
+                else compute_features(
+                    filtered.array[inner], mask, spacing, classes, params.effective(filtered.image_type)
+                )
+            )
         except CaseError as error:
             if filtered.image_type == "Original":
                 raise
-            notes.append(f"{filtered.name}: {error.reason}; its features are empty")
+            problem = f"{filtered.name}: {error.reason}"
+        if problem:
+            notes.append(problem)
             continue
         values |= {f"{filtered.name}_{name}": value for name, value in found.items()}
     return values, notes
+
+
+def _images(image: Volume, roi: Roi, in_range: Array, params: FeatureParams) -> Iterator[FilteredImage]:
+    """The images of all image types inside the ROI's box."""
+    if set(params.image_types) == {"Original"}:
+        yield FilteredImage("original", "Original", roi.array)
+        return
+    mask = np.zeros(image.array.shape, bool)
+    mask[roi.box] = in_range
+    yield from filtered_images(roi.image, mask, roi.box, params.image_types, params.setting)
 
 
 def _by_pyradiomics(

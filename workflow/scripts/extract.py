@@ -22,6 +22,7 @@ def run_case(task: CaseTask) -> CaseResult:
         read_params(task.resources["params"]),
         task.params["rois"],
         task.params["min_voxels"],
+        task.params["engine"],
     )
     write_features(task.out / "features.csv", extraction)
     return CaseResult(
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", type=Path, help='JSON with the names of the labels, such as {"1": "tumour"}')
     parser.add_argument("--roi-name", nargs="+", default=[], help="names of the ROIs to extract (default: all)")
     parser.add_argument("--min-voxels", type=int, default=64, help="exclude ROIs with fewer voxels (default: 64)")
+    parser.add_argument("--engine", choices=["radloom", "pyradiomics"], default="radloom", help="what computes them")
 
 
 def by_hand(args: argparse.Namespace) -> None:
@@ -63,7 +65,7 @@ def by_hand(args: argparse.Namespace) -> None:
         labels = _labels(args.labels)
     else:
         labels = {int(number): f"label_{number}" for number in np.unique(roi.array) if number != 0}
-    extraction = extract_features(image, roi, labels, params, args.roi_name, args.min_voxels)
+    extraction = extract_features(image, roi, labels, params, args.roi_name, args.min_voxels, args.engine)
     write_features(args.out, extraction)
     for entry in extraction.excluded:
         print(f"excluded: {entry['roi']}: {entry['reason']} ({entry['advice']})", file=sys.stderr)

@@ -72,7 +72,7 @@ def discretise(values: Array, setting: Mapping[str, Any]) -> GreyLevels:
     """
     low, high = values.min(), values.max()
     width, count = setting.get("binWidth", 25), setting.get("binCount")
-    if count is None and (float(high) - float(low)) / width >= HIGHEST_LEVEL - 1 or (count or 0) > HIGHEST_LEVEL:
+    if (count is None and (float(high) - float(low)) / width >= HIGHEST_LEVEL - 1) or (count or 0) > HIGHEST_LEVEL:
         raise CaseError(
             f"the ROI's values from {low:g} to {high:g} make more than {HIGHEST_LEVEL} grey levels",
             "a larger `binWidth`, or a `resegmentRange` that leaves out implausible values",
