@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from radloom.derived_rois import find_rois
 from radloom.errors import CaseError, CohortError
 from radloom.feature_params import (
     SHAPE_CLASSES,
@@ -31,6 +32,7 @@ from radloom.feature_params import (
     validate_params,
 )
 from radloom.images import Array, Volume, bounding_box, corner_distance, crop, from_sitk, same_grid, to_sitk
+from radloom.roi_definitions import Definition
 
 if TYPE_CHECKING:
     from radiomics.featureextractor import RadiomicsFeatureExtractor
@@ -75,17 +77,19 @@ def extract_features(
     roi: Volume,
     labels: Mapping[int, str],
     params: FeatureParams,
-    rois: Iterable[str] = (),
+    rois: Iterable[str | int] = (),
     min_voxels: int = 1,
+    derived: Mapping[str, Definition] | None = None,
 ) -> Extraction:
-    """Compute the features of each ROI of a label volume.
+    """Compute the features of each ROI of a label volume, and of those derived from them.
 
     image: HU, (z, y, x), already resampled and calibrated; integer or float, taken as it is.
     roi: label numbers on the same grid, (z, y, x).
-    labels: names of the ROIs by label number; rows come in the order of the numbers.
-    rois: names to extract, all of them when empty.
+    labels: names of the ROIs by label number; rows come in the order of the numbers, then of `derived`.
+    rois: names or label numbers to extract, all of them when empty; of an `each` the name stands for all components.
     min_voxels: an ROI with fewer voxels is excluded (`minimumROISize` of the parameter file works alike, and
         means what it says here: PyRadiomics itself would refuse an ROI of just that size).
+    derived: definitions of further ROIs by name (`radloom.roi_definitions`).
 
     Volumes are in mm3. Raises CaseError when image and ROI don't lie on one grid or no ROI is left,
     CohortError when PyRadiomics rejects the parameters.
@@ -93,27 +97,14 @@ def extract_features(
     if not same_grid(image.geometry, roi.geometry, GRID_TOLERANCE_MM):
         raise CaseError(_grid_mismatch(image, roi), "draw the ROI on this image, or resample both together")
     columns = feature_columns(params)
+    found = find_rois(roi.array, roi.geometry.spacing, labels, derived, rois)
     rows: dict[str, list[float]] = {}
     facts: dict[str, dict[str, float]] = {}
-    excluded: list[dict[str, str]] = []
-    notes: list[str] = []
-    wanted = list(dict.fromkeys(rois))
-    for name in wanted:
-        if name not in labels.values():
-            known = ", ".join(labels[number] for number in sorted(labels)) or "none"
-            excluded.append(
-                {
-                    "roi": name,
-                    "reason": f"the case has no ROI of this name (it has: {known})",
-                    "advice": "check `segment.labels` and `extract.rois`",
-                }
-            )
-    for number in sorted(labels):
-        name = labels[number]
-        if wanted and name not in wanted:
-            continue
+    excluded = list(found.excluded)
+    notes = list(found.notes)
+    for name, region in found.regions.items():
         try:
-            values, facts[name], roi_notes = _extract_roi(image, roi, number, params, min_voxels)
+            values, facts[name], roi_notes = _extract_roi(image, region.full(roi.array.shape), params, min_voxels)
         except CaseError as error:
             excluded.append({"roi": name, "reason": error.reason, "advice": error.advice})
             continue
@@ -147,14 +138,14 @@ def _grid_mismatch(image: Volume, roi: Volume) -> str:
 
 
 def _extract_roi(
-    image: Volume, roi: Volume, number: int, params: FeatureParams, min_voxels: int
+    image: Volume, mask: Array, params: FeatureParams, min_voxels: int
 ) -> tuple[dict[str, float], dict[str, float], list[str]]:
-    """Values by column (failed features are missing or not finite), facts and notes of one ROI."""
-    mask = Volume((roi.array == number).astype(np.uint8), roi.geometry)
-    box = bounding_box(mask.array)
+    """Values by column (failed features are missing or not finite), facts and notes of one ROI (z, y, x, bool)."""
+    roi = Volume(mask.astype(np.uint8), image.geometry)
+    box = bounding_box(roi.array)
     if box is None:
         raise CaseError("the ROI is empty", "check the segmentation and the volume limits of the post-processing")
-    small_image, small_mask = crop(image, box), crop(mask, box)
+    small_image, small_mask = crop(image, box), crop(roi, box)
     needed = max(min_voxels, params.setting.get("minimumROISize", 1))
     _check_roi(small_mask.array, needed, params)
     if not np.isfinite(small_image.array[small_mask.array > 0]).all():
@@ -175,7 +166,7 @@ def _extract_roi(
         # Without filters PyRadiomics looks at nothing outside the ROI's box. Filters see the whole image, as
         # does `normalize`.
         whole = set(params.image_types) != {"Original"} or params.setting.get("normalize", False)
-        texture_input = (image, mask) if whole else (small_image, small_mask)
+        texture_input = (image, roi) if whole else (small_image, small_mask)
         values = _shape(small_image, shape_mask, params, heard)
         values |= _textures(*texture_input, params)
     return values, facts, flat + heard
