@@ -96,10 +96,66 @@ def test_numbers_as_keys_become_text(good: dict[str, Any]) -> None:
             "postprocess.labels: there is no ROI tumor; did you mean tumour?",
         ),
         ({"model": {"roi": "liver"}}, "model.roi: there is no ROI liver"),
+        ({"extract": {"rois": [2]}}, "extract.rois: there is no ROI 2; known: ROI"),
+        (
+            {"segment": {"labels": {1: "node", 2: "node"}}},
+            "segment.labels: 2 labels are called node: give each a name of its own",
+        ),
+        (
+            {"extract": {"derived_rois": {"rim": {"shel": {"of": "ROI", "outer_mm": 2}}}}},
+            "unknown key extract.derived_rois.rim.shel; did you mean shell?",
+        ),
+        ({"extract": {"derived_rois": {"rim": {"shell": {"of": "ROI"}}}}}, "'outer_mm' is a required property"),
+        (
+            {"extract": {"derived_rois": {"rim": {"core": {"of": "ROI", "depth_mm": -2}}}}},
+            "extract.derived_rois.rim.core.depth_mm: -2 is less than the minimum of 0",
+        ),
+        (
+            {"extract": {"derived_rois": {"rim": {"shell": {"of": "ROI", "outer_mm": 2, "inner_mm": 3}}}}},
+            "extract.derived_rois.rim: inner_mm (3) must be smaller than outer_mm (2)",
+        ),
+        (
+            {"extract": {"derived_rois": {"rim": {"shell": {"of": "tumour", "outer_mm": 2}}}}},
+            "extract.derived_rois.rim: there is no ROI tumour; known: 1, ROI, rim",
+        ),
+        (
+            {"extract": {"derived_rois": {"a": {"union": ["ROI", "b"]}, "b": {"largest": {"of": "a"}}}}},
+            "extract.derived_rois.a: it is derived from itself (a -> b -> a)",
+        ),
+        (
+            {"extract": {"rois": ["ROI"], "derived_rois": {"rim": {"shell": {"of": "ROI", "outer_mm": 2}}}}},
+            "extract.derived_rois.rim: extract.rois names neither it nor what is made of it",
+        ),
+        (
+            {
+                "extract": {"rois": [1], "derived_rois": {"rim": {"shell": {"of": "ROI", "outer_mm": 2}}}},
+                "model": {"roi": "rim"},
+            },
+            "model.roi: extract.rois doesn't name rim, so it has no features",
+        ),
+        (
+            {"extract": {"derived_rois": {"lesion": {"each": {"of": "ROI"}}}}, "model": {"roi": "lesion"}},
+            "model.roi: lesion stands for lesion_1, lesion_2, ...: name one of them",
+        ),
     ],
 )
 def test_each_mistake_is_named(good: dict[str, Any], change: dict[str, Any], message: str) -> None:
     assert message in problems_of({**good, **change})
+
+
+@pytest.mark.parametrize("roi", ["rim", "lesion_1", "lesion_3", "ROI"])
+@pytest.mark.parametrize("rois", [[], [1, "rim", "lesion"]])
+def test_derived_rois_are_rois_like_any_other(good: dict[str, Any], roi: str, rois: list[str | int]) -> None:
+    derived = {
+        "outer": {"shell": {"of": 1, "outer_mm": 9}},
+        "rim": {"intersection": ["outer", "inner"]},
+        "inner": {"shell": {"of": "ROI", "outer_mm": 5, "minus": ["lesion_1"]}},
+        "lesion": {"each": {"of": "ROI", "min_volume_mm3": 100}},
+    }
+    extract = {**good["extract"], "derived_rois": derived, "rois": rois}
+    config = complete({**good, "extract": extract, "model": {"roi": roi}})
+    check_run(config)
+    assert config["extract"]["derived_rois"] == derived
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from scipy import stats
 from statistics_cohort import cohort_tables, configuration, write_tables
 from statsmodels.stats.multitest import multipletests
 
+from radloom.assembly import CohortTables
 from radloom.combat import ComBatHarmonizer, HarmonizationError
 from radloom.engine.step import CohortTask
 from radloom.harmonize import adjust_fdr, diagnose, harmonize_tables, run_step
@@ -49,6 +50,25 @@ def test_excluded_batches_are_left_out_and_named() -> None:
     assert len(result.features) == 58
     assert result.features.notna().all(axis=None)
     assert any("small (2)" in message for message in result.warnings)
+
+
+def test_a_derived_roi_that_few_cases_have_does_not_stop_the_others() -> None:
+    tables = cohort_tables(60, rois=("tumour", "lesion_3", "rim"))
+    few = (tables.features["roi"] == "lesion_3") & ~tables.features["case_id"].isin(["K000", "K004", "K007"])
+    tables = CohortTables(tables.features[~few].reset_index(drop=True), tables.cases, tables.patients)
+    settings = configuration()["harmonize"]
+    with pytest.raises(HarmonizationError, match="harmonisation of ROI lesion_3"):
+        harmonize_tables(tables, settings, OUTCOMES)
+    result = harmonize_tables(tables, settings, OUTCOMES, ["lesion", "rim"])
+    assert list(result.parameters) == ["tumour", "rim"]
+    assert set(result.features["roi"]) == {"tumour", "rim"}
+    (message,) = [message for message in result.warnings if "lesion_3" in message]
+    assert message.startswith("ROI lesion_3 is not in the harmonised table: ")
+    alone = CohortTables(tables.features[tables.features["roi"] == "lesion_3"], tables.cases, tables.patients)
+    with pytest.raises(HarmonizationError, match="harmonisation of ROI lesion_3"):
+        harmonize_tables(alone, settings, OUTCOMES, ["lesion"])
+    with pytest.raises(HarmonizationError, match="outcome"):
+        harmonize_tables(tables, configuration(harmonize__batch="died")["harmonize"], OUTCOMES, ["tumour", "lesion"])
 
 
 def test_the_outcome_is_refused_by_name_and_by_content() -> None:

@@ -203,6 +203,14 @@ def test_a_dropped_speck_of_tumour_is_filled_by_the_organ() -> None:
     assert result.volume_mm3 == {"organ": 1000.0 - 27, "tumour": 27.0}
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_line_of_single_voxels_is_that_many_components(axis: int) -> None:
+    line = (np.arange(9) % 2 == 0).reshape([9 if a == axis else 1 for a in range(3)])
+    kept, count = keep_components(line, False, 0)
+    assert count == 5
+    assert np.array_equal(kept, line)
+
+
 def test_diagonal_neighbours_are_one_component() -> None:
     mask = np.zeros((2, 2, 2), bool)
     mask[0, 0, 0] = mask[1, 1, 1] = True

@@ -402,3 +402,16 @@ def test_by_hand(repo: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "22 of 24" in (tmp_path / "hand/report.html").read_text()
+
+
+@pytest.mark.parametrize("roi", ["tumour", "lesion_2"])
+def test_a_derived_roi_that_was_not_harmonised_is_said(results: CohortTask, roi: str) -> None:
+    raw = pd.read_parquet(results.inputs["tables/features_raw.parquet"])
+    lesion = raw.head(5).assign(roi="lesion_2")
+    both = pd.concat([raw, lesion], ignore_index=True)
+    both.to_parquet(results.inputs["tables/features_raw.parquet"])
+    params = results.params | {"model": {**results.params["model"], "roi": roi}}
+    page = _page(replace(results, params=params))
+    assert "ComBat refused the derived ROIs lesion_2, which are not in features_harmonized" in page
+    said = "The features of lesion_2 were not harmonised" in _section(page, "harmonisation")
+    assert said == (roi == "lesion_2")

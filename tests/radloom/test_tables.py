@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from radloom.assembly import read_tables
 from radloom.engine.step import CohortTask, Entry
 from radloom.errors import CohortError
 from radloom.table_entry import read_clinical, read_feature_table
@@ -340,3 +341,35 @@ def test_real_table_of_two_centres(tmp_path: Path, shared_data: Path) -> None:
     assert sorted(ours["centre"].unique()) == sorted(pd.read_csv(folder / "clinical.csv")["center"].unique())
     clinical = _read(tmp_path / "tables/clinical.csv")
     assert list(clinical.columns) == ["patient_id", "age", "sex", "os_days", "os_event", "hpv_p16"]
+
+
+def test_derived_rois_are_rows_like_any_other(tmp_path: Path, cases: list[dict[str, str]]) -> None:
+    entries = _cohort(tmp_path, cases, {})
+    for number, case in enumerate(cases):
+        entry = entries["extract"][case["case_id"]]
+        lesions = [f"lesion_{n}" for n in range(1, 2 + number % 3)]
+        rois = ["tumour", "rim", *lesions] if number else ["tumour", *lesions]
+        entry.files["features.csv"].write_text("roi,a\n" + "".join(f"{roi},{number}.5\n" for roi in rois))
+        missing = {"roi": "rim", "reason": "no voxel outside tumour lies that near", "advice": "check rim"}
+        facts = {roi: {"voxels": 480 + number, "volume_mm3": 48.5} for roi in rois}
+        entry.facts.update(rois=facts, excluded_rois=[] if number else [missing])
+    result = build_tables(_task(tmp_path, cases, entries, model={"roi": "rim"}))
+    assert result.facts["rois"] == ["tumour", "lesion_1", "rim", "lesion_2", "lesion_3"]
+    out = tmp_path / "out/tables"
+    features, exclusions, qc = (_read(out / f"{name}.csv") for name in ("features_raw", "exclusions", "qc"))
+    assert features["roi"].value_counts().to_dict() == {
+        "tumour": 8, "rim": 7, "lesion_1": 8, "lesion_2": 5, "lesion_3": 2,
+    }  # fmt: skip
+    assert exclusions[["case_id", "roi", "step"]].values.tolist() == [["c0", "rim", "extract"]]
+    assert _read(out / "cohort.csv")["n_rois"].tolist()[:4] == ["2", "4", "5", "3"]
+    rim = qc[(qc["case_id"] == "c1") & (qc["roi"] == "rim")].set_index("item")["value"].to_dict()
+    assert rim == {"voxels": "481", "volume_mm3": "48.5", "features_not_computed": "0"}
+    tumour = qc[(qc["case_id"] == "c1") & (qc["roi"] == "tumour") & (qc["item"] == "volume_mm3")]
+    assert tumour["step"].tolist() == ["postprocess"], "once"
+
+    inputs = {f"tables/{path.name}": path for path in out.iterdir()}
+    tables = read_tables(inputs)
+    assert tables.of_roi("rim")["case_id"].tolist() == [f"c{i}" for i in range(1, 8)]
+    assert tables.of_roi("lesion_3")["a"].tolist() == [2.5, 5.5]
+    with pytest.raises(CohortError, match=r"model\.roi must say which ROI the models use"):
+        tables.of_roi(None)

@@ -47,7 +47,7 @@ def test_a_case_of_the_workflow(script: ModuleType, case: Path, repo: Path) -> N
         "postprocess/roi.nii.gz": case / "roi.nii.gz",
         "postprocess/labels.json": case / "labels.json",
     }
-    settings = {"params": "config/pyradiomics.yaml", "rois": [], "min_voxels": 64}
+    settings = {"params": "config/pyradiomics.yaml", "rois": [], "derived_rois": {}, "min_voxels": 64}
     resources = {"params": repo / "config/pyradiomics.yaml"}
     result = script.run_case(CaseTask("C1", inputs, settings, {}, out, resources))
     assert [path.name for path in out.iterdir()] == ["features.csv"]
@@ -61,7 +61,37 @@ def test_a_case_of_the_workflow(script: ModuleType, case: Path, repo: Path) -> N
     assert float(lines[0]["original_shape_VoxelVolume"]) == 512
 
 
-def run(repo: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def test_derived_rois_of_a_case(script: ModuleType, case: Path, repo: Path) -> None:
+    out = case / "out"
+    out.mkdir()
+    inputs = {
+        "calibrate/image.nii.gz": case / "image.nii.gz",
+        "postprocess/roi.nii.gz": case / "roi.nii.gz",
+        "postprocess/labels.json": case / "labels.json",
+    }
+    derived = {
+        "rim": {"shell": {"of": 1, "outer_mm": 1}},
+        "inside": {"core": {"of": "tumour", "depth_mm": 1}},
+        "deep": {"core": {"of": "tumour", "depth_mm": 4}},
+    }
+    settings = {"rois": [1, "rim", "inside", "deep"], "derived_rois": derived, "min_voxels": 64}
+    resources = {"params": repo / "config/pyradiomics.yaml"}
+    result = script.run_case(CaseTask("C1", inputs, settings, {}, out, resources))
+    # A box of 8 voxels a side: its six faces, and what is left when a layer is taken off.
+    assert {name: facts["voxels"] for name, facts in result.facts["rois"].items()} == {
+        "tumour": 512,
+        "rim": 6 * 64,
+        "inside": 6**3,
+    }
+    assert [(entry["roi"], entry["reason"]) for entry in result.facts["excluded_rois"]] == [
+        ("deep", "no voxel of tumour lies more than 4 mm inside it")
+    ]
+    with open(out / "features.csv", newline="") as file:
+        lines = {line["roi"]: line for line in csv.DictReader(file)}
+    assert float(lines["rim"]["original_shape_VoxelVolume"]) == 384
+
+
+def run(repo: Path, *arguments: str | int | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(repo / "workflow/scripts/extract.py"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -74,6 +104,19 @@ def test_by_hand(case: Path, repo: Path) -> None:
     assert done.stdout == ""
     assert done.stderr.startswith("excluded: label_2: the ROI has 4 voxels, at least 64 are needed")
     assert [line.split(",")[0] for line in out.read_text().splitlines()] == ["roi", "label_1"]
+
+
+def test_by_hand_with_derived_rois(case: Path, repo: Path) -> None:
+    out, derived = case / "features.csv", case / "derived.yaml"
+    derived.write_text("rim: {shell: {of: 1, outer_mm: 1.5, minus: [label_2]}}\n")
+    command = (case / "image.nii.gz", case / "roi.nii.gz", "--params", repo / "config/pyradiomics.yaml", "--out", out)
+    done = run(repo, *command, "--roi-name", 1, "rim", "--derived", derived)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split(",")[0] for line in out.read_text().splitlines()] == ["roi", "label_1", "rim"]
+    derived.write_text("rim: {shell: {of: 1}}\n")
+    done = run(repo, *command, "--derived", derived)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["error: the derived ROIs can't be made:", "  rim: shell needs outer_mm"]
 
 
 def test_by_hand_a_mistake_is_one_line(case: Path, repo: Path) -> None:

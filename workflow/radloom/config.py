@@ -13,6 +13,7 @@ import yaml
 
 from radloom.cohort import NAME, REQUIRED, ROI_NAME, Sheet, is_missing, read_cohort, read_sheet, source_path, summarise
 from radloom.errors import ConfigError
+from radloom.roi_definitions import Each, family_of, parse_definitions, reached_from
 
 SCHEMA = Path(__file__).resolve().parent.parent / "schemas" / "config.schema.yaml"
 OUTCOMES = (("model_cox", "time"), ("model_cox", "event"), ("model_logistic", "outcome"))
@@ -213,27 +214,63 @@ def _column_problems(config: dict[str, Any], cohort: Sheet, clinical: Sheet) -> 
     return problems
 
 
-def _roi_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
-    """List ROI names in the settings that no mask and no model can give."""
-    if config["features"]:
-        return []
+def _label_names(config: dict[str, Any], cohort: Sheet) -> dict[int, list[str]] | None:
+    """Return the names that each label number can have (a case's own, without configured labels), None if unknown."""
     segment = config["segment"]
     if segment["source"] == "model":
         try:
-            known = list(json.loads((Path(segment["model"] or "") / "model.json").read_text())["classes"].values())
+            classes = json.loads((Path(segment["model"] or "") / "model.json").read_text())["classes"]
+            return {int(number): [name] for number, name in classes.items()}
         except (OSError, ValueError, KeyError, AttributeError):
-            return []  # said elsewhere, or by the step that loads the model
-    else:
-        given = {row.get("roi_name") or "ROI" for row in cohort.rows}
-        known = list(segment["labels"].values()) or sorted(name for name in given if ROI_NAME.fullmatch(name))
-    used = [("postprocess.labels", name) for name in config["postprocess"]["labels"]]
-    used += [("extract.rois", name) for name in config["extract"]["rois"]]
-    used += [("model.roi", name) for name in [config["model"]["roi"]] if name]
-    return [
-        f"config: {key}: there is no ROI {name}{_nearest(name, known) or '; known: ' + ', '.join(known)}"
-        for key, name in used
-        if name not in known
+            return None  # said elsewhere, or by the step that loads the model
+    if segment["labels"]:
+        return {int(number): [name] for number, name in segment["labels"].items()}
+    given = {row.get("roi_name") or "ROI" for row in cohort.rows}
+    return {1: sorted(name for name in given if ROI_NAME.fullmatch(name))}
+
+
+def _roi_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
+    """List ROIs in the settings that no mask, model or definition can give, and definitions that can't be made."""
+    labels = None if config["features"] else _label_names(config, cohort)
+    if labels is None:
+        return []
+    extract, roi = config["extract"], config["model"]["roi"]
+    labelled = [name for names in labels.values() for name in names]
+    problems = [
+        f"config: segment.labels: {labelled.count(name)} labels are called {name}: "
+        "give each a name of its own, and join them by a `union` of extract.derived_rois"
+        for name in dict.fromkeys(labelled)
+        if labelled.count(name) > 1
     ]
+    derived, found = parse_definitions(extract["derived_rois"], labels)
+    problems += [f"config: extract.derived_rois.{problem}" for problem in found]
+
+    named = [("postprocess.labels", name, labelled) for name in config["postprocess"]["labels"]]
+    wanted: list[str] = []
+    if not found:  # else what can be extracted is not certain
+        known = [*labelled, *derived]
+        for one in map(str, extract["rois"]):
+            wanted += labels.get(int(one), [one]) if one.isdigit() else [one]
+        named += [("extract.rois", name, known) for name in wanted]
+        named += [("model.roi", name, known) for name in [roi] if name]
+    problems += [
+        f"config: {key}: there is no ROI {name}{_nearest(name, there) or '; known: ' + ', '.join(there)}"
+        for key, name, there in named
+        if name not in there and (there is labelled or not family_of(name, derived))
+    ]
+    if isinstance(derived.get(roi), Each):
+        problems.append(f"config: model.roi: {roi} stands for {roi}_1, {roi}_2, ...: name one of them")
+    if wanted:
+        reached = reached_from(wanted, derived)
+        problems += [
+            f"config: extract.derived_rois.{name}: extract.rois names neither it nor what is made of it"
+            for name in derived
+            if name not in reached
+        ]
+        family = family_of(roi or "", derived)
+        if roi and roi not in wanted and not (family and family[0] in wanted):
+            problems.append(f"config: model.roi: extract.rois doesn't name {roi}, so it has no features")
+    return problems
 
 
 def _nearest(word: str, known: list[str]) -> str:

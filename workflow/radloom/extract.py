@@ -17,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 
+from radloom.derived_rois import Region, find_rois
 from radloom.errors import CaseError
 from radloom.feature_params import (
     SHAPE_CLASSES,
@@ -28,6 +29,7 @@ from radloom.feature_params import (
 from radloom.features import compute_features, shape_features
 from radloom.features.filters import FilteredImage, filtered_images
 from radloom.images import Array, Box, Volume, bounding_box, corner_distance, crop_geometry, same_grid
+from radloom.roi_definitions import Definition
 from radloom.stock import check_by_schema, check_grey_levels, listening, normalized, stock_shape, stock_textures
 
 __all__ = [
@@ -89,18 +91,20 @@ def extract_features(
     roi: Volume,
     labels: Mapping[int, str],
     params: FeatureParams,
-    rois: Iterable[str] = (),
+    rois: Iterable[str | int] = (),
     min_voxels: int = 1,
+    derived: Mapping[str, Definition] | None = None,
     engine: Engine = "radloom",
 ) -> Extraction:
-    """Compute the features of each ROI of a label volume.
+    """Compute the features of each ROI of a label volume, and of those derived from them.
 
     image: HU, (z, y, x), already resampled and calibrated; integer or float, taken as it is.
     roi: label numbers on the same grid, (z, y, x).
-    labels: names of the ROIs by label number; rows come in the order of the numbers.
-    rois: names to extract, all of them when empty.
+    labels: names of the ROIs by label number; rows come in the order of the numbers, then of `derived`.
+    rois: names or label numbers to extract, all of them when empty; of an `each` the name stands for all components.
     min_voxels: an ROI with fewer voxels is excluded (`minimumROISize` of the parameter file works alike, and
         means what it says here: PyRadiomics itself would refuse an ROI of just that size).
+    derived: definitions of further ROIs by name (`radloom.roi_definitions`).
     engine: `radloom` computes PyRadiomics' numbers by itself, `pyradiomics` has them computed by stock PyRadiomics.
 
     Volumes are in mm3. Raises CaseError when image and ROI don't lie on one grid or no ROI is left,
@@ -109,27 +113,14 @@ def extract_features(
     if not same_grid(image.geometry, roi.geometry, GRID_TOLERANCE_MM):
         raise CaseError(_grid_mismatch(image, roi), "draw the ROI on this image, or resample both together")
     columns = feature_columns(params)
+    found = find_rois(roi.array, roi.geometry.spacing, labels, derived, rois)
     rows: dict[str, list[float]] = {}
     facts: dict[str, dict[str, float]] = {}
-    excluded: list[dict[str, str]] = []
-    notes: list[str] = []
-    wanted = list(dict.fromkeys(rois))
-    for name in wanted:
-        if name not in labels.values():
-            known = ", ".join(labels[number] for number in sorted(labels)) or "none"
-            excluded.append(
-                {
-                    "roi": name,
-                    "reason": f"the case has no ROI of this name (it has: {known})",
-                    "advice": "check `segment.labels` and `extract.rois`",
-                }
-            )
-    for number in sorted(labels):
-        name = labels[number]
-        if wanted and name not in wanted:
-            continue
+    excluded = list(found.excluded)
+    notes = list(found.notes)
+    for name, region in found.regions.items():
         try:
-            values, facts[name], roi_notes = _extract_roi(image, roi.array == number, params, min_voxels, engine)
+            values, facts[name], roi_notes = _extract_roi(image, region, params, min_voxels, engine)
         except CaseError as error:
             excluded.append({"roi": name, "reason": error.reason, "advice": error.advice})
             continue
@@ -163,13 +154,10 @@ def _grid_mismatch(image: Volume, roi: Volume) -> str:
 
 
 def _extract_roi(
-    image: Volume, mask: Array, params: FeatureParams, min_voxels: int, engine: Engine
+    image: Volume, region: Region, params: FeatureParams, min_voxels: int, engine: Engine
 ) -> tuple[dict[str, float], dict[str, float], list[str]]:
-    """Values by column (what has no value is missing or not finite), facts and notes of one ROI, (z, y, x) bool."""
-    box = bounding_box(mask)
-    if box is None:
-        raise CaseError("the ROI is empty", "check the segmentation and the volume limits of the post-processing")
-    small = Roi(image, box, mask[box])
+    """Values by column (what has no value is missing or not finite), facts and notes of one ROI."""
+    small = _tight(image, region)
     needed = max(min_voxels, params.setting.get("minimumROISize", 1))
     _check_roi(small.mask, needed, params)
     if not np.isfinite(small.values).all():
@@ -177,7 +165,7 @@ def _extract_roi(
     count = int(np.count_nonzero(small.mask))
     facts: dict[str, float] = {"voxels": count, "volume_mm3": count * image.geometry.voxel_mm3}
     if params.setting.get("normalize"):
-        small = Roi(normalized(image, params.setting), box, small.mask)
+        small = Roi(normalized(image, params.setting), small.box, small.mask)
     in_range = intensity_mask(small, needed, params)
     if "resegmentRange" in params.setting:
         facts["voxels_in_range"] = int(np.count_nonzero(in_range))
@@ -185,6 +173,16 @@ def _extract_roi(
     notes = _contrast(small.array[in_range], params)
     values, more = _ENGINES[engine](image, small, shape_mask, in_range, params)
     return values, facts, notes + more
+
+
+def _tight(image: Volume, region: Region) -> Roi:
+    inner = bounding_box(region.mask)
+    if inner is None:
+        raise CaseError("the ROI is empty", "check the segmentation and the volume limits of the post-processing")
+    z, y, x = (
+        slice(outer.start + part.start, outer.start + part.stop) for outer, part in zip(region.box, inner, strict=True)
+    )
+    return Roi(image, (z, y, x), region.mask[inner])
 
 
 def _check_roi(mask: Array, min_voxels: int, params: FeatureParams, what: str = "the ROI") -> None:

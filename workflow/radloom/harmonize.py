@@ -6,6 +6,7 @@ The models don't read its result: they harmonise anew in every fold, so that no 
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -85,10 +86,14 @@ def refuse_outcome(
                 )
 
 
-def harmonize_tables(tables: CohortTables, settings: Mapping[str, Any], outcomes: Sequence[str]) -> Harmonized:
+def harmonize_tables(
+    tables: CohortTables, settings: Mapping[str, Any], outcomes: Sequence[str], derived: Sequence[str] = ()
+) -> Harmonized:
     """Fit ComBat to the features of each ROI and apply it to the same cases.
 
-    Raises HarmonizationError where that can't be right, naming the ROI, the cases and the way out.
+    Raises HarmonizationError where that can't be right, naming the ROI, the cases and the way out. An ROI of those that
+    are named as `derived` is then left out with a message instead, as long as another one is left: a third lesion,
+    which few cases have, must not stop the cohort.
     """
     names = tables.feature_names
     parts: list[pd.DataFrame] = []
@@ -96,6 +101,7 @@ def harmonize_tables(tables: CohortTables, settings: Mapping[str, Any], outcomes
     diagnostics: list[pd.DataFrame] = []
     messages: list[str] = []
     excluded: list[str] = []
+    refused: HarmonizationError | None = None
     for roi in dict.fromkeys(tables.features["roi"]):
         rows = tables.features[tables.features["roi"] == roi]
         values = rows[names].set_axis(pd.Index(rows["case_id"], name="case_id"), axis=0)
@@ -103,11 +109,18 @@ def harmonize_tables(tables: CohortTables, settings: Mapping[str, Any], outcomes
         harmonizer = harmonizer_of(settings)
         try:
             refuse_outcome(tables, rows, columns_of({"harmonize": settings}), outcomes)
+        except HarmonizationError as error:
+            raise HarmonizationError(f"harmonisation of ROI {roi}: {error}") from None
+        try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", HarmonizationWarning)
                 after = harmonizer.fit(values, metadata=metadata).transform(values, metadata)
         except HarmonizationError as error:
-            raise HarmonizationError(f"harmonisation of ROI {roi}: {error}") from None
+            refused = HarmonizationError(f"harmonisation of ROI {roi}: {error}")
+            if not _is_derived(str(roi), derived):
+                raise refused from None
+            messages.append(f"ROI {roi} is not in the harmonised table: {error}")
+            continue
         messages += [f"ROI {roi}: {message}" for message in harmonizer.warnings_]
         batch = metadata[settings["batch"]].astype(str).str.strip()
         gone = batch.isin(harmonizer.excluded_batches_).to_numpy()
@@ -118,8 +131,15 @@ def harmonize_tables(tables: CohortTables, settings: Mapping[str, Any], outcomes
         table = diagnose(values[~gone], after[~gone], batch[~gone])
         table.insert(0, "roi", roi)
         diagnostics.append(table)
+    if refused is not None and not parts:
+        raise refused
     features = pd.concat(parts).sort_index(kind="stable")
     return Harmonized(features, parameters, pd.concat(diagnostics, ignore_index=True), excluded, messages)
+
+
+def _is_derived(roi: str, derived: Sequence[str]) -> bool:
+    """Whether an ROI is one of those that the configuration derives, or a component of one."""
+    return roi in derived or re.sub(r"_[1-9][0-9]*$", "", roi) in derived
 
 
 def _columns(settings: Mapping[str, Any]) -> list[str]:
@@ -211,7 +231,8 @@ def run_step(task: CohortTask) -> CohortResult:
     tables = read_tables(task.inputs)
     if tables.features.empty:
         raise CohortError("there are no features to harmonise: all cases were excluded")
-    result = harmonize_tables(tables, task.params["harmonize"], outcome_columns(task.params))
+    derived = task.params.get("rois", {}).get("derived", [])
+    result = harmonize_tables(tables, task.params["harmonize"], outcome_columns(task.params), derived)
     folder = task.out / "tables"
     folder.mkdir(parents=True, exist_ok=True)
     result.features.to_csv(folder / "features_harmonized.csv", index=False, lineterminator="\n")

@@ -16,9 +16,7 @@ import numpy as np
 from radloom.errors import CaseError, CohortError
 from radloom.images import Box, Volume, bounding_box
 from radloom.labels import count_labels
-
-RADIUS_TOLERANCE = 1e-5
-"""Relative tolerance of squared distances against squared radii: distances are computed in float32."""
+from radloom.morphology import RADIUS_TOLERANCE, ball_dilation, ball_erosion, label_components
 
 
 @dataclass(frozen=True)
@@ -65,22 +63,6 @@ def read_settings(section: Mapping[str, Any], names: Iterable[str]) -> dict[str,
         raise CohortError(f"the section postprocess of the configuration: {error}") from None
 
 
-def ball_dilation(mask: np.ndarray, radius_mm: float, spacing: tuple[float, float, float]) -> np.ndarray:
-    """Voxels within `radius_mm` of a voxel of `mask` (z, y, x, bool), centre to centre; `spacing` is (x, y, z) in mm.
-
-    What would lie outside the array is lost.
-    """
-    return _squared_distance(~mask, spacing) <= radius_mm**2 * (1 + RADIUS_TOLERANCE)
-
-
-def ball_erosion(mask: np.ndarray, radius_mm: float, spacing: tuple[float, float, float]) -> np.ndarray:
-    """Voxels of `mask` (z, y, x, bool) with no background voxel within `radius_mm`; `spacing` is (x, y, z) in mm.
-
-    Outside the array nothing is background; pad where it should be.
-    """
-    return _squared_distance(mask, spacing) > radius_mm**2 * (1 + RADIUS_TOLERANCE)
-
-
 def closing(mask: np.ndarray, radius_mm: float, spacing: tuple[float, float, float]) -> np.ndarray:
     """Closing of `mask` (z, y, x, bool) by a ball; `spacing` is (x, y, z) in mm. Never loses a voxel."""
     padded, inner = _padded(mask, radius_mm, spacing)
@@ -98,9 +80,7 @@ def keep_components(mask: np.ndarray, largest: bool, min_voxels: float) -> tuple
 
     `largest` keeps the largest one of them; of equally large ones the first in the order of the array.
     """
-    import cc3d
-
-    components, count = cc3d.connected_components(mask, connectivity=26, return_N=True)
+    components, count = label_components(mask)
     if count == 0:
         return mask.copy(), 0
     sizes = count_labels(components)
@@ -204,14 +184,6 @@ def fill_holes(array: np.ndarray, boxes: Mapping[int, Box]) -> None:
     for _, number, place, cavity in sorted(holes, key=lambda hole: hole[:2]):
         view = array[place]
         view[cavity & (view == 0)] = number
-
-
-def _squared_distance(mask: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
-    """Squared distance in mm2 from each voxel of `mask` to the nearest voxel outside it; infinite without any."""
-    import edt
-
-    sx, sy, sz = spacing
-    return edt.edtsq(np.ascontiguousarray(mask), anisotropy=(sz, sy, sx), black_border=False, parallel=1)
 
 
 def _padded(

@@ -153,6 +153,14 @@ def warnings_of(material: Material) -> list[str]:
     told = {step["step"]: step.get("warnings", []) for step in material.provenance}
     # ComBat's own messages are the more precise ones, where they are known.
     found += [f"harmonize: {warning}" for warning in told.get("harmonize", [])] or _batch_warnings(material)
+    if material.harmonized is not None:
+        there = set(material.harmonized["roi"])
+        without = [roi for roi in dict.fromkeys(material.features["roi"]) if roi not in there]
+        if without:
+            found.append(
+                f"ComBat refused the derived ROIs {listed(without)}, which are not in features_harmonized: too few "
+                "cases have them, or cells are empty (the reasons are in steps/harmonize/record.json)."
+            )
     methods = material.acquisition["calibration_method"]
     uncalibrated = int((methods == "none").sum())
     if uncalibrated:
@@ -529,10 +537,13 @@ def harmonisation_section(material: Material) -> Section:
     order = [b for b in dict.fromkeys(material.batches(material.cohort)) if b and b in set(batches)]
     names = material.feature_names
     after = material.harmonized
+    if after is not None and roi not in set(after["roi"]):
+        after = None
     blocks: list[Block] = []
     covariates = material.setting("harmonize", "covariates", [])
     if after is None:
-        blocks.append(text("The features were not harmonised. The figures show them as they were extracted."))
+        of_roi = "" if material.harmonized is None else f" of {roi}"
+        blocks.append(text(f"The features{of_roi} were not harmonised. The figures show them as they were extracted."))
     elif len(order) < 2:
         blocks.append(
             text(

@@ -237,8 +237,11 @@ def qc_rows(cases: Sequence[Mapping[str, str]], entries: Entries, table: Feature
         ):
             for roi, value in _facts(entries, step, case_id).get(fact, {}).items():
                 add(step, roi, item, value)
+        segmented = _facts(entries, "postprocess", case_id).get("volume_mm3", {})
         for roi, facts in _facts(entries, "extract", case_id).get("rois", {}).items():
             add("extract", roi, "voxels", facts.get("voxels"))
+            if roi not in segmented:  # a derived ROI
+                add("extract", roi, "volume_mm3", facts.get("volume_mm3"))
         for roi in rois_of.get(case_id, []):
             add(
                 "extract" if "extract" in entries else "tables",

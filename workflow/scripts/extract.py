@@ -6,6 +6,7 @@ By hand: extract.py image.nii.gz roi.nii.gz --params config/pyradiomics.yaml --o
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from radloom.engine.step import CaseResult, CaseStep, CaseTask, main
 
@@ -14,6 +15,7 @@ def run_case(task: CaseTask) -> CaseResult:
     """Extract the features of all ROIs of a case into features.csv."""
     from radloom.extract import extract_features, read_params, write_features
     from radloom.images import read_nifti
+    from radloom.roi_definitions import read_definitions
 
     extraction = extract_features(
         read_nifti(task.inputs["calibrate/image.nii.gz"]),
@@ -22,6 +24,7 @@ def run_case(task: CaseTask) -> CaseResult:
         read_params(task.resources["params"]),
         task.params["rois"],
         task.params["min_voxels"],
+        read_definitions(task.params["derived_rois"]),
         task.params["engine"],
     )
     write_features(task.out / "features.csv", extraction)
@@ -34,6 +37,21 @@ def _labels(path: Path) -> dict[int, str]:
     return {int(number): name for number, name in json.loads(path.read_text(encoding="utf-8")).items()}
 
 
+def _mapping(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML or JSON file (JSON is YAML)."""
+    import yaml
+
+    from radloom.errors import CohortError
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise CohortError(f"{path.name} can't be read: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise CohortError(f"{path.name} holds no mapping of names to definitions")
+    return {str(name): definition for name, definition in content.items()}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line by hand."""
     parser.add_argument("image", type=Path, help="image in HU, resampled and calibrated (NIfTI)")
@@ -41,7 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--params", type=Path, required=True, help="parameter file in PyRadiomics' format")
     parser.add_argument("--out", type=Path, required=True, help="CSV to write, one row an ROI")
     parser.add_argument("--labels", type=Path, help='JSON with the names of the labels, such as {"1": "tumour"}')
-    parser.add_argument("--roi-name", nargs="+", default=[], help="names of the ROIs to extract (default: all)")
+    parser.add_argument("--roi-name", nargs="+", default=[], help="names or label numbers of the ROIs (default: all)")
+    parser.add_argument("--derived", type=Path, help="YAML or JSON with derived ROIs, as in `extract.derived_rois`")
     parser.add_argument("--min-voxels", type=int, default=64, help="exclude ROIs with fewer voxels (default: 64)")
     parser.add_argument("--engine", choices=["radloom", "pyradiomics"], default="radloom", help="what computes them")
 
@@ -55,6 +74,7 @@ def by_hand(args: argparse.Namespace) -> None:
     from radloom.errors import CaseError
     from radloom.extract import extract_features, read_params, write_features
     from radloom.images import read_nifti
+    from radloom.roi_definitions import read_definitions
 
     params = read_params(args.params)
     try:
@@ -65,7 +85,8 @@ def by_hand(args: argparse.Namespace) -> None:
         labels = _labels(args.labels)
     else:
         labels = {int(number): f"label_{number}" for number in np.unique(roi.array) if number != 0}
-    extraction = extract_features(image, roi, labels, params, args.roi_name, args.min_voxels, args.engine)
+    derived = read_definitions(_mapping(args.derived)) if args.derived else {}
+    extraction = extract_features(image, roi, labels, params, args.roi_name, args.min_voxels, derived, args.engine)
     write_features(args.out, extraction)
     for entry in extraction.excluded:
         print(f"excluded: {entry['roi']}: {entry['reason']} ({entry['advice']})", file=sys.stderr)

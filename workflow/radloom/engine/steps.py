@@ -93,7 +93,7 @@ STEPS: dict[str, StepSpec] = {
             after=("calibrate", "postprocess"),
             files=("calibrate/image.nii.gz", "postprocess/roi.nii.gz", "postprocess/labels.json"),
             sections=("extract",),
-            packages=("numpy", "SimpleITK", "pyradiomics-bhklab", "PyWavelets"),
+            packages=("numpy", "SimpleITK", "pyradiomics-bhklab", "PyWavelets", "connected-components-3d", "edt"),
             resources=("extract.params",),
         ),
         StepSpec(
@@ -117,7 +117,7 @@ STEPS: dict[str, StepSpec] = {
             by_case=False,
             after=("tables",),
             files=_TABLES,
-            sections=("harmonize", "model_cox", "model_logistic"),
+            sections=("harmonize", "model_cox", "model_logistic", "rois"),
             packages=_STATISTICS,
         ),
         StepSpec(
@@ -182,7 +182,10 @@ def step_params(spec: StepSpec, config: dict[str, Any]) -> dict[str, Any]:
         if spec.name == "segment":
             idle |= {"labels"} if config["segment"]["source"] == "model" else {"device", "slices_per_batch"}
         return {key: value for key, value in config[spec.sections[0]].items() if key not in idle}
-    general = {"run": {"max_excluded_fraction": config["max_excluded_fraction"]}}
+    general = {
+        "run": {"max_excluded_fraction": config["max_excluded_fraction"]},
+        "rois": {"derived": [] if config["features"] else list(config["extract"]["derived_rois"])},
+    }
     return {section: general[section] if section in general else config[section] for section in spec.sections}
 
 

@@ -197,8 +197,8 @@ def _sums(matrices: Iterable[Array], levels: Levels, product_entropy: bool, mcc:
 def _second_eigenvalue(p: Array, px: Array, py: Array) -> float:
     """Second largest eigenvalue of Q(i, j) = sum over k of p(i, k) p(j, k) / (px(i) py(k) + eps).
 
-    None of Q's is negative. One that rounding puts below zero is 0; PyRadiomics takes the root, and leaves the direction
-    out or not, depending on rounding elsewhere.
+    None of Q's is negative. One that rounding puts below zero is 0; PyRadiomics takes the root, and leaves the
+    direction out or not, depending on rounding elsewhere.
     """
     q = (p / (px[:, None] * py[None, :] + EPS)) @ p.T
     return max(float(np.sort(np.linalg.eigvals(q))[-2].real), 0.0)

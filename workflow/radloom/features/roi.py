@@ -38,7 +38,7 @@ class Roi:
 
 
 def make_roi(mask: Array, spacing: tuple[float, float, float], margin: int = 1) -> Roi:
-    """Prepare an ROI: mask (z, y, x), nonzero inside; spacing (z, y, x) in mm; `margin` the largest offset looked at."""
+    """Prepare an ROI: mask (z, y, x), nonzero inside; spacing (z, y, x) in mm; `margin`, the farthest offset."""
     mask = np.ascontiguousarray(mask, dtype=bool).view(np.uint8)
     pad = np.full(3, margin, dtype=np.int64)
     found = library().find_runs(mask, shape_of(mask), pad, None, None)

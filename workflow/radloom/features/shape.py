@@ -163,7 +163,7 @@ class CubeTerms:
 def cube_terms(spacing: tuple[float, float, float]) -> CubeTerms:
     """Return the terms at a spacing (z, y, x) in mm, measured with PyRadiomics' C function on 2 x 2 x 2 masks.
 
-    The step terms come from masks of two cubes in a row: what isn't due to either cube at the origin is due to the step.
+    The step terms come from masks of two cubes in a row: what isn't due to either at the origin is due to the step.
     """
     mm = np.array(spacing, dtype=np.float64)
     masks = [_corners(code) for code in range(256)]
@@ -197,7 +197,7 @@ def _pyradiomics_mesh(mask: Array, mm: Array) -> tuple[float, float, Any]:
 
 @cache
 def _c_shape() -> Any:
-    """PyRadiomics' C extension, loaded by itself: `import radiomics` takes a third of a second for what isn't needed."""
+    """PyRadiomics' C extension by itself: `import radiomics` takes a third of a second for what isn't needed."""
     package = importlib.util.find_spec("radiomics")
     assert package is not None
     assert package.submodule_search_locations
