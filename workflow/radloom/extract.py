@@ -1,28 +1,23 @@
 """PyRadiomics features of every ROI of a case.
 
-PyRadiomics does the computing; its numbers are left as they are. Around it stands what a table for
+The numbers are PyRadiomics', by `radloom.features` or by PyRadiomics itself. Around them stands what a table for
 statisticians needs: columns that follow from the parameter file alone, an empty cell and a warning where a
-feature can't be computed, a reason where an ROI can't be used, and none of PyRadiomics' own printing.
+feature can't be computed, and a reason where an ROI can't be used.
 """
 
 from __future__ import annotations
 
 import csv
-import functools
-import json
-import logging
 import math
-import re
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Literal
 
 import numpy as np
 
-from radloom.errors import CaseError, CohortError
+from radloom.errors import CaseError
 from radloom.feature_params import (
     SHAPE_CLASSES,
     FeatureParams,
@@ -30,11 +25,9 @@ from radloom.feature_params import (
     read_params,
     validate_params,
 )
-from radloom.images import Array, Volume, bounding_box, corner_distance, crop, from_sitk, same_grid, to_sitk
-
-if TYPE_CHECKING:
-    from radiomics.featureextractor import RadiomicsFeatureExtractor
-    from SimpleITK import Image
+from radloom.features import compute_features, shape_features
+from radloom.images import Array, Box, Volume, bounding_box, corner_distance, crop_geometry, same_grid
+from radloom.stock import check_by_schema, check_grey_levels, listening, normalized, stock_shape, stock_textures
 
 __all__ = [
     "Extraction",
@@ -47,14 +40,34 @@ __all__ = [
 ]
 
 GRID_TOLERANCE_MM = 1e-3
-# A co-occurrence matrix holds one float64 for each pair of grey levels and direction: 1.7 GB at this number
-# of levels.
-MAX_GREY_LEVELS = 4096
 _NAMED_AT_MOST = 5
 
-# PyRadiomics logs these as warnings for every ROI, although they follow from the parameter file and don't
-# touch a number.
-_CHATTER = ("GLCM is symmetrical", "is deprecated, use with caution", "Calculating Local Binary Pattern")
+Engine = Literal["radloom", "pyradiomics"]
+
+
+@dataclass(frozen=True)
+class Roi:
+    """An ROI where it lies: the whole image, the slices of its box, and its voxels in there, (z, y, x) bool."""
+
+    image: Volume
+    box: Box
+    mask: Array
+
+    @cached_property
+    def array(self) -> Array:
+        """The image's values in the box, (z, y, x)."""
+        return np.ascontiguousarray(self.image.array[self.box])
+
+    @property
+    def values(self) -> Array:
+        """The image's values in the ROI, (n,)."""
+        return self.array[self.mask]
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel spacing (z, y, x) in mm."""
+        x, y, z = self.image.geometry.spacing
+        return z, y, x
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,7 @@ def extract_features(
     params: FeatureParams,
     rois: Iterable[str] = (),
     min_voxels: int = 1,
+    engine: Engine = "radloom",
 ) -> Extraction:
     """Compute the features of each ROI of a label volume.
 
@@ -86,6 +100,7 @@ def extract_features(
     rois: names to extract, all of them when empty.
     min_voxels: an ROI with fewer voxels is excluded (`minimumROISize` of the parameter file works alike, and
         means what it says here: PyRadiomics itself would refuse an ROI of just that size).
+    engine: `radloom` computes PyRadiomics' numbers by itself, `pyradiomics` has them computed by stock PyRadiomics.
 
     Volumes are in mm3. Raises CaseError when image and ROI don't lie on one grid or no ROI is left,
     CohortError when PyRadiomics rejects the parameters.
@@ -113,7 +128,9 @@ def extract_features(
         if wanted and name not in wanted:
             continue
         try:
-            values, facts[name], roi_notes = _extract_roi(image, roi, number, params, min_voxels)
+            values, facts[name], roi_notes = _extract_roi(
+                image, roi.array == number, params, min_voxels, engine
+            )
         except CaseError as error:
             excluded.append({"roi": name, "reason": error.reason, "advice": error.advice})
             continue
@@ -147,38 +164,28 @@ def _grid_mismatch(image: Volume, roi: Volume) -> str:
 
 
 def _extract_roi(
-    image: Volume, roi: Volume, number: int, params: FeatureParams, min_voxels: int
+    image: Volume, mask: Array, params: FeatureParams, min_voxels: int, engine: Engine
 ) -> tuple[dict[str, float], dict[str, float], list[str]]:
-    """Values by column (failed features are missing or not finite), facts and notes of one ROI."""
-    mask = Volume((roi.array == number).astype(np.uint8), roi.geometry)
-    box = bounding_box(mask.array)
+    """Values by column (what has no value is missing or not finite), facts and notes of one ROI, (z, y, x) bool."""
+    box = bounding_box(mask)
     if box is None:
         raise CaseError("the ROI is empty", "check the segmentation and the volume limits of the post-processing")
-    small_image, small_mask = crop(image, box), crop(mask, box)
+    small = Roi(image, box, mask[box])
     needed = max(min_voxels, params.setting.get("minimumROISize", 1))
-    _check_roi(small_mask.array, needed, params)
-    if not np.isfinite(small_image.array[small_mask.array > 0]).all():
+    _check_roi(small.mask, needed, params)
+    if not np.isfinite(small.values).all():
         raise CaseError("the ROI has voxels without a finite value", "check the image for NaN and infinity")
-    count = int(small_mask.array.sum())
+    count = int(np.count_nonzero(small.mask))
     facts: dict[str, float] = {"voxels": count, "volume_mm3": count * image.geometry.voxel_mm3}
-
-    with _listening() as heard:
-        _let_pyradiomics_check(json.dumps(_as_file(params)))
-        seen = crop(_normalized(image, params), box) if params.setting.get("normalize") else small_image
-        in_range = _intensity_mask(seen, small_mask, needed, params)
-        shape_mask = small_mask
-        if "resegmentRange" in params.setting:
-            facts["voxels_in_range"] = int(in_range.sum())
-            if params.setting.get("resegmentShape"):
-                shape_mask = Volume(in_range.astype(np.uint8), small_mask.geometry)
-        flat = _check_grey_levels(seen.array[in_range], params)
-        # Without filters PyRadiomics looks at nothing outside the ROI's box. Filters see the whole image, as
-        # does `normalize`.
-        whole = set(params.image_types) != {"Original"} or params.setting.get("normalize", False)
-        texture_input = (image, mask) if whole else (small_image, small_mask)
-        values = _shape(small_image, shape_mask, params, heard)
-        values |= _textures(*texture_input, params)
-    return values, facts, flat + heard
+    if params.setting.get("normalize"):
+        small = Roi(normalized(image, params.setting), box, small.mask)
+    in_range = intensity_mask(small, needed, params)
+    if "resegmentRange" in params.setting:
+        facts["voxels_in_range"] = int(np.count_nonzero(in_range))
+    shape_mask = in_range if params.setting.get("resegmentShape") else small.mask
+    notes = _contrast(small.array[in_range], params)
+    values, more = _ENGINES[engine](image, small, shape_mask, in_range, params)
+    return values, facts, notes + more
 
 
 def _check_roi(mask: Array, min_voxels: int, params: FeatureParams, what: str = "the ROI") -> None:
@@ -200,36 +207,33 @@ def _check_roi(mask: Array, min_voxels: int, params: FeatureParams, what: str = 
         )
 
 
-def _normalized(image: Volume, params: FeatureParams) -> Volume:
-    """The image as PyRadiomics scales it by its own mean and standard deviation before anything else."""
-    from radiomics.imageoperations import normalizeImage
+def intensity_mask(roi: Roi, min_voxels: int, params: FeatureParams) -> Array:
+    """Return which voxels of the ROI's box first order and texture features use: all of the ROI's, or those in
+    `resegmentRange` by `resegmentMode`, as PyRadiomics' `resegmentMask`; ends included.
 
-    return from_sitk(normalizeImage(to_sitk(image), **params.setting))
-
-
-def _intensity_mask(image: Volume, mask: Volume, min_voxels: int, params: FeatureParams) -> Array:
-    """Which voxels (z, y, x) first order and texture features use: all of the ROI's, or those in
-    `resegmentRange`.
+    Raises CaseError where too few are left.
     """
-    if "resegmentRange" not in params.setting:
-        return mask.array > 0
-    from radiomics.imageoperations import resegmentMask
-    from SimpleITK import GetArrayFromImage
+    limits = params.setting.get("resegmentRange")
+    if limits is None:
+        return roi.mask
+    mode = params.setting.get("resegmentMode", "absolute")
+    low, *high = sorted(limits)
+    if mode == "relative":  # to the largest value
+        low, *high = (roi.values.max() * limit for limit in (low, *high))
+    elif mode == "sigma":  # standard deviations from the mean
+        low, *high = (roi.values.mean() + roi.values.std() * limit for limit in (low, *high))
+    kept = roi.mask & (roi.array >= low)
+    if high:
+        kept &= roi.array <= high[0]
+    what = f"the part of the ROI inside `resegmentRange` {limits}"
+    if np.count_nonzero(kept) <= 1:
+        raise CaseError(f"{what} has at most one voxel", "check the range, the calibration and the ROI")
+    _check_roi(kept, min_voxels, params, what)
+    return kept
 
-    what = f"the part of the ROI inside `resegmentRange` {params.setting['resegmentRange']}"
-    try:
-        kept = resegmentMask(to_sitk(image), to_sitk(mask), **{**params.setting, "label": 1})
-    except ValueError:  # PyRadiomics' way to say that at most one voxel is left
-        raise CaseError(f"{what} has at most one voxel", "check the range, the calibration and the ROI") from None
-    in_range: Array = GetArrayFromImage(kept) > 0
-    _check_roi(in_range, min_voxels, params, what)
-    return in_range
 
-
-def _check_grey_levels(values: Array, params: FeatureParams) -> list[str]:
-    """Notes on an ROI without contrast; raises CaseError where the matrices of the texture classes would not
-    fit into memory.
-    """
+def _contrast(values: Array, params: FeatureParams) -> list[str]:
+    """A note on an ROI without contrast in the original image."""
     if "Original" not in params.image_types:
         return []
     setting = params.effective("Original")
@@ -239,151 +243,87 @@ def _check_grey_levels(values: Array, params: FeatureParams) -> list[str]:
             f"all voxels have the value {low:g}: first order and texture features take PyRadiomics' conventional values"
         ]
     width = float(setting.get("binWidth", 25))
-    levels = int(setting.get("binCount", high // width - low // width + 1))
-    if levels == 1:
+    if setting.get("binCount") == 1 or ("binCount" not in setting and low // width == high // width):
         return [
             f"all values fall into one bin of width {width:g}: texture features take PyRadiomics' conventional values"
         ]
-    if levels > MAX_GREY_LEVELS and set(params.features) - {"firstorder", *SHAPE_CLASSES}:
-        raise CaseError(
-            f"the ROI's values from {low:g} to {high:g} make {levels} grey levels, more than {MAX_GREY_LEVELS}",
-            "a larger `binWidth`, or a `resegmentRange` that leaves out implausible values",
-        )
     return []
 
 
-def _shape(image: Volume, mask: Volume, params: FeatureParams, heard: list[str]) -> dict[str, float]:
-    """Shape features of a mask.
-
-    On its own, because PyRadiomics crops to the box of the re-segmented mask, and so would cut off the shape
-    of the whole ROI.
-    """
-    setting = {name: value for name, value in params.setting.items() if name not in ("resegmentRange", "normalize")}
-    values: dict[str, float] = {}
-    for name in SHAPE_CLASSES:
-        if name not in params.features:
-            continue
-        across = np.any(mask.array, axis=_other_axes(int(setting.get("force2Ddimension", 0)))).sum()
-        if name == "shape2D" and across != 1:
-            heard.append(f"shape2D is for ROIs of one slice, this one has {across}")
-            continue
-        values |= _execute(_extractor(setting, {}, {name: params.features[name]}), to_sitk(image), to_sitk(mask))
-    return values
-
-
-def _other_axes(axis: int) -> tuple[int, ...]:
-    return tuple(other for other in range(3) if other != axis)
-
-
-def _textures(image: Volume, mask: Volume, params: FeatureParams) -> dict[str, float]:
-    """First order and texture features of all image types."""
+def _by_radloom(
+    image: Volume, roi: Roi, shape_mask: Array, in_range: Array, params: FeatureParams
+) -> tuple[dict[str, float], list[str]]:
+    """All features by `radloom.features`, but for `shape2D`, which is PyRadiomics' own."""
+    spacing = roi.spacing
+    values, notes = {}, []
+    if "shape" in params.features:
+        shape = shape_features(shape_mask, spacing, params.features["shape"])
+        values = {f"original_shape_{name}": value for name, value in shape.items()}
+    if "shape2D" in params.features:
+        flat, notes = _flat_shape(image, roi, shape_mask, params)
+        values |= flat
     classes = {name: features for name, features in params.features.items() if name not in SHAPE_CLASSES}
     if not classes:
-        return {}
-    extractor = _extractor(params.setting, params.image_types, classes)
-    return _execute(extractor, to_sitk(image), to_sitk(mask))
+        return values, notes
+    # Directions depend on the box of the voxels in range, as in PyRadiomics.
+    inner = bounding_box(in_range)
+    assert inner is not None
+    mask = in_range[inner]
+    for filtered in filtered_images(roi, in_range, params):
+        setting = params.effective(filtered.image_type)
+        try:
+            found = compute_features(filtered.array[inner], mask, spacing, classes, setting)
+        except CaseError as error:
+            if filtered.image_type == "Original":
+                raise
+            notes.append(f"{filtered.name}: {error.reason}; its features are empty")
+            continue
+        values |= {f"{filtered.name}_{name}": value for name, value in found.items()}
+    return values, notes
 
 
-def _extractor(
-    setting: Mapping[str, Any],
-    image_types: Mapping[str, Mapping[str, Any]],
-    features: Mapping[str, tuple[str, ...]],
-) -> RadiomicsFeatureExtractor:
-    """A stock extractor with just these settings, image types and features.
-
-    Left to Radloom: the diagnostics (the case records hold them), the size limit (checked, see
-    `extract_features`), and what concerns a mask on another grid (the grids are the same), which would change
-    SimpleITK's tolerance for the whole process.
-    """
-    from radiomics.featureextractor import RadiomicsFeatureExtractor
-
-    ours = {"minimumROISize", "geometryTolerance", "correctMask"}
-    extractor = RadiomicsFeatureExtractor(additionalInfo=False)
-    extractor.settings.update({key: value for key, value in setting.items() if key not in ours})
-    extractor.enabledImagetypes = {name: dict(own) for name, own in image_types.items()}
-    extractor.enabledFeatures = {name: list(wanted) for name, wanted in features.items()}
-    return extractor
-
-
-def _execute(extractor: RadiomicsFeatureExtractor, image: Image, mask: Image) -> dict[str, float]:
-    # The grids agree within GRID_TOLERANCE_MM; SimpleITK wants them equal.
-    mask.CopyInformation(image)
-    return {name: float(value) for name, value in extractor.execute(image, mask, label=1).items()}
-
-
-def _as_file(params: FeatureParams) -> dict[str, Any]:
-    """The parameters as PyRadiomics would read them from a file."""
-    return {
-        "setting": dict(params.setting),
-        "imageType": {name: dict(own) for name, own in params.image_types.items()},
-        "featureClass": {name: list(features) for name, features in params.features.items()},
-    }
+def _by_pyradiomics(
+    image: Volume, roi: Roi, shape_mask: Array, in_range: Array, params: FeatureParams
+) -> tuple[dict[str, float], list[str]]:
+    """All features by stock PyRadiomics, on the whole image where filters or `normalize` look at it."""
+    check_by_schema(params)
+    check_grey_levels(roi.array[in_range], params)
+    whole = set(params.image_types) != {"Original"} or params.setting.get("normalize", False)
+    place = crop_geometry(image.geometry, roi.box)
+    inside = Volume(roi.mask.astype(np.uint8), place)
+    with listening() as heard:
+        values = {}
+        if "shape" in params.features:
+            cut = Volume(shape_mask.astype(np.uint8), place)
+            values = stock_shape(Volume(roi.array, place), cut, params, "shape")
+        if "shape2D" in params.features:
+            flat, notes = _flat_shape(image, roi, shape_mask, params)
+            values |= flat
+            heard += notes
+        if whole:
+            mask = np.zeros(image.array.shape, np.uint8)
+            mask[roi.box] = roi.mask
+            values |= stock_textures(image, Volume(mask, image.geometry), params)
+        else:
+            values |= stock_textures(Volume(roi.array, place), inside, params)
+    return values, heard
 
 
-@functools.lru_cache(maxsize=8)
-def _let_pyradiomics_check(content: str) -> None:
-    """Hold a parameter file against PyRadiomics' own schema, once a process (30 ms); raises CohortError where
-    it fails.
-    """
-    import pykwalify.core
-    from pykwalify.errors import PyKwalifyException
-    from radiomics import getParameterValidationFiles
-
-    schema, functions = getParameterValidationFiles()
-    logging.getLogger(pykwalify.core.__name__).addHandler(logging.NullHandler())
-    core = pykwalify.core.Core(source_data=json.loads(content), schema_files=[schema], extensions=[functions])
-    try:
-        core.validate()
-    except (PyKwalifyException, TypeError, ValueError) as error:
-        raise CohortError(f"PyRadiomics rejects the parameter file: {' '.join(str(error).split())}") from None
+def _flat_shape(
+    image: Volume, roi: Roi, shape_mask: Array, params: FeatureParams
+) -> tuple[dict[str, float], list[str]]:
+    """Shape features of an ROI of one slice, or the note that it has more."""
+    axis = int(params.setting.get("force2Ddimension", 0))
+    across = int(np.any(shape_mask, axis=tuple(other for other in range(3) if other != axis)).sum())
+    if across != 1:
+        return {}, [f"shape2D is for ROIs of one slice, this one has {across}"]
+    place = crop_geometry(image.geometry, roi.box)
+    mask = Volume(shape_mask.astype(np.uint8), place)
+    with listening() as heard:
+        return stock_shape(Volume(roi.array, place), mask, params, "shape2D"), heard
 
 
-class _Listener(logging.Handler):
-    def __init__(self, heard: list[str]) -> None:
-        super().__init__(logging.WARNING)
-        self.heard = heard
-
-    def emit(self, record: logging.LogRecord) -> None:
-        message = " ".join(record.getMessage().split())
-        if any(part in message for part in _CHATTER):
-            return
-        if message.startswith("FAILED:"):
-            message = _failure(record)
-        if message not in self.heard:
-            self.heard.append(message)
-
-
-def _failure(record: logging.LogRecord) -> str:
-    """`glcm Contrast failed: ZeroDivisionError: ...` of the traceback that PyRadiomics logs (which holds
-    paths of this machine).
-    """
-    text = record.getMessage()
-    feature = re.search(r"\bget(\w+)FeatureValue\b", text)
-    name = f"{record.name.rpartition('.')[2]} {feature.group(1) if feature else 'feature'}"
-    return f"{name} failed: {text.strip().splitlines()[-1].strip()}"
-
-
-@contextmanager
-def _listening() -> Iterator[list[str]]:
-    """Collect what PyRadiomics logs as a warning or worse, and keep it and NumPy from printing."""
-    import radiomics
-
-    heard: list[str] = []
-    listener = _Listener(heard)
-    logger = radiomics.logger
-    console, propagate = radiomics.handler.level, logger.propagate
-    radiomics.handler.setLevel(logging.CRITICAL + 1)
-    logger.propagate = False
-    logger.addHandler(listener)
-    try:
-        # Every division by zero ends in a value that is not finite, and that is reported as an empty cell.
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            yield heard
-    finally:
-        logger.removeHandler(listener)
-        logger.propagate = propagate
-        radiomics.handler.setLevel(console)
+_ENGINES = {"radloom": _by_radloom, "pyradiomics": _by_pyradiomics}
 
 
 def _empty_cells(row: Mapping[str, float]) -> list[str]:

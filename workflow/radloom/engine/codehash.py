@@ -34,6 +34,9 @@ def code_hash(workflow: Path, script: str, known: Known) -> str:
         if name in found:
             continue
         source = path.read_bytes()
+        compiled = path.with_suffix(".c")  # what `<module>.c` computes is part of `<module>.py`
+        if compiled.is_file():
+            found[f"{name}.c"] = hashlib.sha256(compiled.read_bytes()).hexdigest()
         key = f"{name}:{hashlib.sha256(source).hexdigest()}"
         if key not in known:
             known[key] = list(_parse(source, name, package=path.name == "__init__.py"))

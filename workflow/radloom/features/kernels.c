@@ -148,25 +148,26 @@ void cooccurrences(const uint16_t *volume, const int64_t *start, const int64_t *
         }
 }
 
-/* Run counts: matrix[d][level - 1][run length - 1], of size (n_offsets, ng, max_length). */
+/* Run counts: matrix[d][level][run length], of size (n_offsets, ng + 1, max_length + 1); level 0 and length 0 are not
+ * used. `run` is scratch of the padded volume's size. A voxel that prolongs a run takes back the shorter one that was
+ * counted before it, so that nothing has to look ahead and no branch has to be guessed. */
 void run_lengths(const uint16_t *volume, const int64_t *start, const int64_t *length, int64_t n_runs,
-                 const int64_t *offsets, int64_t n_offsets, int64_t ng, int64_t max_length, uint32_t *matrix)
+                 const int64_t *offsets, int64_t n_offsets, int64_t ng, int64_t max_length, uint16_t *run,
+                 uint32_t *matrix)
 {
+    const int64_t columns = max_length + 1;
     for (int64_t d = 0; d < n_offsets; d++) {
         const int64_t step = offsets[d];
-        uint32_t *counts = matrix + d * ng * max_length;
+        uint32_t *counts = matrix + d * (ng + 1) * columns;
         for (int64_t r = 0; r < n_runs; r++)
             for (int64_t i = start[r]; i < start[r] + length[r]; i++) {
                 const uint16_t level = volume[i];
-                if (volume[i - step] == level)
-                    continue;
-                const uint16_t *next = volume + i + step;
-                int64_t more = 0;
-                while (*next == level) {
-                    more++;
-                    next += step;
-                }
-                counts[(level - 1) * max_length + more]++;
+                const uint16_t goes_on = volume[i - step] == level;
+                const uint16_t before = (uint16_t)(run[i - step] & -goes_on);
+                uint32_t *at = counts + level * columns + before;
+                run[i] = (uint16_t)(before + 1);
+                at[0] -= goes_on;
+                at[1]++;
             }
     }
 }
@@ -180,26 +181,31 @@ static int32_t find_root(int32_t *parent, int32_t i)
     return i;
 }
 
-/* Zones of equal level: `offsets` are the neighbours that come earlier in memory (all negative), `parent` is scratch of
- * the padded volume's size. Writes level and size of each zone, returns their number. */
+/* Zones of equal level: `offsets` are the neighbours that come earlier in memory (all negative, 32 at most), and bit m
+ * of `near[k]` says that neighbours k and m touch or are the same: where k has the voxel's level, m of that level is in
+ * its zone already. `parent` is scratch of the padded volume's size. Writes level and size of each zone, returns their
+ * number. */
 int64_t zones(const uint16_t *volume, const int64_t *start, const int64_t *length, int64_t n_runs,
-              const int64_t *offsets, int64_t n_offsets, int32_t *parent, uint16_t *zone_level, int32_t *zone_size)
+              const int64_t *offsets, const uint32_t *near, int64_t n_offsets, int32_t *parent, uint16_t *zone_level,
+              int32_t *zone_size)
 {
     for (int64_t r = 0; r < n_runs; r++)
         for (int64_t i = start[r]; i < start[r] + length[r]; i++) {
             const uint16_t level = volume[i];
+            uint32_t same = 0;
+            for (int64_t d = 0; d < n_offsets; d++)
+                same |= (uint32_t)(volume[i + offsets[d]] == level) << d;
             int32_t root = (int32_t)i;
             parent[i] = root;
-            for (int64_t d = 0; d < n_offsets; d++) {
-                const int64_t j = i + offsets[d];
-                if (volume[j] != level)
-                    continue;
-                const int32_t other = find_root(parent, (int32_t)j);
+            while (same) {
+                const int d = __builtin_ctz(same);
+                const int32_t other = find_root(parent, (int32_t)(i + offsets[d]));
                 if (other < root) {
                     parent[root] = other;
                     root = other;
                 } else if (other > root)
                     parent[other] = root;
+                same &= ~near[d];
             }
         }
     /* A parent comes before its child, so one pass in order numbers the zones (as -1, -2, ...) and counts them. */

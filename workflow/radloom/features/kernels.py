@@ -79,8 +79,13 @@ def library() -> ctypes.CDLL:
         ("digitize", None, (_array(np.float64, 1), i64, _array(np.float64, 1), i64, _array(np.int32, 1))),
         ("scatter", None, (_array(np.uint16, 1), *runs, volume)),
         ("cooccurrences", None, (volume, *runs, ints, i64, i64, _array(np.uint32, 3))),
-        ("run_lengths", None, (volume, *runs, ints, i64, i64, i64, _array(np.uint32, 3))),
-        ("zones", i64, (volume, *runs, ints, i64, _array(np.int32, 3), _array(np.uint16, 1), _array(np.int32, 1))),
+        ("run_lengths", None, (volume, *runs, ints, i64, i64, i64, volume, _array(np.uint32, 3))),
+        (
+            "zones",
+            i64,
+            (volume, *runs, ints, _array(np.uint32, 1), i64, _array(np.int32, 3), _array(np.uint16, 1),
+             _array(np.int32, 1)),
+        ),
         ("neighbourhoods", None, (volume, *runs, ints, i64, i64, _array(np.uint32, 2), _array(np.float64, 1))),
         (
             "cooccurrence_sums",

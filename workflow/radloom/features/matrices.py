@@ -101,9 +101,10 @@ def run_lengths(levels: Levels, offsets: Sequence[tuple[int, int, int]]) -> Arra
     As in PyRadiomics an offset counts no runs if none of its lines through the box meets two voxels of the ROI.
     """
     present, longest = _check_levels(levels), max(levels.roi.mask.shape)
-    matrix = np.zeros((len(offsets), present, longest), np.uint32)
-    steps = levels.flat(offsets)
-    library().run_lengths(levels.ranks, *levels.roi.runs, steps, len(steps), present, longest, matrix)
+    counted = np.zeros((len(offsets), present + 1, longest + 1), np.uint32)
+    steps, scratch = levels.flat(offsets), np.empty(levels.roi.padded_shape, np.uint16)
+    library().run_lengths(levels.ranks, *levels.roi.runs, steps, len(steps), present, longest, scratch, counted)
+    matrix = counted[:, 1:, 1:]
     for counts, offset in zip(matrix, offsets, strict=True):
         if not counts[:, 1:].any() and not _share_a_line(levels.roi.mask, offset):
             counts[:] = 0
@@ -129,9 +130,11 @@ def zones(levels: Levels, offsets: Sequence[tuple[int, int, int]]) -> tuple[Arra
     """
     present, voxels = _check_levels(levels), len(levels.grey.level)
     level, size = np.empty(voxels, np.uint16), np.empty(voxels, np.int32)
-    steps = -levels.flat(offsets)
+    # Those that touch most others first: they settle the most.
+    ordered = sorted(offsets, key=lambda offset: sum(map(abs, offset)))
+    steps, near = -levels.flat(ordered), np.array([_touching(offset, ordered) for offset in ordered], np.uint32)
     scratch = np.empty(levels.roi.padded_shape, np.int32)
-    found = library().zones(levels.ranks, *levels.roi.runs, steps, len(steps), scratch, level, size)
+    found = library().zones(levels.ranks, *levels.roi.runs, steps, near, len(steps), scratch, level, size)
     # By size without sorting all zones, most of which are small.
     how_often = np.bincount(size[:found])
     sizes = np.flatnonzero(how_often)
@@ -139,6 +142,12 @@ def zones(levels: Levels, offsets: Sequence[tuple[int, int, int]]) -> tuple[Arra
     column[sizes] = np.arange(len(sizes))
     cells = (level[:found].astype(np.int64) - 1) * len(sizes) + column[size[:found]]
     return np.bincount(cells, minlength=present * len(sizes)).reshape(present, len(sizes)), sizes
+
+
+def _touching(offset: tuple[int, int, int], others: Sequence[tuple[int, int, int]]) -> int:
+    """Bit m tells whether neighbour m touches the one at this offset, or is it."""
+    touch = [max(abs(a - b) for a, b in zip(offset, other, strict=True)) <= 1 for other in others]
+    return sum(1 << m for m, is_near in enumerate(touch) if is_near)
 
 
 def neighbourhoods(levels: Levels, offsets: Sequence[tuple[int, int, int]], alpha: int) -> tuple[Array, Array]:
