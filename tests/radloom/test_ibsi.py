@@ -11,8 +11,9 @@ from scipy import stats
 
 from radloom.codebook import DEFINITIONS
 from radloom.errors import CaseError
+from radloom.feature_params import read_params, validate_params
 from radloom.features.discretise import discretise, fixed_bin_number
-from radloom.ibsi import bin_setting, ibsi_values, intensity_range, setting_problems
+from radloom.ibsi import bin_setting, ibsi_values, intensity_range
 from radloom.images import Volume, bounding_box, crop, to_sitk
 
 # Consensus values of features that PyRadiomics has, by configuration.
@@ -201,12 +202,19 @@ def test_kurtosis_is_the_excess_and_axes_are_of_the_unbiased_covariance() -> Non
     assert found["original_shape2D_MajorAxisLength"] == 4.0
 
 
-def test_settings_that_contradict_ibsi_are_named() -> None:
-    assert setting_problems({"binWidth": 25, "voxelArrayShift": 0, "symmetricalGLCM": True}) == []
-    problems = setting_problems({"voxelArrayShift": 1000, "symmetricalGLCM": False, "resegmentShape": True})
+def test_settings_that_contradict_ibsi_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(
+        "setting: {voxelArrayShift: 1000, resegmentShape: true}\nimageType: {Original: {symmetricalGLCM: false}}\n"
+    )
+    assert validate_params(path) == []
+    problems = validate_params(path, ibsi=True)
     assert [problem.split(":")[0] for problem in problems] == [
         "setting.voxelArrayShift",
-        "setting.symmetricalGLCM",
         "setting.resegmentShape",
+        "imageType.Original.symmetricalGLCM",
     ]
-    assert "must be true" in problems[1]
+    assert "must be true with `extract.ibsi: true`" in problems[2]
+    path.write_text("setting: {voxelArrayShift: 0, symmetricalGLCM: true, binWidth: 25}\n")
+    params = read_params(path, ibsi=True, outlier_sigma=3)
+    assert (params.ibsi, params.outlier_sigma) == (True, 3)

@@ -19,21 +19,6 @@ from radloom.images import Array
 
 AXIS_LENGTHS = ("MajorAxisLength", "MinorAxisLength", "LeastAxisLength")
 EXCESS = 3.0  # the kurtosis of a normal distribution
-# Settings of PyRadiomics with which a feature is no longer the one that IBSI defines, and what it takes.
-_FOREIGN: dict[str, tuple[Any, str]] = {
-    "voxelArrayShift": (0, "IBSI's energy and root mean square are of the HU as they are"),
-    "symmetricalGLCM": (True, "IBSI's co-occurrence matrices are symmetric"),
-    "resegmentShape": (False, "IBSI's morphological mask is not re-segmented"),
-}
-
-
-def setting_problems(setting: Mapping[str, Any]) -> list[str]:
-    """Settings of a parameter file that contradict IBSI's definitions, one sentence each."""
-    return [
-        f"setting.{key}: must be {str(wanted).lower()} with `extract.ibsi: true`, since {why}"
-        for key, (wanted, why) in _FOREIGN.items()
-        if setting.get(key, wanted) != wanted
-    ]
 
 
 def intensity_range(
