@@ -138,15 +138,20 @@ class Row:
     tolerance: str
 
     @property
-    def passes(self) -> bool:
-        """Whether our value, rounded to the digits that the consensus is printed with, is within the tolerance.
-
-        The consensus has three significant digits, or more where more are printed (voxel counts).
-        """
-        reference = float(self.consensus)
+    def rounded(self) -> float:
+        """Our value with the digits that the consensus is printed with: three, or more where more are printed."""
         digits = max(3, len(re.sub(r"e.*|[^0-9]", "", self.consensus.lower()).strip("0")))
-        value = float(f"{self.value:.{digits - 1}e}")
-        return abs(value - reference) <= float(self.tolerance or 0) + 1e-9 * abs(reference)
+        return float(f"{self.value:.{digits - 1}e}")
+
+    @property
+    def same_digits(self) -> bool:
+        return self.rounded == float(self.consensus)
+
+    @property
+    def passes(self) -> bool:
+        """Whether our value with the consensus' digits is within the tolerance."""
+        reference = float(self.consensus)
+        return abs(self.rounded - reference) <= float(self.tolerance or 0) + 1e-9 * abs(reference)
 
     @property
     def reason(self) -> str:
@@ -419,6 +424,7 @@ def page(data: Path = DATA) -> str:
         _HEAD.format(
             rows=len(rows),
             passed=len(rows) - len(failed),
+            same=sum(row.same_digits for row in rows),
             explained=len(failed) - len(unexplained),
             unexplained=len(unexplained),
         ),
@@ -491,8 +497,8 @@ of features that PyRadiomics has **{passed}** are within IBSI's tolerance, {expl
 and **{unexplained}** are unexplained.
 
 A value passes if, rounded to the digits that the consensus is printed with (three, or more where more are printed, as
-of voxel counts), it differs from it by no more than IBSI's tolerance. A tolerance of 0 means the same digits. Values of
-the image and the masks along the chain count too.
+of voxel counts), it differs from it by no more than IBSI's tolerance; a tolerance of 0 means the same digits. {same}
+have the same digits. Values of the image and the masks along the chain count too.
 """
 
 _WHAT_CLOSES = """
