@@ -57,6 +57,7 @@ lint: $(DEV_READY) results/demo_cohort/cohort.tsv
 
 docs: $(DEV_READY)
 	$(BIN)/python -m radloom.engine.reference
+	$(BIN)/python tests/helpers/ibsi_conformance.py
 
 bench: $(DEV_READY)
 	$(BIN)/python benchmarks/run.py

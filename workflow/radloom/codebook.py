@@ -69,7 +69,7 @@ _FIRST_ORDER = {
         "stat_kurt",
         ONE,
         "kurtosis",
-        "Weight of the tails of the distribution; 3 for a normal one (IBSI's value is lower by 3).",
+        "Weight of the tails of the distribution; 3 for a normal one, or 0 with `extract.ibsi: true`, as IBSI has it.",
     ),
     "Maximum": Definition("stat_max", HU, "max", "Largest value."),
     "MeanAbsoluteDeviation": Definition("stat_mad", HU, "mad", "Mean distance of the values from their mean."),
@@ -116,14 +116,16 @@ _SHAPE = {
         "morph_pca_least_axis",
         MM,
         "axis_least",
-        "4 x square root of the smallest eigenvalue of the covariance (divisor n) of the voxel positions; "
+        "4 x square root of the smallest eigenvalue of the covariance of the voxel positions (divisor n, with "
+        "`extract.ibsi: true` n - 1); "
         "for a solid ellipsoid 89 % of its shortest axis.",
     ),
     "MajorAxisLength": Definition(
         "morph_pca_maj_axis",
         MM,
         "axis_major",
-        "4 x square root of the largest eigenvalue of the covariance (divisor n) of the voxel positions; "
+        "4 x square root of the largest eigenvalue of the covariance of the voxel positions (divisor n, with "
+        "`extract.ibsi: true` n - 1); "
         "for a solid ellipsoid 89 % of its longest axis.",
     ),
     "Maximum2DDiameterColumn": Definition(
@@ -141,7 +143,8 @@ _SHAPE = {
         "morph_pca_min_axis",
         MM,
         "axis_minor",
-        "4 x square root of the second eigenvalue of the covariance (divisor n) of the voxel positions; "
+        "4 x square root of the second eigenvalue of the covariance of the voxel positions (divisor n, with "
+        "`extract.ibsi: true` n - 1); "
         "for a solid ellipsoid 89 % of its middle axis.",
     ),
     "SphericalDisproportion": Definition(

@@ -295,5 +295,9 @@ def _file_problems(config: dict[str, Any]) -> list[str]:
         if not params.is_file():
             problems.append(f"config: extract.params: the file {params} does not exist")
         else:
-            problems += [f"{params}: {problem}" for problem in validate_params(params)]
+            problems += [f"{params}: {problem}" for problem in validate_params(params, config["extract"]["ibsi"])]
+        if config["extract"]["outlier_sigma"] is not None and not config["extract"]["ibsi"]:
+            problems.append(
+                "config: extract.outlier_sigma: needs `ibsi: true`; PyRadiomics has one re-segmentation only"
+            )
     return problems

@@ -274,30 +274,44 @@ REFUSED: dict[str, str] = {
     "label_channel": "masks have one channel here; remove it, and set `segment.labels` in the configuration",
 }
 
+# Settings with which a feature isn't the one that IBSI defines: the value that it takes, and why.
+IBSI_SETTINGS: dict[str, tuple[Any, str]] = {
+    "voxelArrayShift": (0, "IBSI's energy and root mean square are of the HU as they are"),
+    "symmetricalGLCM": (True, "IBSI's co-occurrence matrices are symmetric"),
+    "resegmentShape": (False, "IBSI's morphological mask is not re-segmented"),
+}
+
 
 @dataclass(frozen=True)
 class FeatureParams:
     """A parameter file as it is used: settings that were given, image types with their own settings, features
     by class.
+
+    ibsi: by IBSI's definitions where PyRadiomics departs from them, see `radloom.ibsi`.
+    outlier_sigma: with `ibsi`, outlier re-segmentation beside `resegmentRange`.
     """
 
     setting: Mapping[str, Any]
     image_types: Mapping[str, Mapping[str, Any]]
     features: Mapping[str, tuple[str, ...]]
+    ibsi: bool = False
+    outlier_sigma: float | None = None
 
     def effective(self, image_type: str) -> dict[str, Any]:
         """The settings that hold for an image type: the common ones, overridden by its own."""
         return {**self.setting, **self.image_types[image_type]}
 
 
-def validate_params(path: Path) -> list[str]:
-    """Everything that is wrong with a parameter file, one sentence each; empty when it can be used."""
-    return _parse(path)[1]
+def validate_params(path: Path, ibsi: bool = False) -> list[str]:
+    """Everything that is wrong with a parameter file (for features by IBSI's definitions), one sentence each; empty
+    when it can be used.
+    """
+    return _parse(path, ibsi)[1]
 
 
-def read_params(path: Path) -> FeatureParams:
+def read_params(path: Path, ibsi: bool = False, outlier_sigma: float | None = None) -> FeatureParams:
     """Read a parameter file; raises CohortError that lists everything that is wrong with it."""
-    params, problems = _parse(path)
+    params, problems = _parse(path, ibsi, outlier_sigma)
     if params is None:
         raise CohortError(f"the PyRadiomics parameter file {path.name} can't be used:\n" + "\n".join(problems))
     return params
@@ -336,7 +350,9 @@ def image_names(image_type: str, setting: Mapping[str, Any]) -> list[str]:
     return [image_type.lower()]
 
 
-def _parse(path: Path) -> tuple[FeatureParams | None, list[str]]:
+def _parse(
+    path: Path, ibsi: bool = False, outlier_sigma: float | None = None
+) -> tuple[FeatureParams | None, list[str]]:
     # The parser that PyRadiomics uses as well (YAML 1.2, of which JSON is a part), so that a value means the
     # same to both.
     from ruamel.yaml import YAML
@@ -365,9 +381,16 @@ def _parse(path: Path) -> tuple[FeatureParams | None, list[str]]:
     setting = _check_settings("setting", sections.get("setting", {}), problems)
     image_types = _check_image_types(sections.get("imageType", {}), setting, problems)
     features = _check_features(sections.get("featureClass", {}), setting, problems)
+    if ibsi:
+        for where, own in {"setting": setting, **{f"imageType.{k}": v for k, v in image_types.items()}}.items():
+            problems += [
+                f"{where}.{key}: must be {str(wanted).lower()} with `extract.ibsi: true`: {why}"
+                for key, (wanted, why) in IBSI_SETTINGS.items()
+                if own.get(key, wanted) != wanted
+            ]
     if problems:
         return None, problems
-    return FeatureParams(setting, image_types, features), []
+    return FeatureParams(setting, image_types, features, ibsi, outlier_sigma), []
 
 
 def _suggest(word: object, known: list[str]) -> str:
