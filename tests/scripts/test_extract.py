@@ -47,7 +47,7 @@ def test_a_case_of_the_workflow(script: ModuleType, case: Path, repo: Path) -> N
         "postprocess/roi.nii.gz": case / "roi.nii.gz",
         "postprocess/labels.json": case / "labels.json",
     }
-    settings = {"params": "config/pyradiomics.yaml", "rois": [], "derived_rois": {}, "min_voxels": 64}
+    settings = {"params": "config/pyradiomics.yaml", "rois": [], "derived_rois": {}, "min_voxels": 64, "engine": "radloom"}
     resources = {"params": repo / "config/pyradiomics.yaml"}
     result = script.run_case(CaseTask("C1", inputs, settings, {}, out, resources))
     assert [path.name for path in out.iterdir()] == ["features.csv"]
@@ -74,7 +74,7 @@ def test_derived_rois_of_a_case(script: ModuleType, case: Path, repo: Path) -> N
         "inside": {"core": {"of": "tumour", "depth_mm": 1}},
         "deep": {"core": {"of": "tumour", "depth_mm": 4}},
     }
-    settings = {"rois": [1, "rim", "inside", "deep"], "derived_rois": derived, "min_voxels": 64}
+    settings = {"rois": [1, "rim", "inside", "deep"], "derived_rois": derived, "min_voxels": 64, "engine": "radloom"}
     resources = {"params": repo / "config/pyradiomics.yaml"}
     result = script.run_case(CaseTask("C1", inputs, settings, {}, out, resources))
     # A box of 8 voxels a side: its six faces, and what is left when a layer is taken off.
