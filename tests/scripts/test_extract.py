@@ -47,7 +47,13 @@ def test_a_case_of_the_workflow(script: ModuleType, case: Path, repo: Path) -> N
         "postprocess/roi.nii.gz": case / "roi.nii.gz",
         "postprocess/labels.json": case / "labels.json",
     }
-    settings = {"params": "config/pyradiomics.yaml", "rois": [], "derived_rois": {}, "min_voxels": 64, "engine": "radloom"}
+    settings = {
+        "params": "config/pyradiomics.yaml",
+        "rois": [],
+        "derived_rois": {},
+        "min_voxels": 64,
+        "engine": "radloom",
+    }
     resources = {"params": repo / "config/pyradiomics.yaml"}
     result = script.run_case(CaseTask("C1", inputs, settings, {}, out, resources))
     assert [path.name for path in out.iterdir()] == ["features.csv"]
