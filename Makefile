@@ -25,11 +25,13 @@ $(READY):
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -r envs/requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m radloom.features.kernels
 	@rm -f $(VENV)/ready-* && touch $@
 
 $(DEV_READY): | $(READY)
 	@echo "radloom: adding what the tests need to $(VENV)"
 	$(BIN)/python -m pip install --quiet -r envs/requirements-dev.txt
+	@$(BIN)/python tests/helpers/pyradiomics_data.py $(VENV)/pyradiomics-data
 	@touch $@
 
 # The cohort is made once; a changed generator makes it again.

@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,4 +25,13 @@ def shared_data() -> Path:
     folder = REPO.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("the reference data are not at ../shared/data")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pyradiomics_data() -> Path:
+    """PyRadiomics' own scans and baseline values, which `make test` unpacks; tests skip where they couldn't be had."""
+    folder = Path(sys.prefix) / "pyradiomics-data"
+    if not folder.is_dir():
+        pytest.skip("PyRadiomics' own data are not in the environment (tests/helpers/pyradiomics_data.py)")
     return folder

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from radloom.errors import CaseError
+from radloom.errors import CaseError, CohortError
 from radloom.feature_params import (
     SHAPE_CLASSES,
     FeatureParams,
@@ -26,6 +26,8 @@ from radloom.feature_params import (
     validate_params,
 )
 from radloom.features import compute_features, shape_features
+from radloom.features.filters import FilteredImage, filtered_images
+from radloom.ibsi import bin_setting, ibsi_values, intensity_range
 from radloom.images import Array, Box, Volume, bounding_box, corner_distance, crop_geometry, same_grid
 from radloom.stock import check_by_schema, check_grey_levels, listening, normalized, stock_shape, stock_textures
 
@@ -128,9 +130,7 @@ def extract_features(
         if wanted and name not in wanted:
             continue
         try:
-            values, facts[name], roi_notes = _extract_roi(
-                image, roi.array == number, params, min_voxels, engine
-            )
+            values, facts[name], roi_notes = _extract_roi(image, roi.array == number, params, min_voxels, engine)
         except CaseError as error:
             excluded.append({"roi": name, "reason": error.reason, "advice": error.advice})
             continue
@@ -180,11 +180,13 @@ def _extract_roi(
     if params.setting.get("normalize"):
         small = Roi(normalized(image, params.setting), box, small.mask)
     in_range = intensity_mask(small, needed, params)
-    if "resegmentRange" in params.setting:
+    if "resegmentRange" in params.setting or params.outlier_sigma is not None:
         facts["voxels_in_range"] = int(np.count_nonzero(in_range))
     shape_mask = in_range if params.setting.get("resegmentShape") else small.mask
     notes = _contrast(small.array[in_range], params)
     values, more = _ENGINES[engine](image, small, shape_mask, in_range, params)
+    if params.ibsi:
+        values = ibsi_values(values, count)
     return values, facts, notes + more
 
 
@@ -209,23 +211,28 @@ def _check_roi(mask: Array, min_voxels: int, params: FeatureParams, what: str = 
 
 def intensity_mask(roi: Roi, min_voxels: int, params: FeatureParams) -> Array:
     """Return which voxels of the ROI's box first order and texture features use: all of the ROI's, or those in
-    `resegmentRange` by `resegmentMode`, as PyRadiomics' `resegmentMask`; ends included.
+    `resegmentRange` by `resegmentMode`, as PyRadiomics' `resegmentMask`; ends included. By IBSI's definitions
+    outliers go too, see `intensity_range`.
 
     Raises CaseError where too few are left.
     """
     limits = params.setting.get("resegmentRange")
-    if limits is None:
+    if limits is None and params.outlier_sigma is None:
         return roi.mask
-    mode = params.setting.get("resegmentMode", "absolute")
-    low, *high = sorted(limits)
-    if mode == "relative":  # to the largest value
-        low, *high = (roi.values.max() * limit for limit in (low, *high))
-    elif mode == "sigma":  # standard deviations from the mean
-        low, *high = (roi.values.mean() + roi.values.std() * limit for limit in (low, *high))
+    what = f"the part of the ROI inside `resegmentRange` {limits}"
+    if params.ibsi:
+        low, *high = intensity_range(roi.values, params.setting, params.outlier_sigma)
+        what = f"the part of the ROI from {low:g} to {high[0]:g}"
+    else:
+        low, *high = sorted(params.setting["resegmentRange"])
+        mode = params.setting.get("resegmentMode", "absolute")
+        if mode == "relative":  # to the largest value
+            low, *high = (roi.values.max() * limit for limit in (low, *high))
+        elif mode == "sigma":  # standard deviations from the mean
+            low, *high = (roi.values.mean() + roi.values.std() * limit for limit in (low, *high))
     kept = roi.mask & (roi.array >= low)
     if high:
         kept &= roi.array <= high[0]
-    what = f"the part of the ROI inside `resegmentRange` {limits}"
     if np.count_nonzero(kept) <= 1:
         raise CaseError(f"{what} has at most one voxel", "check the range, the calibration and the ROI")
     _check_roi(kept, min_voxels, params, what)
@@ -237,13 +244,16 @@ def _contrast(values: Array, params: FeatureParams) -> list[str]:
     if "Original" not in params.image_types:
         return []
     setting = params.effective("Original")
+    if params.ibsi:
+        setting = bin_setting(values, setting)
     low, high = float(values.min()), float(values.max())
     if low == high:
         return [
             f"all voxels have the value {low:g}: first order and texture features take PyRadiomics' conventional values"
         ]
-    width = float(setting.get("binWidth", 25))
-    if setting.get("binCount") == 1 or ("binCount" not in setting and low // width == high // width):
+    width, first = float(setting.get("binWidth", 25)), setting.get("binAnchor", 0)
+    one_bin = (low - first) // width == (high - first) // width
+    if setting.get("binCount") == 1 or ("binCount" not in setting and one_bin):
         return [
             f"all values fall into one bin of width {width:g}: texture features take PyRadiomics' conventional values"
         ]
@@ -255,7 +265,8 @@ def _by_radloom(
 ) -> tuple[dict[str, float], list[str]]:
     """All features by `radloom.features`, but for `shape2D`, which is PyRadiomics' own."""
     spacing = roi.spacing
-    values, notes = {}, []
+    values: dict[str, float] = {}
+    notes: list[str] = []
     if "shape" in params.features:
         shape = shape_features(shape_mask, spacing, params.features["shape"])
         values = {f"original_shape_{name}": value for name, value in shape.items()}
@@ -269,23 +280,41 @@ def _by_radloom(
     inner = bounding_box(in_range)
     assert inner is not None
     mask = in_range[inner]
-    for filtered in filtered_images(roi, in_range, params):
-        setting = params.effective(filtered.image_type)
+    for filtered in _images(image, roi, in_range, params):
+        problem, setting = filtered.note, params.effective(filtered.image_type)
+        if not problem and not np.isfinite(filtered.array[in_range]).all():
+            problem = f"{filtered.name}: some voxels have no finite value"
         try:
-            found = compute_features(filtered.array[inner], mask, spacing, classes, setting)
+            if params.ibsi and not problem:
+                setting = bin_setting(filtered.array[in_range], setting, filtered.image_type)
+            found = {} if problem else compute_features(filtered.array[inner], mask, spacing, classes, setting)
         except CaseError as error:
             if filtered.image_type == "Original":
                 raise
-            notes.append(f"{filtered.name}: {error.reason}; its features are empty")
+            problem = f"{filtered.name}: {error.reason}"
+        if problem:
+            notes.append(problem)
             continue
         values |= {f"{filtered.name}_{name}": value for name, value in found.items()}
     return values, notes
+
+
+def _images(image: Volume, roi: Roi, in_range: Array, params: FeatureParams) -> Iterator[FilteredImage]:
+    """The images of all image types inside the ROI's box."""
+    if set(params.image_types) == {"Original"}:
+        yield FilteredImage("original", "Original", roi.array)
+        return
+    mask = np.zeros(image.array.shape, bool)
+    mask[roi.box] = in_range
+    yield from filtered_images(roi.image, mask, roi.box, params.image_types, params.setting)
 
 
 def _by_pyradiomics(
     image: Volume, roi: Roi, shape_mask: Array, in_range: Array, params: FeatureParams
 ) -> tuple[dict[str, float], list[str]]:
     """All features by stock PyRadiomics, on the whole image where filters or `normalize` look at it."""
+    if params.ibsi:
+        raise CohortError("`ibsi: true` needs `engine: radloom`: PyRadiomics can't bin as IBSI does")
     check_by_schema(params)
     check_grey_levels(roi.array[in_range], params)
     whole = set(params.image_types) != {"Original"} or params.setting.get("normalize", False)

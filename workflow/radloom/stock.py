@@ -83,7 +83,7 @@ def _extractor(
     """
     from radiomics.featureextractor import RadiomicsFeatureExtractor
 
-    ours = {"minimumROISize", "geometryTolerance", "correctMask"}
+    ours = {"minimumROISize", "geometryTolerance", "correctMask", "additionalInfo"}
     extractor = RadiomicsFeatureExtractor(additionalInfo=False)
     extractor.settings.update({key: value for key, value in setting.items() if key not in ours})
     extractor.enabledImagetypes = {name: dict(own) for name, own in image_types.items()}

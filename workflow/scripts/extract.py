@@ -19,9 +19,10 @@ def run_case(task: CaseTask) -> CaseResult:
         read_nifti(task.inputs["calibrate/image.nii.gz"]),
         read_nifti(task.inputs["postprocess/roi.nii.gz"]),
         _labels(task.inputs["postprocess/labels.json"]),
-        read_params(task.resources["params"]),
+        read_params(task.resources["params"], task.params["ibsi"], task.params["outlier_sigma"]),
         task.params["rois"],
         task.params["min_voxels"],
+        task.params["engine"],
     )
     write_features(task.out / "features.csv", extraction)
     return CaseResult(
@@ -41,7 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="CSV to write, one row an ROI")
     parser.add_argument("--labels", type=Path, help='JSON with the names of the labels, such as {"1": "tumour"}')
     parser.add_argument("--roi-name", nargs="+", default=[], help="names of the ROIs to extract (default: all)")
+    parser.add_argument("--ibsi", action="store_true", help="IBSI's definitions where PyRadiomics departs from them")
+    parser.add_argument(
+        "--outlier-sigma", type=float, help="with --ibsi: leave out voxels this many sigma off the mean"
+    )
     parser.add_argument("--min-voxels", type=int, default=64, help="exclude ROIs with fewer voxels (default: 64)")
+    parser.add_argument("--engine", choices=["radloom", "pyradiomics"], default="radloom", help="what computes them")
 
 
 def by_hand(args: argparse.Namespace) -> None:
@@ -54,7 +60,7 @@ def by_hand(args: argparse.Namespace) -> None:
     from radloom.extract import extract_features, read_params, write_features
     from radloom.images import read_nifti
 
-    params = read_params(args.params)
+    params = read_params(args.params, args.ibsi, args.outlier_sigma)
     try:
         image, roi = read_nifti(args.image), read_nifti(args.roi)
     except ValueError as error:
@@ -63,7 +69,7 @@ def by_hand(args: argparse.Namespace) -> None:
         labels = _labels(args.labels)
     else:
         labels = {int(number): f"label_{number}" for number in np.unique(roi.array) if number != 0}
-    extraction = extract_features(image, roi, labels, params, args.roi_name, args.min_voxels)
+    extraction = extract_features(image, roi, labels, params, args.roi_name, args.min_voxels, args.engine)
     write_features(args.out, extraction)
     for entry in extraction.excluded:
         print(f"excluded: {entry['roi']}: {entry['reason']} ({entry['advice']})", file=sys.stderr)

@@ -6,15 +6,16 @@ grey level against size). PyRadiomics is the oracle of every one of them, see te
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from radloom.features.discretise import discretise
-from radloom.features.firstorder import distribution, first_order_features
+from radloom.features.firstorder import LEVEL_FEATURES, distribution, first_order_features
 from radloom.features.glcm import glcm_features
-from radloom.features.matrices import Levels
+from radloom.features.matrices import Levels, directions
 from radloom.features.ngtdm import ToneDifference, ngtdm_features
 from radloom.features.roi import make_roi
 from radloom.features.shape import shape_features
@@ -45,12 +46,15 @@ def compute_features(
     """
     inside = np.asarray(mask) != 0
     values = image[inside]
-    grey = discretise(values, setting)
+    with_textures = any(name in classes for name in TEXTURE_CLASSES)
+    with_levels = with_textures or not LEVEL_FEATURES.isdisjoint(classes.get("firstorder", ()))
+    grey = discretise(values, setting) if with_levels else None
     found: dict[str, dict[str, float]] = {}
     if "firstorder" in classes:
-        d = distribution(values, grey.counts, setting, float(np.prod(spacing)))
+        d = distribution(values, None if grey is None else grey.counts, setting, float(np.prod(spacing)))
         found["firstorder"] = first_order_features(d, classes["firstorder"])
-    if any(name in classes for name in TEXTURE_CLASSES):
+    if with_textures:
+        assert grey is not None
         reach = max(setting.get("distances", (1,)))
         levels = Levels(make_roi(inside, spacing, max(1, min(reach, max(inside.shape) - 1))), grey)
         found |= _textures(levels, classes, setting)
@@ -60,6 +64,9 @@ def compute_features(
 def _textures(
     levels: Levels, classes: Mapping[str, tuple[str, ...]], setting: Mapping[str, Any]
 ) -> dict[str, dict[str, float]]:
+    if not directions(levels.roi.mask.shape, setting, both_ways=True):
+        # One line of voxels across the slices of `force2D`: no voxel can have a neighbour.
+        return {name: dict.fromkeys(classes[name], math.nan) for name in TEXTURE_CLASSES if name in classes}
     found = {}
     if "glcm" in classes:
         found["glcm"] = glcm_features(levels, setting, classes["glcm"])

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from radloom.feature_params import image_names
-from radloom.images import Array, Box, Geometry, Volume, crop, to_sitk
+from radloom.images import Array, Box, Volume, crop, to_sitk
 
 # The slowest of the poles of ITK's recursive Gaussian falls by exp(-1.3530 / sigma) a voxel (Deriche 1993, and
 # itkRecursiveGaussianImageFilter.hxx): to 1.4e-16 over 27 sigma.
@@ -156,7 +156,8 @@ class _Part:
     def inside(self, outer: Box) -> Box:
         """The box as slices of the array that `outer` cuts out."""
         z, y, x = (
-            slice(side.start - other.start, side.stop - other.start) for side, other in zip(self.box, outer, strict=True)
+            slice(side.start - other.start, side.stop - other.start)
+            for side, other in zip(self.box, outer, strict=True)
         )
         return z, y, x
 

@@ -90,10 +90,8 @@ class Distribution:
 
     def robust_mean_absolute_deviation(self) -> float:
         inside = (self.values >= self.percentile(10)) & (self.values <= self.percentile(90))
-        part = replace(
-            self, values=self.values[inside], counts=None if self.counts is None else self.counts[inside]
-        )
-        return part.mean_absolute_deviation()
+        part = replace(self, values=self.values[inside], counts=None if self.counts is None else self.counts[inside])
+        return part.mean_absolute_deviation() if part.n else math.nan  # of two values neither is inside
 
     def energy(self) -> float:
         return self.total((self.values + self.shift) ** 2)
@@ -129,8 +127,16 @@ FORMULAS: dict[str, Callable[[Distribution], float]] = {
 }
 
 
-def distribution(values: Array, level_counts: Array, setting: Mapping[str, Any], voxel_mm3: float) -> Distribution:
-    """Count the values (1D) of an ROI; `level_counts` are the voxels of each grey level that occurs."""
+# Those that follow from the grey levels.
+LEVEL_FEATURES = frozenset({"Entropy", "Uniformity"})
+
+
+def distribution(
+    values: Array, level_counts: Array | None, setting: Mapping[str, Any], voxel_mm3: float
+) -> Distribution:
+    """Count the values (1D) of an ROI; `level_counts` are the voxels of each grey level that occurs, None where no
+    feature asks for them.
+    """
     if values.dtype.kind in "iu" and int(values.max()) - int(values.min()) < _TABLE_AT_MOST:
         low = int(values.min())
         counts = np.bincount(np.subtract(values, low, dtype=np.int32))
@@ -140,7 +146,7 @@ def distribution(values: Array, level_counts: Array, setting: Mapping[str, Any],
         ranks = [_rank(q, len(values))[0] + above for q in PERCENTILES for above in (0, 1)]
         ascending = np.partition(values.astype(np.float64), sorted({min(rank, len(values) - 1) for rank in ranks}))
         counts = None
-    shares = level_counts / level_counts.sum()
+    shares = np.empty(0) if level_counts is None else level_counts / level_counts.sum()
     return Distribution(ascending, counts, shares, float(setting.get("voxelArrayShift", 0)), voxel_mm3)
 
 

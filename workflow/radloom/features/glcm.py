@@ -6,7 +6,7 @@ with `weightingNorm` the matrices are added with weights that fall with distance
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,11 +140,9 @@ def direction_weights(
     return np.exp(-(lengths**2)) if decay else lengths
 
 
-def _matrices(
-    levels: Levels, offsets: Sequence[tuple[int, int, int]], setting: Mapping[str, Any]
-) -> Iterable[Array]:
+def _matrices(levels: Levels, offsets: Sequence[tuple[int, int, int]], setting: Mapping[str, Any]) -> Iterable[Array]:
     """The matrices that have any pair, each with sum 1."""
-    counted = (counts.astype(np.float64) for counts in cooccurrences(levels, offsets))
+    counted: Iterator[Array] = (counts.astype(np.float64) for counts in cooccurrences(levels, offsets))
     if setting.get("symmetricalGLCM", True):
         counted = (counts + counts.T for counts in counted)
     norm = setting.get("weightingNorm")
@@ -160,7 +158,7 @@ def _matrices(
 def _sums(matrices: Iterable[Array], levels: Levels, product_entropy: bool, mcc: bool) -> Cooccurrence:
     present, highest = levels.grey.present, levels.grey.highest
     collected: list[tuple[Array, ...]] = []
-    second: list[Any] = []
+    second: list[float] = []
     for p in matrices:
         sums = (
             np.zeros(len(present)),
@@ -177,15 +175,33 @@ def _sums(matrices: Iterable[Array], levels: Levels, product_entropy: bool, mcc:
     px, py, p_sum, p_difference, scalars = (
         np.array([sums[k] for sums in collected]).reshape(len(collected), width) for k, width in enumerate(shapes)
     )
+    product, energy, largest, entropy, covariance, cross_entropy, independent_entropy = scalars.T
     return Cooccurrence(
-        present.astype(float), highest, px, py, p_sum, p_difference, *scalars.T, second=np.array(second, dtype=float)
+        levels=present.astype(float),
+        highest=highest,
+        px=px,
+        py=py,
+        p_sum=p_sum,
+        p_difference=p_difference,
+        product=product,
+        energy=energy,
+        largest=largest,
+        entropy=entropy,
+        covariance=covariance,
+        cross_entropy=cross_entropy,
+        product_entropy=independent_entropy,
+        second=np.array(second),
     )
 
 
 def _second_eigenvalue(p: Array, px: Array, py: Array) -> float:
-    """Second largest eigenvalue of Q(i, j) = sum over k of p(i, k) p(j, k) / (px(i) py(k) + eps)."""
+    """Second largest eigenvalue of Q(i, j) = sum over k of p(i, k) p(j, k) / (px(i) py(k) + eps).
+
+    None of Q's is negative. One that rounding puts below zero is 0; PyRadiomics takes the root, and leaves the direction
+    out or not, depending on rounding elsewhere.
+    """
     q = (p / (px[:, None] * py[None, :] + EPS)) @ p.T
-    return float(np.sort(np.linalg.eigvals(q))[-2].real)
+    return max(float(np.sort(np.linalg.eigvals(q))[-2].real), 0.0)
 
 
 def _entropy(p: Array) -> Array:

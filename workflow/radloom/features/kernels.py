@@ -83,8 +83,16 @@ def library() -> ctypes.CDLL:
         (
             "zones",
             i64,
-            (volume, *runs, ints, _array(np.uint32, 1), i64, _array(np.int32, 3), _array(np.uint16, 1),
-             _array(np.int32, 1)),
+            (
+                volume,
+                *runs,
+                ints,
+                _array(np.uint32, 1),
+                i64,
+                _array(np.int32, 3),
+                _array(np.uint16, 1),
+                _array(np.int32, 1),
+            ),
         ),
         ("neighbourhoods", None, (volume, *runs, ints, i64, i64, _array(np.uint32, 2), _array(np.float64, 1))),
         (

@@ -159,8 +159,6 @@ def neighbourhoods(levels: Levels, offsets: Sequence[tuple[int, int, int]], alph
     highest, steps = levels.grey.highest, levels.flat(offsets)
     dependence = np.zeros((highest, len(steps) + 1), np.uint32)
     difference = np.zeros(highest)
-    library().neighbourhoods(
-        levels.volume, *levels.roi.runs, steps, len(steps), int(alpha), dependence, difference
-    )
+    library().neighbourhoods(levels.volume, *levels.roi.runs, steps, len(steps), int(alpha), dependence, difference)
     rows = levels.grey.present - 1
     return dependence[rows], difference[rows]

@@ -55,9 +55,9 @@ class ToneDifference:
         return float((self.p * self.s).sum()) / spread if spread else 0.0
 
     def complexity(self) -> float:
-        return self.pairs(
-            lambda i, j, pi, pj, si, sj: np.abs(i - j) * (pi * si + pj * sj) / (pi + pj)
-        ) / float(self.n.sum())
+        return self.pairs(lambda i, j, pi, pj, si, sj: np.abs(i - j) * (pi * si + pj * sj) / (pi + pj)) / float(
+            self.n.sum()
+        )
 
     def strength(self) -> float:
         differences = float(self.s.sum())

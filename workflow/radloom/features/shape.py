@@ -202,8 +202,11 @@ def _c_shape() -> Any:
     assert package is not None
     assert package.submodule_search_locations
     folder = Path(next(iter(package.submodule_search_locations)))
-    path = next(folder / f"_cshape{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES
-                if (folder / f"_cshape{suffix}").exists())
+    path = next(
+        folder / f"_cshape{suffix}"
+        for suffix in importlib.machinery.EXTENSION_SUFFIXES
+        if (folder / f"_cshape{suffix}").exists()
+    )
     spec = importlib.util.spec_from_file_location("_cshape", path)
     assert spec is not None
     assert spec.loader is not None
