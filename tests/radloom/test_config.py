@@ -91,6 +91,8 @@ def test_numbers_as_keys_become_text(good: dict[str, Any]) -> None:
         ),
         ({"extract": {"params": "none.yaml"}}, "none.yaml does not exist"),
         ({"extract": {"rois": ["tumor"]}}, "extract.rois: there is no ROI tumor; known: ROI"),
+        ({"extract": {"outlier_sigma": 3}}, "extract.outlier_sigma: needs `ibsi: true`"),
+        ({"extract": {"ibsi": True, "engine": "pyradiomics"}}, "extract.ibsi: needs `engine: radloom`"),
         (
             {"segment": {"labels": {1: "tumour"}}, "postprocess": {"labels": {"tumor": {"fill_holes": True}}}},
             "postprocess.labels: there is no ROI tumor; did you mean tumour?",

@@ -49,10 +49,12 @@ def test_a_case_of_the_workflow(script: ModuleType, case: Path, repo: Path) -> N
     }
     settings = {
         "params": "config/pyradiomics.yaml",
+        "engine": "radloom",
         "rois": [],
         "derived_rois": {},
         "min_voxels": 64,
-        "engine": "radloom",
+        "ibsi": False,
+        "outlier_sigma": None,
     }
     resources = {"params": repo / "config/pyradiomics.yaml"}
     result = script.run_case(CaseTask("C1", inputs, settings, {}, out, resources))
@@ -110,6 +112,11 @@ def test_by_hand(case: Path, repo: Path) -> None:
     assert done.stdout == ""
     assert done.stderr.startswith("excluded: label_2: the ROI has 4 voxels, at least 64 are needed")
     assert [line.split(",")[0] for line in out.read_text().splitlines()] == ["roi", "label_1"]
+    by_ibsi = case / "ibsi.csv"
+    done = run(repo, case / "image.nii.gz", case / "roi.nii.gz", "--params", params, "--out", by_ibsi, "--ibsi")
+    assert done.returncode == 0, done.stderr
+    kurtosis = [float(next(csv.DictReader(path.open()))["original_firstorder_Kurtosis"]) for path in (out, by_ibsi)]
+    assert kurtosis[1] == pytest.approx(kurtosis[0] - 3, rel=1e-9)
 
 
 def test_by_hand_with_derived_rois(case: Path, repo: Path) -> None:

@@ -296,6 +296,8 @@ def _file_problems(config: dict[str, Any]) -> list[str]:
             problems.append(f"config: extract.params: the file {params} does not exist")
         else:
             problems += [f"{params}: {problem}" for problem in validate_params(params, config["extract"]["ibsi"])]
+        if config["extract"]["ibsi"] and config["extract"]["engine"] != "radloom":
+            problems.append("config: extract.ibsi: needs `engine: radloom`; PyRadiomics can't bin as IBSI does")
         if config["extract"]["outlier_sigma"] is not None and not config["extract"]["ibsi"]:
             problems.append(
                 "config: extract.outlier_sigma: needs `ibsi: true`; PyRadiomics has one re-segmentation only"

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from radloom.derived_rois import Region, find_rois
-from radloom.errors import CaseError
+from radloom.errors import CaseError, CohortError
 from radloom.feature_params import (
     SHAPE_CLASSES,
     FeatureParams,
@@ -28,6 +28,7 @@ from radloom.feature_params import (
 )
 from radloom.features import compute_features, shape_features
 from radloom.features.filters import FilteredImage, filtered_images
+from radloom.ibsi import bin_setting, ibsi_values, intensity_range
 from radloom.images import Array, Box, Volume, bounding_box, corner_distance, crop_geometry, same_grid
 from radloom.roi_definitions import Definition
 from radloom.stock import check_by_schema, check_grey_levels, listening, normalized, stock_shape, stock_textures
@@ -167,11 +168,13 @@ def _extract_roi(
     if params.setting.get("normalize"):
         small = Roi(normalized(image, params.setting), small.box, small.mask)
     in_range = intensity_mask(small, needed, params)
-    if "resegmentRange" in params.setting:
+    if "resegmentRange" in params.setting or params.outlier_sigma is not None:
         facts["voxels_in_range"] = int(np.count_nonzero(in_range))
     shape_mask = in_range if params.setting.get("resegmentShape") else small.mask
     notes = _contrast(small.array[in_range], params)
     values, more = _ENGINES[engine](image, small, shape_mask, in_range, params)
+    if params.ibsi:
+        values = ibsi_values(values, count)
     return values, facts, notes + more
 
 
@@ -206,23 +209,19 @@ def _check_roi(mask: Array, min_voxels: int, params: FeatureParams, what: str = 
 
 def intensity_mask(roi: Roi, min_voxels: int, params: FeatureParams) -> Array:
     """Return which voxels of the ROI's box first order and texture features use: all of the ROI's, or those in
-    `resegmentRange` by `resegmentMode`, as PyRadiomics' `resegmentMask`; ends included.
+    `resegmentRange` by `resegmentMode`, as PyRadiomics' `resegmentMask`; ends included. With `outlier_sigma`
+    outliers go too (`radloom.ibsi.intensity_range`).
 
     Raises CaseError where too few are left.
     """
     limits = params.setting.get("resegmentRange")
-    if limits is None:
+    if limits is None and params.outlier_sigma is None:
         return roi.mask
-    mode = params.setting.get("resegmentMode", "absolute")
-    low, *high = sorted(limits)
-    if mode == "relative":  # to the largest value
-        low, *high = (roi.values.max() * limit for limit in (low, *high))
-    elif mode == "sigma":  # standard deviations from the mean
-        low, *high = (roi.values.mean() + roi.values.std() * limit for limit in (low, *high))
-    kept = roi.mask & (roi.array >= low)
-    if high:
-        kept &= roi.array <= high[0]
+    low, high = intensity_range(roi.values, params.setting, params.outlier_sigma)
     what = f"the part of the ROI inside `resegmentRange` {limits}"
+    if params.outlier_sigma is not None:
+        what = f"the part of the ROI from {low:g} to {high:g}"
+    kept = roi.mask & (roi.array >= low) & (roi.array <= high)
     if np.count_nonzero(kept) <= 1:
         raise CaseError(f"{what} has at most one voxel", "check the range, the calibration and the ROI")
     _check_roi(kept, min_voxels, params, what)
@@ -234,13 +233,16 @@ def _contrast(values: Array, params: FeatureParams) -> list[str]:
     if "Original" not in params.image_types:
         return []
     setting = params.effective("Original")
+    if params.ibsi:
+        setting = bin_setting(values, setting)
     low, high = float(values.min()), float(values.max())
     if low == high:
         return [
             f"all voxels have the value {low:g}: first order and texture features take PyRadiomics' conventional values"
         ]
-    width = float(setting.get("binWidth", 25))
-    if setting.get("binCount") == 1 or ("binCount" not in setting and low // width == high // width):
+    width, first = float(setting.get("binWidth", 25)), setting.get("binAnchor", 0)
+    one_bin = (low - first) // width == (high - first) // width
+    if setting.get("binCount") == 1 or ("binCount" not in setting and one_bin):
         return [
             f"all values fall into one bin of width {width:g}: texture features take PyRadiomics' conventional values"
         ]
@@ -268,17 +270,13 @@ def _by_radloom(
     assert inner is not None
     mask = in_range[inner]
     for filtered in _images(image, roi, in_range, params):
-        problem = filtered.note
+        problem, setting = filtered.note, params.effective(filtered.image_type)
         if not problem and not np.isfinite(filtered.array[in_range]).all():
             problem = f"{filtered.name}: some voxels have no finite value"
         try:
-            found = (
-                {}
-                if problem
-                else compute_features(
-                    filtered.array[inner], mask, spacing, classes, params.effective(filtered.image_type)
-                )
-            )
+            if params.ibsi and not problem:
+                setting = bin_setting(filtered.array[in_range], setting, filtered.image_type)
+            found = {} if problem else compute_features(filtered.array[inner], mask, spacing, classes, setting)
         except CaseError as error:
             if filtered.image_type == "Original":
                 raise
@@ -304,6 +302,8 @@ def _by_pyradiomics(
     image: Volume, roi: Roi, shape_mask: Array, in_range: Array, params: FeatureParams
 ) -> tuple[dict[str, float], list[str]]:
     """All features by stock PyRadiomics, on the whole image where filters or `normalize` look at it."""
+    if params.ibsi:
+        raise CohortError("`ibsi: true` needs `engine: radloom`: PyRadiomics can't bin as IBSI does")
     check_by_schema(params)
     check_grey_levels(roi.array[in_range], params)
     whole = set(params.image_types) != {"Original"} or params.setting.get("normalize", False)

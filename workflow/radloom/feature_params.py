@@ -311,6 +311,8 @@ def validate_params(path: Path, ibsi: bool = False) -> list[str]:
 
 def read_params(path: Path, ibsi: bool = False, outlier_sigma: float | None = None) -> FeatureParams:
     """Read a parameter file; raises CohortError that lists everything that is wrong with it."""
+    if outlier_sigma is not None and not ibsi:
+        raise CohortError("`outlier_sigma` needs `ibsi: true`: PyRadiomics has one re-segmentation only")
     params, problems = _parse(path, ibsi, outlier_sigma)
     if params is None:
         raise CohortError(f"the PyRadiomics parameter file {path.name} can't be used:\n" + "\n".join(problems))

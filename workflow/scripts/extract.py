@@ -21,7 +21,7 @@ def run_case(task: CaseTask) -> CaseResult:
         read_nifti(task.inputs["calibrate/image.nii.gz"]),
         read_nifti(task.inputs["postprocess/roi.nii.gz"]),
         _labels(task.inputs["postprocess/labels.json"]),
-        read_params(task.resources["params"]),
+        read_params(task.resources["params"], task.params["ibsi"], task.params["outlier_sigma"]),
         task.params["rois"],
         task.params["min_voxels"],
         read_definitions(task.params["derived_rois"]),
@@ -61,6 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", type=Path, help='JSON with the names of the labels, such as {"1": "tumour"}')
     parser.add_argument("--roi-name", nargs="+", default=[], help="names or label numbers of the ROIs (default: all)")
     parser.add_argument("--derived", type=Path, help="YAML or JSON with derived ROIs, as in `extract.derived_rois`")
+    parser.add_argument("--ibsi", action="store_true", help="IBSI's definitions where PyRadiomics departs from them")
+    parser.add_argument(
+        "--outlier-sigma", type=float, help="with --ibsi: leave out voxels this many sigma off the mean"
+    )
     parser.add_argument("--min-voxels", type=int, default=64, help="exclude ROIs with fewer voxels (default: 64)")
     parser.add_argument("--engine", choices=["radloom", "pyradiomics"], default="radloom", help="what computes them")
 
@@ -76,7 +80,7 @@ def by_hand(args: argparse.Namespace) -> None:
     from radloom.images import read_nifti
     from radloom.roi_definitions import read_definitions
 
-    params = read_params(args.params)
+    params = read_params(args.params, args.ibsi, args.outlier_sigma)
     try:
         image, roi = read_nifti(args.image), read_nifti(args.roi)
     except ValueError as error:

@@ -99,7 +99,7 @@ def discretise(values: Array, setting: Mapping[str, Any]) -> GreyLevels:
     if anchor is not None:
         levels = fixed_bin_size(values, width, anchor) if count is None else fixed_bin_number(values, count)
     else:
-        levels = _pyradiomics_levels(values, np.asarray(bin_edges(low, high, setting)))
+        levels = _pyradiomics_levels(values, low, high, setting)
     occurrences = np.bincount(np.maximum(levels, 0) if float(low) < lowest else levels)
     if occurrences[0]:
         raise CaseError(
@@ -109,8 +109,8 @@ def discretise(values: Array, setting: Mapping[str, Any]) -> GreyLevels:
     return GreyLevels(levels.astype(np.uint16), present, occurrences[present])
 
 
-def _pyradiomics_levels(values: Array, edges: Array) -> Array:
-    low, high = values.min(), values.max()
+def _pyradiomics_levels(values: Array, low: Any, high: Any, setting: Mapping[str, Any]) -> Array:
+    edges = np.asarray(bin_edges(low, high, setting))
     if values.dtype.kind in "iu" and int(high) - int(low) < _TABLE_AT_MOST:
         table = np.digitize(np.arange(int(low), int(high) + 1), edges)
         return np.asarray(table.astype(np.int32)[np.subtract(values, low, dtype=np.int32)])
