@@ -11,7 +11,18 @@ from typing import Any
 
 import yaml
 
-from radloom.cohort import NAME, REQUIRED, ROI_NAME, Sheet, is_missing, read_cohort, read_sheet, source_path, summarise
+from radloom.cohort import (
+    NAME,
+    REQUIRED,
+    ROI_NAME,
+    Sheet,
+    is_missing,
+    read_cohort,
+    read_sheet,
+    repeated_patients,
+    source_path,
+    summarise,
+)
 from radloom.errors import ConfigError
 
 SCHEMA = Path(__file__).resolve().parent.parent / "schemas" / "config.schema.yaml"
@@ -114,6 +125,7 @@ def check_run(config: dict[str, Any]) -> Sheet:
     problems += _column_problems(config, cohort, clinical)
     problems += _file_problems(config)
     problems += _roi_problems(config, cohort)
+    problems += _stability_problems(config, cohort)
     if problems:
         raise ConfigError(summarise(problems))
     return cohort
@@ -228,12 +240,32 @@ def _roi_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
         known = list(segment["labels"].values()) or sorted(name for name in given if ROI_NAME.fullmatch(name))
     used = [("postprocess.labels", name) for name in config["postprocess"]["labels"]]
     used += [("extract.rois", name) for name in config["extract"]["rois"]]
+    used += [("perturb.rois", name) for name in config["perturb"]["rois"]]
     used += [("model.roi", name) for name in [config["model"]["roi"]] if name]
     return [
         f"config: {key}: there is no ROI {name}{_nearest(name, known) or '; known: ' + ', '.join(known)}"
         for key, name in used
         if name not in known
     ]
+
+
+def _stability_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
+    """List what is missing for the stability of features that the configuration asks for."""
+    problems = []
+    repeats, found = config["stability"]["repeats"], bool(repeated_patients(cohort.rows))
+    if repeats is True and cohort.rows and not found:
+        problems.append("config: stability.repeats: no patient of the cohort sheet has two rows with a repeat_id")
+    if config["model"]["min_icc"] is None:
+        return problems
+    perturbed, rois = not config["features"] and config["perturb"]["count"] > 0, config["perturb"]["rois"]
+    if not perturbed and not (repeats is True or (repeats == "auto" and found)):
+        problems.append(
+            "config: model.min_icc needs the stability of the features: set perturb.count, or give repeats of patients "
+            "(repeat_id in the cohort sheet; with a feature table made elsewhere also stability.repeats: true)"
+        )
+    if perturbed and rois and config["model"]["roi"] not in (None, *rois):
+        problems.append(f"config: model.min_icc: model.roi {config['model']['roi']} is not among perturb.rois")
+    return problems
 
 
 def _nearest(word: str, known: list[str]) -> str:
