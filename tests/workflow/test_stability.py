@@ -36,6 +36,7 @@ def repeated(fresh: Callable[[], Workspace]) -> Workspace:
             }
         )
     workspace.set("perturb", count=2)
+    workspace.config["cases_per_job"] = 8
     return workspace
 
 
@@ -86,7 +87,7 @@ def test_perturbations_and_repeats(repeated: Workspace) -> None:
     assert described["meaning"].notna().all()
     assert "Stability of the features" in (repeated.results / "report.html").read_text()
 
-    repeated.config["cases_per_job"] = 1
+    repeated.config["cases_per_job"] = 3
     assert repeated.run(whole=True) == set(), "the chunk decides nothing"
     before = perturbed(repeated, everybody, "original_firstorder_Entropy")
     repeated.set("perturb", count=3)
@@ -106,7 +107,7 @@ def test_perturbations_and_repeats(repeated: Workspace) -> None:
 @pytest.mark.slow
 def test_tidied_volumes_are_made_again_when_perturbations_are_asked_for(fresh: Callable[[], Workspace]) -> None:
     workspace = fresh()
-    workspace.config["keep"] = "final"
+    workspace.config |= {"keep": "final", "cases_per_job": 8}
     workspace.run()
     image = workspace.results / "cases" / "a1" / "ingest" / "image.nii.gz"
     assert not image.exists()

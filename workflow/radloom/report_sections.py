@@ -721,7 +721,9 @@ def stability_section(material: Material) -> list[Section]:
         shares = within.groupby(["roi", "source", "icc", "centre"], sort=False).agg(
             cases=("n_cases", "max"), median=("estimate", "median"), stable=("estimate", lambda e: (e >= 0.75).sum())
         )
-        rows_within = [[*key, int(r.cases), decimal(float(r.median), 2), int(r.stable)] for key, r in shares.iterrows()]
+        rows_within = [
+            [*key, cases, decimal(middle, 2), stable] for key, cases, middle, stable in shares.itertuples(name=None)
+        ]
         columns = ["ROI", "source", "form", "centre", "cases", "median ICC", "ICC ≥ 0.75"]
         blocks.append(table(columns, rows_within, "Within centres"))
     return [Section("stability", "Stability of the features", blocks)]
