@@ -180,7 +180,7 @@ def test_any_columns_get_legal_and_unique_short_names(columns: list[str]) -> Non
 
 
 def test_every_fixed_column_has_a_meaning() -> None:
-    from radloom import harmonize, model_cox, tables, validation
+    from radloom import harmonize, model_cox, stability, tables, validation
 
     frame = pd.DataFrame({"f": [1.0, 2.0, 4.0, 7.0]})
     diagnostics = harmonize.diagnose(frame, frame, pd.Series(["a", "a", "b", "b"]))
@@ -193,6 +193,7 @@ def test_every_fixed_column_has_a_meaning() -> None:
         "acquisition": tables.ACQUISITION_COLUMNS,
         "qc": tables.QC_COLUMNS,
         "combat_diagnostics": ["roi", *diagnostics.columns],
+        "stability": stability.COLUMNS,
         "coefficients": validation.COEFFICIENT_COLUMNS,
         "performance": validation.PERFORMANCE_COLUMNS,
         "predictions": [*model_cox.PREDICTION_COLUMNS, "probability", "outcome"],

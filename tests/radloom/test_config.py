@@ -216,3 +216,19 @@ def test_the_demos_configuration_has_every_key_with_its_meaning(repo: Path) -> N
         for key, sub in rule.get("properties", {}).items():
             assert key in config[name], f"{name}.{key}"
             assert " ".join(sub["description"].split()) in text, f"{name}.{key}"
+
+
+def test_what_a_filter_by_stability_needs(good: dict[str, Any]) -> None:
+    filtered = {**good, "model": {"min_icc": 0.75, "roi": "ROI"}}
+    assert "model.min_icc needs the stability of the features: set perturb.count" in problems_of(filtered)
+    assert check_run(complete({**filtered, "perturb": {"count": 2}}))
+    problems = problems_of({**filtered, "perturb": {"count": 2, "rois": ["other"]}})
+    assert "perturb.rois: there is no ROI other" in problems
+    assert "model.roi ROI is not among perturb.rois" in problems
+    assert "no patient of the cohort sheet has two rows" in problems_of({**good, "stability": {"repeats": True}})
+    Path("cohort.tsv").write_text(
+        "case_id\tpatient_id\tcentre\timage\trepeat_id\nP1\tP1\tA\tp1.nii.gz\t1\nP2\tP1\tA\tp1.nii.gz\t2\n"
+    )
+    assert check_run(complete({**good, "model": {"min_icc": 0.75}, "stability": {"repeats": True}}))
+    assert check_run(complete({**good, "model": {"min_icc": 0.75}}))
+    assert "model.min_icc needs" in problems_of({**filtered, "stability": {"repeats": False}})

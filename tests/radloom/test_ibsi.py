@@ -189,7 +189,7 @@ def test_a_fixed_number_of_bins_is_exact_for_whole_hu() -> None:
     assert fixed_bin_number(np.full(5, 7), 32).tolist() == [1] * 5
 
 
-def test_the_step_uses_them(phantom: tuple[Volume, Volume]) -> None:
+def test_the_step_uses_them(phantom: tuple[Volume, Volume], repo: Path) -> None:
     image, roi = phantom
     inside = image.array[roi.array > 0]
     low, high = inside.mean() - 2 * inside.std(), min(inside.mean() + 2 * inside.std(), 100)
@@ -214,7 +214,7 @@ def test_the_step_uses_them(phantom: tuple[Volume, Volume]) -> None:
         factor = np.sqrt(n / (n - 1)) if name.endswith("AxisLength") else 1
         assert found[f"original_shape_{name}"] == pytest.approx(other[f"original_shape_{name}"] * factor, rel=1e-12)
     with pytest.raises(CohortError, match="needs `engine: radloom`"):
-        extract_features(image, roi, {1: "ROI"}, params, engine="pyradiomics")
+        read_params(repo / "config/pyradiomics.yaml", ibsi=True, engine="pyradiomics")
 
 
 def test_kurtosis_is_the_excess_and_axes_are_of_the_unbiased_covariance() -> None:

@@ -22,6 +22,8 @@ from radloom.engine.step import CohortTask, Entry
 from radloom.report import MODEL_TABLES, build_report
 from radloom.report_sections import choose_features, risk_groups
 from radloom.report_view import number, p_value
+from radloom.stability import COLUMNS as STABILITY_COLUMNS
+from radloom.stability import stability_rows
 from radloom.tables import build_tables
 
 N = 24
@@ -209,6 +211,41 @@ def test_headline_carries_what_a_reader_must_know(results: CohortTask) -> None:
     assert "1 case (c9): the patient has no row in the clinical table" in summary
     # One centre's missing estimate is a row of the table, not a headline.
     assert "2 events" not in summary
+
+
+def _stability(task: CohortTask) -> CohortTask:
+    """The same task with a table of stability, and a Cox model that was filtered by it."""
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=(40, 1, 3)) * [3.0, 1.0, 0.0] + rng.normal(size=(40, 5, 3))
+    values = np.concatenate([values, np.ones((40, 5, 1))], axis=2)
+    rows = stability_rows("perturbation", "tumour", FEATURES, ["A"] * 25 + ["B"] * 15, values)
+    rows += stability_rows("repeats", "tumour", FEATURES, ["A"] * 6 + ["B"] * 6, values[:12, :2])
+    path = task.out.parent / "results" / "tables" / "stability.csv"
+    pd.DataFrame(rows, columns=STABILITY_COLUMNS).to_csv(path, index=False)
+    model = task.out.parent / "results" / "models" / "cox" / "model.json"
+    model.write_text(json.dumps({"feature_filter": ["2 of 4 features left out by model.min_icc 0.75"]}))
+    inputs = {**task.inputs, "tables/stability.csv": path, "models/cox/model.json": model}
+    return replace(task, inputs=inputs, out=task.out.parent / "with_stability")
+
+
+def test_stability_is_counted_and_the_filter_is_told(results: CohortTask) -> None:
+    assert 'id="stability"' not in _page(results)
+    results = _stability(results)
+    page = _page(results)
+    section = _section(page, "stability")
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", section, re.DOTALL)]
+    whole = {tuple(row[1:3]): row for row in rows if len(row) > 8}
+    # True values 0.9, 0.5 and 0; the fourth feature is constant.
+    assert whole["perturbation", "ICC(1,1)"][3:6] == ["40", "5", "4"]
+    assert whole["perturbation", "ICC(1,1)"][-1] == "1"
+    assert whole["perturbation", "ICC(1,1)"][7] == "1"
+    assert {form for source, form in whole if source == "repeats"} == {"ICC(1,1)", "ICC(2,1)", "ICC(3,1)"}
+    assert "stability of ROI tumour, repeats, ICC(2,1): 12 cases, fewer than 30" in section
+    assert "perturbation, ICC(1,1): 40 cases" not in section
+    assert section.count("<svg") == 2
+    assert "2 of 4 features left out by model.min_icc 0.75." in _section(page, "cox")
+    codebook = pd.read_csv(results.out / "tables" / "codebook.csv")
+    assert codebook[codebook["table"] == "stability"]["meaning"].notna().all()
 
 
 def test_sections_show_the_tables(results: CohortTask) -> None:

@@ -82,7 +82,8 @@ def test_derived_rois_of_a_case(script: ModuleType, case: Path, repo: Path) -> N
         "inside": {"core": {"of": "tumour", "depth_mm": 1}},
         "deep": {"core": {"of": "tumour", "depth_mm": 4}},
     }
-    settings = {"rois": [1, "rim", "inside", "deep"], "derived_rois": derived, "min_voxels": 64, "engine": "radloom"}
+    settings = {"rois": [1, "rim", "inside", "deep"], "derived_rois": derived, "min_voxels": 64}
+    settings |= {"engine": "radloom", "ibsi": False, "outlier_sigma": None}
     resources = {"params": repo / "config/pyradiomics.yaml"}
     result = script.run_case(CaseTask("C1", inputs, settings, {}, out, resources))
     # A box of 8 voxels a side: its six faces, and what is left when a layer is taken off.

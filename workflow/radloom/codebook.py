@@ -686,6 +686,20 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
             )
         },
     },
+    "stability": {
+        "feature": ("", "Feature that the row is about."),
+        "roi": _CASE["roi"],
+        "source": ("", "What was repeated: perturbation (of image and ROI) or repeats (scans or readers, repeat_id)."),
+        "icc": ("", "Form of the intraclass correlation (Shrout and Fleiss 1979): ICC(1,1), ICC(2,1) or ICC(3,1)."),
+        "scope": ("", "Cases that it is over: all, or those of one centre."),
+        "centre": ("", "Centre whose cases it is over; empty for all cases."),
+        "estimate": (ONE, "Intraclass correlation of a single measurement; empty where it can't be estimated."),
+        "ci_low": (ONE, "Lower end of its 95 % interval (F distribution; McGraw and Wong 1996)."),
+        "ci_high": (ONE, "Upper end of its 95 % interval."),
+        "n_cases": (ONE, "Number of patients that it rests on."),
+        "n_repeats": (ONE, "Mean number of perturbations or repeats of each."),
+        "note": ("", "Why there is no coefficient, or what to keep in mind."),
+    },
     "coefficients": {
         **_MODEL,
         "coefficient": (ONE, "Log hazard ratio (Cox) or log odds ratio (logistic) of one standard deviation more."),

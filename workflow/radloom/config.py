@@ -11,7 +11,18 @@ from typing import Any
 
 import yaml
 
-from radloom.cohort import NAME, REQUIRED, ROI_NAME, Sheet, is_missing, read_cohort, read_sheet, source_path, summarise
+from radloom.cohort import (
+    NAME,
+    REQUIRED,
+    ROI_NAME,
+    Sheet,
+    is_missing,
+    read_cohort,
+    read_sheet,
+    repeated_patients,
+    source_path,
+    summarise,
+)
 from radloom.errors import ConfigError
 from radloom.roi_definitions import Each, family_of, parse_definitions, reached_from
 
@@ -115,6 +126,7 @@ def check_run(config: dict[str, Any]) -> Sheet:
     problems += _column_problems(config, cohort, clinical)
     problems += _file_problems(config)
     problems += _roi_problems(config, cohort)
+    problems += _stability_problems(config, cohort)
     if problems:
         raise ConfigError(summarise(problems))
     return cohort
@@ -252,6 +264,7 @@ def _roi_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
         for one in map(str, extract["rois"]):
             wanted += labels.get(int(one), [one]) if one.isdigit() else [one]
         named += [("extract.rois", name, known) for name in wanted]
+        named += [("perturb.rois", name, labelled) for name in config["perturb"]["rois"]]
         named += [("model.roi", name, known) for name in [roi] if name]
     problems += [
         f"config: {key}: there is no ROI {name}{_nearest(name, there) or '; known: ' + ', '.join(there)}"
@@ -270,6 +283,25 @@ def _roi_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
         family = family_of(roi or "", derived)
         if roi and roi not in wanted and not (family and family[0] in wanted):
             problems.append(f"config: model.roi: extract.rois doesn't name {roi}, so it has no features")
+    return problems
+
+
+def _stability_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
+    """List what is missing for the stability of features that the configuration asks for."""
+    problems = []
+    repeats, found = config["stability"]["repeats"], bool(repeated_patients(cohort.rows))
+    if repeats is True and cohort.rows and not found:
+        problems.append("config: stability.repeats: no patient of the cohort sheet has two rows with a repeat_id")
+    if config["model"]["min_icc"] is None:
+        return problems
+    perturbed, rois = not config["features"] and config["perturb"]["count"] > 0, config["perturb"]["rois"]
+    if not perturbed and not (repeats is True or (repeats == "auto" and found)):
+        problems.append(
+            "config: model.min_icc needs the stability of the features: set perturb.count, or give repeats of patients "
+            "(repeat_id in the cohort sheet; with a feature table made elsewhere also stability.repeats: true)"
+        )
+    if perturbed and rois and config["model"]["roi"] not in (None, *rois):
+        problems.append(f"config: model.min_icc: model.roi {config['model']['roi']} is not among perturb.rois")
     return problems
 
 

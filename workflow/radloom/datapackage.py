@@ -41,6 +41,9 @@ IDENTIFIERS = frozenset(
         "table",
         "column",
         "short_name",
+        "source",
+        "icc",
+        "scope",
     ]
 )
 """Columns that are text, whatever they look like: a centre called 1 or 007 is a name."""
@@ -55,6 +58,8 @@ DESCRIPTIONS = {
     "acquisition": "One row a readable case: format, spacing (mm), size (voxels), HU range, calibration, air outside.",
     "qc": "Long table of measured items worth checking (volumes in mm3, voxel counts, air) and of the steps' warnings.",
     "combat_diagnostics": "Per feature and ROI: how much the batch explains before and after harmonisation.",
+    "stability": "Per feature and ROI: intraclass correlations over perturbations and over real repeats, with 95 % "
+    "intervals, over all cases and within centres.",
     "coefficients": "Coefficients of the models fitted to all cases, per standard deviation of the term.",
     "performance": "Performance of the models out of fold, with 95 % intervals, long; what was not estimable, and why.",
     "predictions": "Out-of-fold predictions, one row a model, arm and case.",

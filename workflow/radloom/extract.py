@@ -13,12 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from radloom.derived_rois import Region, find_rois
-from radloom.errors import CaseError, CohortError
+from radloom.errors import CaseError
 from radloom.feature_params import (
     SHAPE_CLASSES,
     FeatureParams,
@@ -45,8 +44,6 @@ __all__ = [
 
 GRID_TOLERANCE_MM = 1e-3
 _NAMED_AT_MOST = 5
-
-Engine = Literal["radloom", "pyradiomics"]
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,6 @@ def extract_features(
     rois: Iterable[str | int] = (),
     min_voxels: int = 1,
     derived: Mapping[str, Definition] | None = None,
-    engine: Engine = "radloom",
 ) -> Extraction:
     """Compute the features of each ROI of a label volume, and of those derived from them.
 
@@ -106,7 +102,6 @@ def extract_features(
     min_voxels: an ROI with fewer voxels is excluded (`minimumROISize` of the parameter file works alike, and
         means what it says here: PyRadiomics itself would refuse an ROI of just that size).
     derived: definitions of further ROIs by name (`radloom.roi_definitions`).
-    engine: `radloom` computes PyRadiomics' numbers by itself, `pyradiomics` has them computed by stock PyRadiomics.
 
     Volumes are in mm3. Raises CaseError when image and ROI don't lie on one grid or no ROI is left,
     CohortError when PyRadiomics rejects the parameters.
@@ -121,7 +116,7 @@ def extract_features(
     notes = list(found.notes)
     for name, region in found.regions.items():
         try:
-            values, facts[name], roi_notes = _extract_roi(image, region, params, min_voxels, engine)
+            values, facts[name], roi_notes = _extract_roi(image, region, params, min_voxels)
         except CaseError as error:
             excluded.append({"roi": name, "reason": error.reason, "advice": error.advice})
             continue
@@ -155,7 +150,7 @@ def _grid_mismatch(image: Volume, roi: Volume) -> str:
 
 
 def _extract_roi(
-    image: Volume, region: Region, params: FeatureParams, min_voxels: int, engine: Engine
+    image: Volume, region: Region, params: FeatureParams, min_voxels: int
 ) -> tuple[dict[str, float], dict[str, float], list[str]]:
     """Values by column (what has no value is missing or not finite), facts and notes of one ROI."""
     small = _tight(image, region)
@@ -172,7 +167,7 @@ def _extract_roi(
         facts["voxels_in_range"] = int(np.count_nonzero(in_range))
     shape_mask = in_range if params.setting.get("resegmentShape") else small.mask
     notes = _contrast(small.array[in_range], params)
-    values, more = _ENGINES[engine](image, small, shape_mask, in_range, params)
+    values, more = _ENGINES[params.engine](image, small, shape_mask, in_range, params)
     if params.ibsi:
         values = ibsi_values(values, count)
     return values, facts, notes + more
@@ -302,8 +297,6 @@ def _by_pyradiomics(
     image: Volume, roi: Roi, shape_mask: Array, in_range: Array, params: FeatureParams
 ) -> tuple[dict[str, float], list[str]]:
     """All features by stock PyRadiomics, on the whole image where filters or `normalize` look at it."""
-    if params.ibsi:
-        raise CohortError("`ibsi: true` needs `engine: radloom`: PyRadiomics can't bin as IBSI does")
     check_by_schema(params)
     check_grey_levels(roi.array[in_range], params)
     whole = set(params.image_types) != {"Original"} or params.setting.get("normalize", False)

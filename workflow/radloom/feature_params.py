@@ -12,11 +12,13 @@ import importlib.util
 import itertools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from radloom.errors import CohortError
+
+Engine = Literal["radloom", "pyradiomics"]
 
 # What PyRadiomics computes when a class is enabled as a whole, in the order in which it does.
 FEATURES: dict[str, tuple[str, ...]] = {
@@ -289,6 +291,7 @@ class FeatureParams:
 
     ibsi: by IBSI's definitions where PyRadiomics departs from them, see `radloom.ibsi`.
     outlier_sigma: with `ibsi`, outlier re-segmentation beside `resegmentRange`.
+    engine: what computes: `radloom` (PyRadiomics' numbers by `radloom.features`) or `pyradiomics` (itself).
     """
 
     setting: Mapping[str, Any]
@@ -296,6 +299,7 @@ class FeatureParams:
     features: Mapping[str, tuple[str, ...]]
     ibsi: bool = False
     outlier_sigma: float | None = None
+    engine: Engine = "radloom"
 
     def effective(self, image_type: str) -> dict[str, Any]:
         """The settings that hold for an image type: the common ones, overridden by its own."""
@@ -309,14 +313,18 @@ def validate_params(path: Path, ibsi: bool = False) -> list[str]:
     return _parse(path, ibsi)[1]
 
 
-def read_params(path: Path, ibsi: bool = False, outlier_sigma: float | None = None) -> FeatureParams:
+def read_params(
+    path: Path, ibsi: bool = False, outlier_sigma: float | None = None, engine: Engine = "radloom"
+) -> FeatureParams:
     """Read a parameter file; raises CohortError that lists everything that is wrong with it."""
     if outlier_sigma is not None and not ibsi:
         raise CohortError("`outlier_sigma` needs `ibsi: true`: PyRadiomics has one re-segmentation only")
-    params, problems = _parse(path, ibsi, outlier_sigma)
+    if ibsi and engine == "pyradiomics":
+        raise CohortError("`ibsi: true` needs `engine: radloom`: PyRadiomics can't bin as IBSI does")
+    params, problems = _parse(path, ibsi)
     if params is None:
         raise CohortError(f"the PyRadiomics parameter file {path.name} can't be used:\n" + "\n".join(problems))
-    return params
+    return replace(params, outlier_sigma=outlier_sigma, engine=engine)
 
 
 def feature_columns(params: FeatureParams) -> list[str]:
@@ -352,9 +360,7 @@ def image_names(image_type: str, setting: Mapping[str, Any]) -> list[str]:
     return [image_type.lower()]
 
 
-def _parse(
-    path: Path, ibsi: bool = False, outlier_sigma: float | None = None
-) -> tuple[FeatureParams | None, list[str]]:
+def _parse(path: Path, ibsi: bool) -> tuple[FeatureParams | None, list[str]]:
     # The parser that PyRadiomics uses as well (YAML 1.2, of which JSON is a part), so that a value means the
     # same to both.
     from ruamel.yaml import YAML
@@ -392,7 +398,7 @@ def _parse(
             ]
     if problems:
         return None, problems
-    return FeatureParams(setting, image_types, features, ibsi, outlier_sigma), []
+    return FeatureParams(setting, image_types, features, ibsi), []
 
 
 def _suggest(word: object, known: list[str]) -> str:

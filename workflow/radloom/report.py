@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from radloom.assembly import read_stability
 from radloom.codebook import codebook_rows
 from radloom.datapackage import datapackage, datapackage_json, describe, import_r
 from radloom.engine.step import CohortResult, CohortTask
@@ -26,6 +28,7 @@ from radloom.report_sections import (
     overlays_section,
     provenance_section,
     quality_section,
+    stability_section,
 )
 from radloom.report_view import Section, count
 
@@ -39,6 +42,7 @@ FILES_IN_ORDER = [
     "qc",
     "combat_parameters",
     "combat_diagnostics",
+    "stability",
     "coefficients",
     "performance",
     "predictions",
@@ -97,7 +101,14 @@ def gather(task: CohortTask) -> Material:
             if case in pictures and "overlay.png" in pictures[case].files
         ],
         provenance=task.provenance,
+        stability=read_stability(inputs.get("tables/stability.csv")),
+        filters={model: _filter_of(inputs.get(f"models/{model}/model.json")) for model in MODELS},
     )
+
+
+def _filter_of(path: Path | None) -> list[str]:
+    """What a model's description says of the features that it left out beforehand."""
+    return json.loads(path.read_text(encoding="utf-8")).get("feature_filter", []) if path is not None else []
 
 
 def document_tables(inputs: Mapping[str, Path], folder: Path) -> list[str]:
@@ -153,6 +164,7 @@ def build_report(task: CohortTask) -> CohortResult:
         overlays_section(material),
         quality_section(material),
         harmonisation_section(material),
+        *stability_section(material),
         *(model_section(material, model) for model in MODELS),
         files_section(paths),
         provenance_section(material),

@@ -32,6 +32,7 @@ from radloom.report_view import (
     table,
     text,
 )
+from radloom.stability import few_cases_warnings
 
 FEW_IN_BATCH = 20
 """Below this many cases a batch's mean and variance are poorly known; about 20 to 30 are advised for ComBat."""
@@ -102,6 +103,8 @@ class Material:
     ph_test: pd.DataFrame
     overlays: list[tuple[str, Path]] = field(default_factory=list)
     provenance: list[dict[str, Any]] = field(default_factory=list)
+    stability: pd.DataFrame | None = None
+    filters: Mapping[str, list[str]] = field(default_factory=dict)
 
     def setting(self, section: str, key: str, default: Any = None) -> Any:
         """A setting of the configuration, or the default where the section was not given."""
@@ -679,6 +682,64 @@ def _without_stage(column: str, names: Mapping[str, str]) -> str:
     return names.get(bare, bare)
 
 
+STABILITY = {
+    "perturbation": "perturbations of image and ROI",
+    "repeats": "real repeats (repeat_id)",
+}
+LEVELS = (0.75, 0.9)
+"""Good and excellent reliability, of the lower end of the 95 % interval (Koo and Li, J Chiropr Med 15:155, 2016)."""
+
+
+def stability_section(material: Material) -> list[Section]:
+    """How many features are stable over perturbations and repeats; nothing where neither was computed."""
+    found = material.stability
+    if found is None:
+        return []
+    if found.empty:
+        told = "There is no ROI with perturbations, and no patient with two repeats: nothing can be said of stability."
+        return [Section("stability", "Stability of the features", [text(told)])]
+    whole = found[found["scope"] == "all"]
+    pictures: list[Picture] = []
+    lines: list[list[Any]] = []
+    for (roi, source, form), rows in whole.groupby(["roi", "source", "icc"], sort=False):
+        low, estimate = rows["ci_low"].to_numpy(), rows["estimate"].to_numpy()
+        counts = [f"{int((values >= level).sum())}" for values in (low, estimate) for level in LEVELS]
+        middle = decimal(float(np.nanmedian(estimate)), 2) if np.isfinite(estimate).any() else "–"
+        size = (int(rows["n_cases"].max()), number(float(rows["n_repeats"].max())))
+        lines.append([roi, source, form, *size, len(rows), middle, *counts, int(np.isnan(estimate).sum())])
+        if source == "perturbation" or form == "ICC(2,1)":
+            name = f"stability-{len(pictures)}"
+            svg = figures.stability(name, f"{form}, {source}", estimate, low)
+            pictures.append(Picture(f"{roi}: {form} over {STABILITY[source]}, all cases.", svg=svg))
+    columns = ["ROI", "source", "form", "cases", "repeats", "features", "median ICC"]
+    columns += [f"{what} ≥ {level:g}" for what in ("interval", "ICC") for level in LEVELS]
+    blocks = [
+        text(
+            "Intraclass correlations of a single measurement: the share of a feature's variance that lies between "
+            "cases, not between repeats of one case. ICC(1,1): repeats are exchangeable; ICC(2,1): they must agree in "
+            "value; ICC(3,1): a difference that is the same in all cases doesn't count.",
+            "A coefficient over centres that differ is larger than within them, and all count on cases as different "
+            "as these. tables/stability.csv has every feature, with its interval, in all and within centres.",
+        ),
+        *(note(f"{warning}.") for warning in few_cases_warnings(found)),
+        table(
+            [*columns, "no coefficient"], lines, "Features by stability; interval: the lower end of the 95 % interval"
+        ),
+        Block("grid", pictures=pictures),
+    ]
+    within = found[found["scope"] == "centre"]
+    if len(within):
+        shares = within.groupby(["roi", "source", "icc", "centre"], sort=False).agg(
+            cases=("n_cases", "max"), median=("estimate", "median"), stable=("estimate", lambda e: (e >= 0.75).sum())
+        )
+        rows_within = [
+            [*key, cases, decimal(middle, 2), stable] for key, cases, middle, stable in shares.itertuples(name=None)
+        ]
+        columns = ["ROI", "source", "form", "centre", "cases", "median ICC", "ICC ≥ 0.75"]
+        blocks.append(table(columns, rows_within, "Within centres"))
+    return [Section("stability", "Stability of the features", blocks)]
+
+
 def model_section(material: Material, model: str) -> Section:
     """One model: how it was made, its performance, figures of its out-of-fold predictions, and its
     coefficients.
@@ -705,6 +766,13 @@ def model_section(material: Material, model: str) -> Section:
             "the penalty see the training cases only. Every prediction is of a case that its model had not seen.",
         )
     ]
+    if material.filters.get(model):
+        blocks.append(
+            text(
+                *(f"{told}." for told in material.filters[model]),
+                "The filter looks at all cases, those of the held-out folds too, but never at an outcome.",
+            )
+        )
     everywhere = performance[_everywhere(performance)]
     refused = everywhere[(everywhere["status"] == "not estimable") & everywhere["metric"].isin(DISCRIMINATION)]
     for reason, rows in refused.groupby("note", sort=False):

@@ -394,7 +394,7 @@ def build_tables(task: CohortTask) -> CohortResult:
     wanted = wanted_columns(task.params)
     exclusions: list[Row] = []
     if "features" in task.inputs:
-        table = read_feature_table(task.inputs["features"], clinical, wanted)
+        table = read_feature_table(task.inputs["features"], clinical, [*wanted, "repeat_id"])
         cases, entries = _cases_of(table), {}
     else:
         cases, entries = task.cases, dict(task.entries)

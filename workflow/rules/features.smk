@@ -21,6 +21,26 @@ rule extract:
         'python "$RADLOOM_SCRIPTS"/extract.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'
 
 
+rule perturb:
+    input:
+        plan=RUN.plan("perturb"),
+        before=RUN.before("perturb"),
+    output:
+        RUN.manifest("perturb"),
+    log:
+        RUN.log("perturb"),
+    priority: 6
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=minutes(10 + RUN.config["perturb"]["count"]),
+        gpu=0,
+    shell:
+        'python "$RADLOOM_SCRIPTS"/perturb.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'
+
+
 rule overlay:
     input:
         plan=RUN.plan("overlay"),

@@ -24,6 +24,7 @@ rule tidy:
     input:
         RUN.manifest("extract"),
         RUN.manifest("overlay"),
+        [RUN.manifest("perturb")] if RUN.has("perturb") else [],
     output:
         RUN.manifest("tidy"),
     log:

@@ -20,6 +20,25 @@ rule tables:
         'python "$RADLOOM_SCRIPTS"/tables.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'
 
 
+rule stability:
+    input:
+        plan=RUN.plan("stability", COHORT),
+        before=RUN.before_cohort("stability"),
+    output:
+        RUN.manifest("stability", COHORT),
+    log:
+        RUN.log("stability", COHORT),
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=60,
+        gpu=0,
+    shell:
+        'python "$RADLOOM_SCRIPTS"/stability.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'
+
+
 rule harmonize:
     input:
         plan=RUN.plan("harmonize", COHORT),

@@ -21,11 +21,10 @@ def run_case(task: CaseTask) -> CaseResult:
         read_nifti(task.inputs["calibrate/image.nii.gz"]),
         read_nifti(task.inputs["postprocess/roi.nii.gz"]),
         _labels(task.inputs["postprocess/labels.json"]),
-        read_params(task.resources["params"], task.params["ibsi"], task.params["outlier_sigma"]),
+        read_params(task.resources["params"], task.params["ibsi"], task.params["outlier_sigma"], task.params["engine"]),
         task.params["rois"],
         task.params["min_voxels"],
         read_definitions(task.params["derived_rois"]),
-        task.params["engine"],
     )
     write_features(task.out / "features.csv", extraction)
     return CaseResult(
@@ -80,7 +79,7 @@ def by_hand(args: argparse.Namespace) -> None:
     from radloom.images import read_nifti
     from radloom.roi_definitions import read_definitions
 
-    params = read_params(args.params, args.ibsi, args.outlier_sigma)
+    params = read_params(args.params, args.ibsi, args.outlier_sigma, args.engine)
     try:
         image, roi = read_nifti(args.image), read_nifti(args.roi)
     except ValueError as error:
@@ -90,7 +89,7 @@ def by_hand(args: argparse.Namespace) -> None:
     else:
         labels = {int(number): f"label_{number}" for number in np.unique(roi.array) if number != 0}
     derived = read_definitions(_mapping(args.derived)) if args.derived else {}
-    extraction = extract_features(image, roi, labels, params, args.roi_name, args.min_voxels, derived, args.engine)
+    extraction = extract_features(image, roi, labels, params, args.roi_name, args.min_voxels, derived)
     write_features(args.out, extraction)
     for entry in extraction.excluded:
         print(f"excluded: {entry['roi']}: {entry['reason']} ({entry['advice']})", file=sys.stderr)

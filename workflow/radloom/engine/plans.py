@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from radloom.cohort import KNOWN, PATHS, Sheet, read_cohort, source_path
+from radloom.cohort import KNOWN, PATHS, Sheet, read_cohort, repeated_patients, source_path
 from radloom.config import check_run, complete
 from radloom.engine.chunks import Chunk, make_chunks
 from radloom.engine.codehash import code_hash
@@ -29,7 +29,6 @@ from radloom.engine.locks import clear_dead_locks, hold_results
 from radloom.engine.records import Record, as_listed, clear
 from radloom.engine.sources import source_identity, suffix
 from radloom.engine.steps import (
-    CASE_STEPS,
     COHORT_STEPS,
     STEPS,
     VOLUME_STEPS,
@@ -111,6 +110,8 @@ def prepare(written: dict[str, Any], workflow: Path, main_process: bool) -> Run:
     else:
         cohort = read_cohort(Path(config["cohort"]))[0] if config["cohort"] else Sheet([], [], [])
     rows, lines = cohort.rows, cohort.lines
+    if config["stability"]["repeats"] == "auto":
+        config["stability"]["repeats"] = bool(repeated_patients(rows))
     chunks = make_chunks([(row["case_id"], row["centre"]) for row in rows], config["cases_per_job"])
     run = Run(config, results, tuple(active_steps(config)), tuple(chunks))
     if not main_process:
@@ -282,7 +283,7 @@ def _drop_broken(run: Run, plans: dict[tuple[str, str], dict[str, Any]]) -> None
         if manifest.exists() and not _holds(run, read_json(manifest), plan):
             manifest.unlink()
     for chunk in (chunk.name for chunk in run.chunks):
-        made = [manifest_path(run.results, step, chunk) for step in CASE_STEPS]
+        made = [manifest_path(run.results, step, chunk) for step in run.steps if STEPS[step].by_case]
         if manifest_path(run.results, TIDY, chunk).exists() and not all(manifest.exists() for manifest in made):
             # Some step has to run: those that made the tidied volumes look case by case whether it needs them.
             for step in VOLUME_STEPS:

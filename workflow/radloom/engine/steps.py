@@ -20,7 +20,8 @@ class StepSpec:
     `results`), `optional` those of them that a case may lack. `sections` are the sections of the configuration,
     `columns` the columns of the cohort sheet and `packages` the distributions that decide its
     result. `resources` are configuration keys that name a file or folder whose content decides too. `limits` are keys
-    of the section that can only exclude a case, never change its numbers.
+    of the section that can only exclude a case, never change its numbers. `settings` are keys of other steps'
+    sections (`section.key`) that a case-level step has to follow, because it does over what they do.
     """
 
     name: str
@@ -33,11 +34,15 @@ class StepSpec:
     packages: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
 
 
 _STATISTICS = ("numpy", "pandas", "scipy", "scikit-learn", "scikit-survival", "statsmodels", "neuroCombat")
 _IMAGING = ("ingest", "resample", "calibrate", "segment", "postprocess", "extract")
 _TABLES = ("tables/features_raw.parquet", "tables/cohort.csv", "tables/clinical.csv")
+# What a step that computes features follows of the section `extract`.
+_AS_EXTRACTED = tuple(f"extract.{key}" for key in ("rois", "min_voxels", "engine", "ibsi", "outlier_sigma"))
+STABILITY = "tables/stability.csv"
 
 STEPS: dict[str, StepSpec] = {
     spec.name: spec
@@ -97,6 +102,24 @@ STEPS: dict[str, StepSpec] = {
             resources=("extract.params",),
         ),
         StepSpec(
+            "perturb",
+            by_case=True,
+            after=("ingest", "calibrate", "postprocess"),
+            files=(
+                "ingest/image.nii.gz",
+                "calibrate/calibration.json",
+                "postprocess/roi.nii.gz",
+                "postprocess/labels.json",
+            ),
+            sections=("perturb",),
+            settings=("resample.interpolator", "calibrate.round_hu", *_AS_EXTRACTED),
+            packages=(
+                *("numpy", "scipy", "SimpleITK", "pyradiomics-bhklab", "PyWavelets"),
+                *("connected-components-3d", "edt"),
+            ),
+            resources=("extract.params",),
+        ),
+        StepSpec(
             "overlay",
             by_case=True,
             after=("calibrate", "postprocess"),
@@ -113,6 +136,13 @@ STEPS: dict[str, StepSpec] = {
             packages=("numpy", "pandas", "pyarrow"),
         ),
         StepSpec(
+            "stability",
+            by_case=False,
+            after=("tables", "perturb"),
+            files=("tables/features_raw.parquet", "tables/cohort.csv", "perturb/features.csv"),
+            packages=("numpy", "pandas", "scipy"),
+        ),
+        StepSpec(
             "harmonize",
             by_case=False,
             after=("tables",),
@@ -123,23 +153,23 @@ STEPS: dict[str, StepSpec] = {
         StepSpec(
             "model_cox",
             by_case=False,
-            after=("tables",),
-            files=_TABLES,
+            after=("tables", "stability"),
+            files=(*_TABLES, STABILITY),
             sections=("model_cox", "model", "harmonize"),
             packages=_STATISTICS,
         ),
         StepSpec(
             "model_logistic",
             by_case=False,
-            after=("tables",),
-            files=_TABLES,
+            after=("tables", "stability"),
+            files=(*_TABLES, STABILITY),
             sections=("model_logistic", "model", "harmonize"),
             packages=_STATISTICS,
         ),
         StepSpec(
             "report",
             by_case=False,
-            after=(*_IMAGING, "overlay", "tables", "harmonize", "model_cox", "model_logistic"),
+            after=(*_IMAGING, "overlay", "tables", "stability", "harmonize", "model_cox", "model_logistic"),
             files=("overlay/overlay.png",),
             sections=("report", "harmonize", "model", "model_cox", "model_logistic"),
             packages=("numpy", "pandas", "scipy", "scikit-survival", "matplotlib", "jinja2"),
@@ -160,6 +190,11 @@ def active_steps(config: dict[str, Any]) -> list[str]:
         steps.remove("model_cox")
     if config["model_logistic"]["outcome"] is None:
         steps.remove("model_logistic")
+    perturbed = "perturb" in steps and config["perturb"]["count"] > 0
+    if "perturb" in steps and not perturbed:
+        steps.remove("perturb")
+    if not perturbed and config["stability"]["repeats"] is not True:
+        steps.remove("stability")
     return steps
 
 
@@ -168,6 +203,8 @@ def step_files(spec: StepSpec, config: dict[str, Any]) -> tuple[str, ...]:
     if spec.name == "segment":
         # The U-Net doesn't look at the mask, and a mask is taken whatever the image.
         return (spec.files[0],) if config["segment"]["source"] == "model" else (spec.files[1],)
+    if spec.name in ("model_cox", "model_logistic") and config["model"]["min_icc"] is None:
+        return tuple(file for file in spec.files if file != STABILITY)
     return spec.files
 
 
@@ -175,13 +212,15 @@ def step_params(spec: StepSpec, config: dict[str, Any]) -> dict[str, Any]:
     """Return what of the configuration decides a step's result.
 
     A case-level step has one section and gets what of it counts: not the limits, and not where a model or parameter
-    file lies, whose content counts by itself. A cohort-level step gets its sections by name.
+    file lies, whose content counts by itself; and, as `section.key`, the settings of other steps that it follows. A
+    cohort-level step gets its sections by name.
     """
     if spec.by_case:
         idle = {key.split(".")[1] for key in spec.resources} | set(spec.limits)
         if spec.name == "segment":
             idle |= {"labels"} if config["segment"]["source"] == "model" else {"device", "slices_per_batch"}
-        return {key: value for key, value in config[spec.sections[0]].items() if key not in idle}
+        own = {key: value for key, value in config[spec.sections[0]].items() if key not in idle}
+        return own | {name: config[name.split(".")[0]][name.split(".")[1]] for name in spec.settings}
     general = {
         "run": {"max_excluded_fraction": config["max_excluded_fraction"]},
         "rois": {"derived": [] if config["features"] else list(config["extract"]["derived_rois"])},

@@ -7,14 +7,15 @@ from collections import Counter
 from pathlib import Path
 
 from radloom.engine.files import read_json
-from radloom.engine.steps import CASE_STEPS
+from radloom.engine.steps import STEPS
 
 
 def count_cases(results: Path) -> tuple[int, Counter[str]]:
     """Return how many cases have features, and how many each step excluded."""
     included = 0
     excluded: Counter[str] = Counter()
-    for step in CASE_STEPS:
+    # The steps that a case must pass to be in the tables.
+    for step in STEPS["tables"].after:
         for path in sorted((results / "manifests" / step).glob("*.json")):
             statuses = Counter(entry["status"] for entry in read_json(path)["cases"])
             excluded[step] += statuses["excluded"]
