@@ -115,7 +115,8 @@ class Scene:
         radius = (3 * volume / (4 * math.pi)) ** (1 / 3)
         most = min(SUPERVOXEL_MM3, volume / SUPERVOXELS_IN_ROI)
         self.cell_mm3 = max(most, SUPERVOXEL_VOXELS * roi.geometry.voxel_mm3)
-        self.reach = amplitudes.volume * radius + (1.5 * self.cell_mm3 ** (1 / 3) if amplitudes.contour else 0)
+        # A ball's surface moves farthest: by less than half the part of its radius that its volume changes by.
+        self.reach = amplitudes.volume * radius / 2 + (1.5 * self.cell_mm3 ** (1 / 3) if amplitudes.contour else 0)
         around = _wider(tight, [math.ceil(self.reach / step) + 1 for step in roi.geometry.spacing], whole.shape)
         self.mask = Volume(whole[around], crop_geometry(roi.geometry, around))
         seen = _index_box(source.geometry, crop_geometry(roi.geometry, tight))

@@ -14,7 +14,7 @@ from scipy import ndimage
 from radloom.images import Array, Vector
 
 _ITERATIONS = 10
-_SETTLED = 1e-3  # part of the voxels that still change their cluster
+_SETTLED = 1e-2  # part of the voxels that still change their cluster
 
 
 def supervoxels(image: Array, region: Array, spacing: Vector, volume_mm3: float, compactness: float) -> Array:
