@@ -3,8 +3,8 @@
 PyRadiomics filters the whole image for each ROI and cuts the box out afterwards. Here a filter gets the box and the
 voxels around it that its values depend on; along an axis on which these leave the image it gets what the whole image
 would give it. The tests hold the values inside the box bit for bit against `radiomics.imageoperations` on the whole
-image. LoG alone may differ, where sigma is more than about 4 voxels: some 3 values in a million then come out in the
-neighbouring float32, because the float64 that a recursive filter rounds depends in its last bits on where a line starts.
+image. LoG alone may differ, where sigma is more than about 4 voxels: some 3 values in a million then come out as the
+neighbouring float32, since the float64 that a recursive filter rounds depends in its last bits on where a line starts.
 
 | image type | margin around the box |
 |---|---|
