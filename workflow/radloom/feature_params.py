@@ -267,6 +267,9 @@ SETTINGS: dict[str, _Rule] = {
     "gldm_a": _FROM_0,
 }
 
+# What image types need beyond PyRadiomics' own requirements: module and package.
+_PACKAGES = {"LBP2D": ("skimage", "scikit-image"), "LBP3D": ("trimesh", "trimesh")}
+
 # Settings of PyRadiomics which another step of the workflow owns.
 REFUSED: dict[str, str] = {
     "resampledPixelSpacing": "the image would be resampled twice; remove it, and set `resample.spacing` "
@@ -443,20 +446,10 @@ def _check_image_types(
         image_types[name] = _check_settings(where, own or {}, problems)
         if name == "LoG" and "sigma" not in {**setting, **image_types[name]}:
             problems.append(f"{where}: needs `sigma`, a list of filter widths in mm")
-        if name == "LBP2D" and importlib.util.find_spec("skimage") is None:
-            problems.append(f"{where}: needs the package scikit-image, which is not installed")
-        if name == "LBP3D" and not _has_lbp3d():
-            problems.append(
-                f"{where}: PyRadiomics needs the package trimesh and a SciPy older than 1.17 for it, "
-                "which are not installed"
-            )
+        module, package = _PACKAGES.get(name, ("", ""))
+        if module and importlib.util.find_spec(module) is None:
+            problems.append(f"{where}: needs the package {package}, which is not installed (see envs/requirements.txt)")
     return image_types
-
-
-def _has_lbp3d() -> bool:
-    import scipy.special
-
-    return importlib.util.find_spec("trimesh") is not None and hasattr(scipy.special, "sph_harm")
 
 
 def _check_features(given: dict[Any, Any], setting: dict[str, Any], problems: list[str]) -> dict[str, tuple[str, ...]]:
