@@ -41,6 +41,7 @@ IDENTIFIERS = frozenset(
         "table",
         "column",
         "short_name",
+        "ibsi_code",
     ]
 )
 """Columns that are text, whatever they look like: a centre called 1 or 007 is a name."""
@@ -59,7 +60,7 @@ DESCRIPTIONS = {
     "performance": "Performance of the models out of fold, with 95 % intervals, long; what was not estimable, and why.",
     "predictions": "Out-of-fold predictions, one row a model, arm and case.",
     "ph_test": "Test of proportional hazards of the Cox models.",
-    "codebook": "Every column of every table: meaning, unit, class, IBSI tag, short name for Stata, SPSS and R.",
+    "codebook": "Every column of every table: meaning, unit, class, IBSI tag, formula, name for Stata, SPSS and R.",
 }
 PRIMARY_KEYS = {
     "cohort": ["case_id"],
