@@ -31,6 +31,14 @@ def good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repo: Path) -> dict[st
     }
 
 
+def test_bin_widths_are_not_compared_with_a_bin_count(good: dict[str, Any]) -> None:
+    Path("count.yaml").write_text("setting: {binCount: 32}")
+    good["extract"] = {"params": "count.yaml"}
+    check_run(complete({**good, "sensitivity": {"spacings": [[2, 2, 2]]}}))
+    message = problems_of({**good, "sensitivity": {"bin_widths": [10]}})
+    assert "sensitivity.bin_widths: count.yaml sets binCount" in message
+
+
 def test_a_good_configuration_passes_with_its_defaults(good: dict[str, Any]) -> None:
     config = complete(good)
     assert check_run(config).rows[0]["case_id"] == "P1"

@@ -402,3 +402,18 @@ def test_by_hand(repo: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "22 of 24" in (tmp_path / "hand/report.html").read_text()
+
+
+def test_the_sensitivity_has_its_section_where_it_was_asked_for(results: CohortTask, tmp_path: Path) -> None:
+    build_report(results)
+    assert 'id="sensitivity"' not in (results.out / "report.html").read_text()
+    path = tmp_path / "sensitivity.csv"
+    path.write_text(
+        "roi,feature,parameter,baseline,setting,n,change,median_change,q1_change,q3_change,spearman,concordance\n"
+        "tumour,original_glcm_Contrast,bin_width,25,10,22,relative,5.25,5.0,5.5,0.95,0.11\n"
+    )
+    again = replace(results, inputs={**results.inputs, "tables/sensitivity.csv": path}, out=tmp_path / "again")
+    build_report(again)
+    page = (again.out / "report.html").read_text()
+    assert 'id="sensitivity"' in page
+    assert "525 % (500 % to 550 %)" in page

@@ -787,6 +787,24 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
             )
         },
     },
+    "sensitivity": {
+        "roi": ("", "Name of the region of interest."),
+        "feature": ("", "Feature that the row is about."),
+        "parameter": ("", "What was changed: bin_width (HU) or spacing (x, y and z; mm)."),
+        "baseline": ("", "Value of the parameter in the run."),
+        "setting": ("", "Value of the parameter that the run is compared with."),
+        "n": (ONE, "Number of cases that have the feature under both."),
+        "change": (
+            "",
+            "relative: changes are divided by the baseline's absolute value; absolute: they are in the feature's unit, "
+            "because the baseline is not on one side of 0 in all cases.",
+        ),
+        "median_change": ("", "Median over the cases of the change from the baseline."),
+        "q1_change": ("", "Lower quartile of the change."),
+        "q3_change": ("", "Upper quartile of the change."),
+        "spearman": (ONE, "Spearman's rank correlation with the baseline over the cases; 1 where no rank changes."),
+        "concordance": (ONE, "Lin's concordance with the baseline over the cases; 1 where no value changes."),
+    },
     "coefficients": {
         **_MODEL,
         "coefficient": (ONE, "Log hazard ratio (Cox) or log odds ratio (logistic) of one standard deviation more."),

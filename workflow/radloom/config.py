@@ -252,11 +252,16 @@ def _file_problems(config: dict[str, Any]) -> list[str]:
                 if not (Path(segment["model"]) / name).is_file():
                     problems.append(f"config: segment.model: {segment['model']} holds no {name}")
     if not config["features"]:
-        from radloom.feature_params import validate_params
+        from radloom.feature_params import read_params, validate_params
 
         params = Path(config["extract"]["params"])
         if not params.is_file():
             problems.append(f"config: extract.params: the file {params} does not exist")
         else:
-            problems += [f"{params}: {problem}" for problem in validate_params(params)]
+            found = validate_params(params)
+            problems += [f"{params}: {problem}" for problem in found]
+            if config["sensitivity"]["bin_widths"] and not found and "binCount" in read_params(params).setting:
+                problems.append(
+                    f"config: sensitivity.bin_widths: {params} sets binCount, which a bin width can't be compared with"
+                )
     return problems

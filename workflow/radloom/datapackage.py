@@ -42,6 +42,10 @@ IDENTIFIERS = frozenset(
         "column",
         "short_name",
         "ibsi_code",
+        "parameter",
+        "baseline",
+        "setting",
+        "change",
     ]
 )
 """Columns that are text, whatever they look like: a centre called 1 or 007 is a name."""
@@ -56,6 +60,7 @@ DESCRIPTIONS = {
     "acquisition": "One row a readable case: format, spacing (mm), size (voxels), HU range, calibration, air outside.",
     "qc": "Long table of measured items worth checking (volumes in mm3, voxel counts, air) and of the steps' warnings.",
     "combat_diagnostics": "Per feature and ROI: how much the batch explains before and after harmonisation.",
+    "sensitivity": "How far each feature and the ranks of the cases move under other bin widths and voxel spacings.",
     "coefficients": "Coefficients of the models fitted to all cases, per standard deviation of the term.",
     "performance": "Performance of the models out of fold, with 95 % intervals, long; what was not estimable, and why.",
     "predictions": "Out-of-fold predictions, one row a model, arm and case.",

@@ -27,6 +27,7 @@ from radloom.report_sections import (
     provenance_section,
     quality_section,
 )
+from radloom.report_sensitivity import sensitivity_section
 from radloom.report_view import Section, count
 
 FILES_IN_ORDER = [
@@ -39,6 +40,7 @@ FILES_IN_ORDER = [
     "qc",
     "combat_parameters",
     "combat_diagnostics",
+    "sensitivity",
     "coefficients",
     "performance",
     "predictions",
@@ -86,6 +88,7 @@ def gather(task: CohortTask) -> Material:
         acquisition=read_text_table(inputs["tables/acquisition.csv"]),
         qc=read_text_table(inputs["tables/qc.csv"]),
         harmonized=None if harmonized is None else pd.read_parquet(harmonized),
+        sensitivity=read_text_table(inputs.get("tables/sensitivity.csv"), ("roi",)),
         diagnostics=None if diagnostics is None else read_text_table(diagnostics),
         coefficients=join_model_tables(inputs, "coefficients"),
         performance=join_model_tables(inputs, "performance"),
@@ -152,6 +155,7 @@ def build_report(task: CohortTask) -> CohortResult:
         exclusions_section(material),
         overlays_section(material),
         quality_section(material),
+        *([sensitivity_section(material.sensitivity, material.main_roi)] if len(material.sensitivity) else []),
         harmonisation_section(material),
         *(model_section(material, model) for model in MODELS),
         files_section(paths),

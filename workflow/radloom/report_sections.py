@@ -100,6 +100,7 @@ class Material:
     performance: pd.DataFrame
     predictions: pd.DataFrame
     ph_test: pd.DataFrame
+    sensitivity: pd.DataFrame = field(default_factory=pd.DataFrame)
     overlays: list[tuple[str, Path]] = field(default_factory=list)
     provenance: list[dict[str, Any]] = field(default_factory=list)
 

@@ -32,6 +32,7 @@ from radloom.engine.steps import (
     CASE_STEPS,
     COHORT_STEPS,
     STEPS,
+    VOLUME_READERS,
     VOLUME_STEPS,
     StepSpec,
     active_steps,
@@ -75,6 +76,10 @@ class Run:
     def before_cohort(self, step: str) -> list[str]:
         """Return all manifests of the steps before a cohort-level step."""
         return self._manifests(s for s in STEPS[step].after if self.has(s))
+
+    def before_tidy(self) -> list[str]:
+        """Return a chunk's manifests of the steps that read volumes last."""
+        return [self.manifest(step) for step in VOLUME_READERS if self.has(step)]
 
     def targets(self) -> list[str]:
         """Return every manifest of the run, so that one that was removed is made again."""
@@ -282,7 +287,7 @@ def _drop_broken(run: Run, plans: dict[tuple[str, str], dict[str, Any]]) -> None
         if manifest.exists() and not _holds(run, read_json(manifest), plan):
             manifest.unlink()
     for chunk in (chunk.name for chunk in run.chunks):
-        made = [manifest_path(run.results, step, chunk) for step in CASE_STEPS]
+        made = [manifest_path(run.results, step, chunk) for step in CASE_STEPS if run.has(step)]
         if manifest_path(run.results, TIDY, chunk).exists() and not all(manifest.exists() for manifest in made):
             # Some step has to run: those that made the tidied volumes look case by case whether it needs them.
             for step in VOLUME_STEPS:

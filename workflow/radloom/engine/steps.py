@@ -19,7 +19,8 @@ class StepSpec:
     `files` are what it takes of earlier steps (`<step>/<file>` of a case; of cohort-level steps the path below
     `results`), `optional` those of them that a case may lack. `sections` are the sections of the configuration,
     `columns` the columns of the cohort sheet and `packages` the distributions that decide its
-    result. `resources` are configuration keys that name a file or folder whose content decides too. `limits` are keys
+    result; `borrowed` are single keys of other sections (`section.key`) that a case-level step takes too. `resources`
+    are configuration keys that name a file or folder whose content decides too. `limits` are keys
     of the section that can only exclude a case, never change its numbers.
     """
 
@@ -29,6 +30,7 @@ class StepSpec:
     files: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     sections: tuple[str, ...] = ()
+    borrowed: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
@@ -105,6 +107,29 @@ STEPS: dict[str, StepSpec] = {
             packages=("numpy", "pillow"),
         ),
         StepSpec(
+            "sensitivity",
+            by_case=True,
+            after=("ingest", "calibrate", "postprocess", "extract"),
+            files=(
+                "ingest/image.nii.gz",
+                "calibrate/image.nii.gz",
+                "postprocess/roi.nii.gz",
+                "postprocess/labels.json",
+                "extract/features.csv",
+            ),
+            sections=("sensitivity",),
+            borrowed=(
+                "resample.spacing",
+                "resample.interpolator",
+                "calibrate.centres",
+                "calibrate.round_hu",
+                "extract.min_voxels",
+            ),
+            columns=("water_hu", "air_hu", "centre"),
+            packages=("numpy", "SimpleITK", "pyradiomics-bhklab", "PyWavelets"),
+            resources=("extract.params",),
+        ),
+        StepSpec(
             "tables",
             by_case=False,
             after=_IMAGING,
@@ -137,9 +162,16 @@ STEPS: dict[str, StepSpec] = {
             packages=_STATISTICS,
         ),
         StepSpec(
+            "sensitivity_table",
+            by_case=False,
+            after=("sensitivity",),
+            files=("sensitivity/features.csv",),
+            packages=("numpy", "scipy"),
+        ),
+        StepSpec(
             "report",
             by_case=False,
-            after=(*_IMAGING, "overlay", "tables", "harmonize", "model_cox", "model_logistic"),
+            after=(*_IMAGING, "overlay", "tables", "harmonize", "model_cox", "model_logistic", "sensitivity_table"),
             files=("overlay/overlay.png",),
             sections=("report", "harmonize", "model", "model_cox", "model_logistic"),
             packages=("numpy", "pandas", "scipy", "scikit-survival", "matplotlib", "jinja2"),
@@ -151,16 +183,21 @@ CASE_STEPS = tuple(name for name, spec in STEPS.items() if spec.by_case)
 COHORT_STEPS = tuple(name for name, spec in STEPS.items() if not spec.by_case)
 # Steps whose files are volumes that nobody reads once the features and the picture are there.
 VOLUME_STEPS = ("ingest", "resample", "calibrate", "segment")
+# The steps after which nothing needs them any more.
+VOLUME_READERS = ("extract", "overlay", "sensitivity")
 
 
 def active_steps(config: dict[str, Any]) -> list[str]:
     """Return the steps that a configuration asks for, in the chain's order."""
     steps = list(COHORT_STEPS) if config["features"] else list(STEPS)
+    off = set()
     if config["model_cox"]["time"] is None:
-        steps.remove("model_cox")
+        off.add("model_cox")
     if config["model_logistic"]["outcome"] is None:
-        steps.remove("model_logistic")
-    return steps
+        off.add("model_logistic")
+    if config["features"] or not (config["sensitivity"]["bin_widths"] or config["sensitivity"]["spacings"]):
+        off |= {"sensitivity", "sensitivity_table"}
+    return [step for step in steps if step not in off]
 
 
 def step_files(spec: StepSpec, config: dict[str, Any]) -> tuple[str, ...]:
@@ -181,7 +218,9 @@ def step_params(spec: StepSpec, config: dict[str, Any]) -> dict[str, Any]:
         idle = {key.split(".")[1] for key in spec.resources} | set(spec.limits)
         if spec.name == "segment":
             idle |= {"labels"} if config["segment"]["source"] == "model" else {"device", "slices_per_batch"}
-        return {key: value for key, value in config[spec.sections[0]].items() if key not in idle}
+        own = {key: value for key, value in config[spec.sections[0]].items() if key not in idle}
+        borrowed = (key.split(".") for key in spec.borrowed)
+        return own | {key: config[section][key] for section, key in borrowed}
     general = {"run": {"max_excluded_fraction": config["max_excluded_fraction"]}}
     return {section: general[section] if section in general else config[section] for section in spec.sections}
 
@@ -189,10 +228,10 @@ def step_params(spec: StepSpec, config: dict[str, Any]) -> dict[str, Any]:
 def case_params(spec: StepSpec, params: dict[str, Any], row: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the settings and the sheet's cells that decide one case, so that another case's don't.
 
-    For calibrate the table of centres becomes the entry of the case's own centre, and not even that where the
-    sheet has the case's own values: a case that moves to another centre computes again only if its HU change.
+    Where a step calibrates, the table of centres becomes the entry of the case's own centre, and not even that where
+    the sheet has the case's own values: a case that moves to another centre computes again only if its HU change.
     """
-    if spec.name != "calibrate":
+    if spec.name not in ("calibrate", "sensitivity"):
         return params, row
     own = {key: row[key] for key in ("water_hu", "air_hu") if row.get(key)}
     entry = {} if own else params["centres"].get(row.get("centre", ""), {})
