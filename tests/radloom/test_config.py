@@ -103,6 +103,11 @@ def test_numbers_as_keys_become_text(good: dict[str, Any]) -> None:
             {"segment": {"labels": {1: "tumour"}}, "postprocess": {"labels": {"tumor": {"fill_holes": True}}}},
             "postprocess.labels: there is no ROI tumor; did you mean tumour?",
         ),
+        ({"voxel_maps": {"rois": ["liver"]}}, "voxel_maps.rois: there is no ROI liver"),
+        ({"voxel_maps": {"features": ["glcm_Kontrast"]}}, "voxel_maps.features: glcm_Kontrast: unknown feature"),
+        ({"voxel_maps": {"kernel_radius": 0}}, "voxel_maps.kernel_radius"),
+        ({"sensitivity": {"bin_widths": [0]}}, "sensitivity.bin_widths.0"),
+        ({"sensitivity": {"spacings": [[1, 1]]}}, "sensitivity.spacings.0"),
         ({"model": {"roi": "liver"}}, "model.roi: there is no ROI liver"),
     ],
 )

@@ -417,3 +417,14 @@ def test_the_sensitivity_has_its_section_where_it_was_asked_for(results: CohortT
     page = (again.out / "report.html").read_text()
     assert 'id="sensitivity"' in page
     assert "525 % (500 % to 550 %)" in page
+
+
+def test_voxel_maps_are_shown_where_they_were_asked_for(results: CohortTask, tmp_path: Path) -> None:
+    picture = tmp_path / "voxel_maps.png"
+    Image.new("P", (5, 5), 3).save(picture)
+    entry = Entry("ok", "", "", {}, [], {"voxel_maps.png": picture, "tumour_x.nii.gz": picture})
+    maps = {"c7": entry, "c3": entry, "c4": Entry("ok", "", "", {}, [], {})}
+    build_report(replace(results, entries={**results.entries, "voxel_maps": maps}))
+    page = (results.out / "report.html").read_text()
+    assert page.index("Voxel maps of case c3") < page.index("Voxel maps of case c7")
+    assert "Voxel maps of case c4" not in page

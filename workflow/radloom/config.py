@@ -228,6 +228,7 @@ def _roi_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
         known = list(segment["labels"].values()) or sorted(name for name in given if ROI_NAME.fullmatch(name))
     used = [("postprocess.labels", name) for name in config["postprocess"]["labels"]]
     used += [("extract.rois", name) for name in config["extract"]["rois"]]
+    used += [("voxel_maps.rois", name) for name in config["voxel_maps"]["rois"]]
     used += [("model.roi", name) for name in [config["model"]["roi"]] if name]
     return [
         f"config: {key}: there is no ROI {name}{_nearest(name, known) or '; known: ' + ', '.join(known)}"
@@ -252,7 +253,7 @@ def _file_problems(config: dict[str, Any]) -> list[str]:
                 if not (Path(segment["model"]) / name).is_file():
                     problems.append(f"config: segment.model: {segment['model']} holds no {name}")
     if not config["features"]:
-        from radloom.feature_params import read_params, validate_params
+        from radloom.feature_params import map_features, read_params, validate_params
 
         params = Path(config["extract"]["params"])
         if not params.is_file():
@@ -264,4 +265,7 @@ def _file_problems(config: dict[str, Any]) -> list[str]:
                 problems.append(
                     f"config: sensitivity.bin_widths: {params} sets binCount, which a bin width can't be compared with"
                 )
+            if config["voxel_maps"]["features"] and not found:
+                _, wrong = map_features(config["voxel_maps"]["features"], read_params(params))
+                problems += [f"config: voxel_maps.features: {problem}" for problem in wrong]
     return problems

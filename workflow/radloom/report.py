@@ -26,6 +26,7 @@ from radloom.report_sections import (
     overlays_section,
     provenance_section,
     quality_section,
+    voxel_maps_section,
 )
 from radloom.report_sensitivity import sensitivity_section
 from radloom.report_view import Section, count
@@ -77,7 +78,6 @@ def gather(task: CohortTask) -> Material:
     inputs = task.inputs
     harmonized = inputs.get("tables/features_harmonized.parquet")
     diagnostics = inputs.get("tables/combat_diagnostics.csv")
-    pictures = task.entries.get("overlay", {})
     cohort = read_text_table(inputs["tables/cohort.csv"])
     return Material(
         params=task.params,
@@ -94,13 +94,16 @@ def gather(task: CohortTask) -> Material:
         performance=join_model_tables(inputs, "performance"),
         predictions=join_model_tables(inputs, "predictions"),
         ph_test=join_model_tables(inputs, "ph_test"),
-        overlays=[
-            (case, pictures[case].files["overlay.png"])
-            for case in cohort["case_id"]
-            if case in pictures and "overlay.png" in pictures[case].files
-        ],
+        overlays=_pictures(task, "overlay", cohort),
+        voxel_maps=_pictures(task, "voxel_maps", cohort),
         provenance=task.provenance,
     )
+
+
+def _pictures(task: CohortTask, step: str, cohort: pd.DataFrame) -> list[tuple[str, Path]]:
+    """The pictures `<step>.png` of a step in the order of the cohort."""
+    files = {case: entry.files for case, entry in task.entries.get(step, {}).items()}
+    return [(case, files[case][f"{step}.png"]) for case in cohort["case_id"] if f"{step}.png" in files.get(case, {})]
 
 
 def document_tables(inputs: Mapping[str, Path], folder: Path) -> list[str]:
@@ -154,6 +157,7 @@ def build_report(task: CohortTask) -> CohortResult:
         cohort_section(material),
         exclusions_section(material),
         overlays_section(material),
+        *([voxel_maps_section(material)] if material.voxel_maps else []),
         quality_section(material),
         *([sensitivity_section(material.sensitivity, material.main_roi)] if len(material.sensitivity) else []),
         harmonisation_section(material),

@@ -59,3 +59,23 @@ rule sensitivity:
         gpu=0,
     shell:
         'python "$RADLOOM_SCRIPTS"/sensitivity.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'
+
+
+rule voxel_maps:
+    input:
+        plan=RUN.plan("voxel_maps"),
+        before=RUN.before("voxel_maps"),
+    output:
+        RUN.manifest("voxel_maps"),
+    log:
+        RUN.log("voxel_maps"),
+    priority: 7
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=minutes(60),
+        gpu=0,
+    shell:
+        'python "$RADLOOM_SCRIPTS"/voxel_maps.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'

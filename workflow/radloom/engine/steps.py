@@ -130,6 +130,16 @@ STEPS: dict[str, StepSpec] = {
             resources=("extract.params",),
         ),
         StepSpec(
+            "voxel_maps",
+            by_case=True,
+            after=("calibrate", "postprocess"),
+            files=("calibrate/image.nii.gz", "postprocess/roi.nii.gz", "postprocess/labels.json"),
+            sections=("voxel_maps",),
+            borrowed=("overlay.window",),
+            packages=("numpy", "SimpleITK", "pyradiomics-bhklab", "PyWavelets", "pillow"),
+            resources=("extract.params",),
+        ),
+        StepSpec(
             "tables",
             by_case=False,
             after=_IMAGING,
@@ -171,8 +181,11 @@ STEPS: dict[str, StepSpec] = {
         StepSpec(
             "report",
             by_case=False,
-            after=(*_IMAGING, "overlay", "tables", "harmonize", "model_cox", "model_logistic", "sensitivity_table"),
-            files=("overlay/overlay.png",),
+            after=(
+                *(*_IMAGING, "overlay", "voxel_maps", "tables", "harmonize"),
+                *("model_cox", "model_logistic", "sensitivity_table"),
+            ),
+            files=("overlay/overlay.png", "voxel_maps/voxel_maps.png"),
             sections=("report", "harmonize", "model", "model_cox", "model_logistic"),
             packages=("numpy", "pandas", "scipy", "scikit-survival", "matplotlib", "jinja2"),
         ),
@@ -184,7 +197,7 @@ COHORT_STEPS = tuple(name for name, spec in STEPS.items() if not spec.by_case)
 # Steps whose files are volumes that nobody reads once the features and the picture are there.
 VOLUME_STEPS = ("ingest", "resample", "calibrate", "segment")
 # The steps after which nothing needs them any more.
-VOLUME_READERS = ("extract", "overlay", "sensitivity")
+VOLUME_READERS = ("extract", "overlay", "sensitivity", "voxel_maps")
 
 
 def active_steps(config: dict[str, Any]) -> list[str]:
@@ -197,6 +210,8 @@ def active_steps(config: dict[str, Any]) -> list[str]:
         off.add("model_logistic")
     if config["features"] or not (config["sensitivity"]["bin_widths"] or config["sensitivity"]["spacings"]):
         off |= {"sensitivity", "sensitivity_table"}
+    if not config["voxel_maps"]["features"]:
+        off.add("voxel_maps")
     return [step for step in steps if step not in off]
 
 
