@@ -193,3 +193,4 @@ def test_the_shipped_parameters_have_features_that_depend_on_the_bins(repo: Path
     assert binned is not None
     assert set(binned.features) == {"firstorder", "glcm"}
     assert spacing_text([0, 1, 2.5]) == "original x 1 x 2.5"
+    assert spacing_text([0, 0, 0]) == "original"

@@ -49,7 +49,8 @@ def _overview(rows: pd.DataFrame) -> Block:
         lines.append(
             [
                 roi,
-                f"{title} {setting} {unit} (run: {part['baseline'].iloc[0]})",
+                f"{title} {setting}{f' {unit}' if any(c.isdigit() for c in str(setting)) else ''} "
+                f"(run: {part['baseline'].iloc[0]})",
                 f"{len(moving)} of {len(part)}",
                 _percent(float(relative["median_change"].abs().median())) if len(relative) else "–",
                 decimal(float(moving["spearman"].median()), 3) if moving["spearman"].notna().any() else "–",

@@ -112,7 +112,7 @@ def vary_settings(
 
 def spacing_text(spacing: Sequence[float]) -> str:
     """A spacing as it stands in tables: 2 x 2 x 2; 0 is the spacing that the image came with."""
-    return " x ".join(f"{part:g}" if part else "original" for part in spacing)
+    return " x ".join(f"{part:g}" if part else "original" for part in spacing) if any(spacing) else "original"
 
 
 def _features(
