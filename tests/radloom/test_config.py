@@ -31,6 +31,14 @@ def good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repo: Path) -> dict[st
     }
 
 
+def test_bin_widths_are_not_compared_with_a_bin_count(good: dict[str, Any]) -> None:
+    Path("count.yaml").write_text("setting: {binCount: 32}")
+    good["extract"] = {"params": "count.yaml"}
+    check_run(complete({**good, "sensitivity": {"spacings": [[2, 2, 2]]}}))
+    message = problems_of({**good, "sensitivity": {"bin_widths": [10]}})
+    assert "sensitivity.bin_widths: count.yaml sets binCount" in message
+
+
 def test_a_good_configuration_passes_with_its_defaults(good: dict[str, Any]) -> None:
     config = complete(good)
     assert check_run(config).rows[0]["case_id"] == "P1"
@@ -97,6 +105,11 @@ def test_numbers_as_keys_become_text(good: dict[str, Any]) -> None:
             {"segment": {"labels": {1: "tumour"}}, "postprocess": {"labels": {"tumor": {"fill_holes": True}}}},
             "postprocess.labels: there is no ROI tumor; did you mean tumour?",
         ),
+        ({"voxel_maps": {"rois": ["liver"]}}, "voxel_maps.rois: there is no ROI liver"),
+        ({"voxel_maps": {"features": ["glcm_Kontrast"]}}, "voxel_maps.features: glcm_Kontrast: unknown feature"),
+        ({"voxel_maps": {"kernel_radius": 0}}, "voxel_maps.kernel_radius"),
+        ({"sensitivity": {"bin_widths": [0]}}, "sensitivity.bin_widths.0"),
+        ({"sensitivity": {"spacings": [[1, 1]]}}, "sensitivity.spacings.0"),
         ({"model": {"roi": "liver"}}, "model.roi: there is no ROI liver"),
         ({"extract": {"rois": [2]}}, "extract.rois: there is no ROI 2; known: ROI"),
         (

@@ -452,3 +452,29 @@ def test_a_derived_roi_that_was_not_harmonised_is_said(results: CohortTask, roi:
     assert "ComBat refused the derived ROIs lesion_2, which are not in features_harmonized" in page
     said = "The features of lesion_2 were not harmonised" in _section(page, "harmonisation")
     assert said == (roi == "lesion_2")
+
+
+def test_the_sensitivity_has_its_section_where_it_was_asked_for(results: CohortTask, tmp_path: Path) -> None:
+    build_report(results)
+    assert 'id="sensitivity"' not in (results.out / "report.html").read_text()
+    path = tmp_path / "sensitivity.csv"
+    path.write_text(
+        "roi,feature,parameter,baseline,setting,n,change,median_change,q1_change,q3_change,spearman,concordance\n"
+        "tumour,original_glcm_Contrast,bin_width,25,10,22,relative,5.25,5.0,5.5,0.95,0.11\n"
+    )
+    again = replace(results, inputs={**results.inputs, "tables/sensitivity.csv": path}, out=tmp_path / "again")
+    build_report(again)
+    page = (again.out / "report.html").read_text()
+    assert 'id="sensitivity"' in page
+    assert "525 % (500 % to 550 %)" in page
+
+
+def test_voxel_maps_are_shown_where_they_were_asked_for(results: CohortTask, tmp_path: Path) -> None:
+    picture = tmp_path / "voxel_maps.png"
+    Image.new("P", (5, 5), 3).save(picture)
+    entry = Entry("ok", "", "", {}, [], {"voxel_maps.png": picture, "tumour_x.nii.gz": picture})
+    maps = {"c7": entry, "c3": entry, "c4": Entry("ok", "", "", {}, [], {})}
+    build_report(replace(results, entries={**results.entries, "voxel_maps": maps}))
+    page = (results.out / "report.html").read_text()
+    assert page.index("Voxel maps of case c3") < page.index("Voxel maps of case c7")
+    assert "Voxel maps of case c4" not in page

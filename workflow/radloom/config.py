@@ -264,7 +264,9 @@ def _roi_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
         for one in map(str, extract["rois"]):
             wanted += labels.get(int(one), [one]) if one.isdigit() else [one]
         named += [("extract.rois", name, known) for name in wanted]
-        named += [("perturb.rois", name, labelled) for name in config["perturb"]["rois"]]
+        named += [
+            (f"{step}.rois", name, labelled) for step in ("perturb", "voxel_maps") for name in config[step]["rois"]
+        ]
         named += [("model.roi", name, known) for name in [roi] if name]
     problems += [
         f"config: {key}: there is no ROI {name}{_nearest(name, there) or '; known: ' + ', '.join(there)}"
@@ -321,13 +323,21 @@ def _file_problems(config: dict[str, Any]) -> list[str]:
                 if not (Path(segment["model"]) / name).is_file():
                     problems.append(f"config: segment.model: {segment['model']} holds no {name}")
     if not config["features"]:
-        from radloom.feature_params import validate_params
+        from radloom.feature_params import map_features, read_params, validate_params
 
         params = Path(config["extract"]["params"])
         if not params.is_file():
             problems.append(f"config: extract.params: the file {params} does not exist")
         else:
-            problems += [f"{params}: {problem}" for problem in validate_params(params, config["extract"]["ibsi"])]
+            found = validate_params(params, config["extract"]["ibsi"])
+            problems += [f"{params}: {problem}" for problem in found]
+            if config["sensitivity"]["bin_widths"] and not found and "binCount" in read_params(params).setting:
+                problems.append(
+                    f"config: sensitivity.bin_widths: {params} sets binCount, which a bin width can't be compared with"
+                )
+            if config["voxel_maps"]["features"] and not found:
+                _, wrong = map_features(config["voxel_maps"]["features"], read_params(params))
+                problems += [f"config: voxel_maps.features: {problem}" for problem in wrong]
         if config["extract"]["ibsi"] and config["extract"]["engine"] != "radloom":
             problems.append("config: extract.ibsi: needs `engine: radloom`; PyRadiomics can't bin as IBSI does")
         if config["extract"]["outlier_sigma"] is not None and not config["extract"]["ibsi"]:

@@ -44,6 +44,11 @@ IDENTIFIERS = frozenset(
         "source",
         "icc",
         "scope",
+        "ibsi_code",
+        "parameter",
+        "baseline",
+        "setting",
+        "change",
     ]
 )
 """Columns that are text, whatever they look like: a centre called 1 or 007 is a name."""
@@ -60,11 +65,12 @@ DESCRIPTIONS = {
     "combat_diagnostics": "Per feature and ROI: how much the batch explains before and after harmonisation.",
     "stability": "Per feature and ROI: intraclass correlations over perturbations and over real repeats, with 95 % "
     "intervals, over all cases and within centres.",
+    "sensitivity": "How far each feature and the ranks of the cases move under other bin widths and voxel spacings.",
     "coefficients": "Coefficients of the models fitted to all cases, per standard deviation of the term.",
     "performance": "Performance of the models out of fold, with 95 % intervals, long; what was not estimable, and why.",
     "predictions": "Out-of-fold predictions, one row a model, arm and case.",
     "ph_test": "Test of proportional hazards of the Cox models.",
-    "codebook": "Every column of every table: meaning, unit, class, IBSI tag, short name for Stata, SPSS and R.",
+    "codebook": "Every column of every table: meaning, unit, class, IBSI tag, formula, name for Stata, SPSS and R.",
 }
 PRIMARY_KEYS = {
     "cohort": ["case_id"],

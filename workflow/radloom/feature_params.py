@@ -11,7 +11,7 @@ import difflib
 import importlib.util
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -341,6 +341,34 @@ def feature_columns(params: FeatureParams) -> list[str]:
                 if name not in SHAPE_CLASSES:
                     columns += [f"{image}_{name}_{feature}" for feature in features]
     return columns
+
+
+def map_features(names: Sequence[str], params: FeatureParams) -> tuple[dict[str, dict[str, list[str]]], list[str]]:
+    """What to compute voxel by voxel: by image type the columns of each class; and what is wrong with `names`.
+
+    A name is a column (`wavelet-LLH_glcm_Contrast`), or class and feature of the original image (`glcm_Contrast`).
+    Shape has no maps, and an image type must be one of the parameter file's, whose settings it takes.
+    """
+    types = {"original": "Original"}
+    for image_type in params.image_types:
+        types |= dict.fromkeys(image_names(image_type, params.effective(image_type)), image_type)
+    classes = {name: (*features, *ON_REQUEST.get(name, ())) for name, features in FEATURES.items()}
+    known = [f"{name}_{feature}" for name, features in classes.items() for feature in features]
+    found: dict[str, dict[str, list[str]]] = {}
+    problems: list[str] = []
+    for given in dict.fromkeys(names):
+        image, _, rest = given.partition("_") if given.count("_") > 1 else ("original", "", given)
+        name = rest.partition("_")[0]
+        if image not in types:
+            problems.append(f"{given}: the parameter file makes no image {image}{_suggest(image, list(types))}")
+        elif rest not in known:
+            problems.append(f"{given}: unknown feature{_suggest(rest, known)}")
+        elif name in SHAPE_CLASSES:
+            problems.append(f"{given}: shape is a feature of the whole ROI, it has no map")
+        else:
+            columns = found.setdefault(types[image], {}).setdefault(name, [])
+            columns += [column for column in [f"{image}_{rest}"] if column not in columns]
+    return found, problems
 
 
 def image_names(image_type: str, setting: Mapping[str, Any]) -> list[str]:

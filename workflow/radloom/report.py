@@ -29,7 +29,9 @@ from radloom.report_sections import (
     provenance_section,
     quality_section,
     stability_section,
+    voxel_maps_section,
 )
+from radloom.report_sensitivity import sensitivity_section
 from radloom.report_view import Section, count
 
 FILES_IN_ORDER = [
@@ -43,6 +45,7 @@ FILES_IN_ORDER = [
     "combat_parameters",
     "combat_diagnostics",
     "stability",
+    "sensitivity",
     "coefficients",
     "performance",
     "predictions",
@@ -79,7 +82,6 @@ def gather(task: CohortTask) -> Material:
     inputs = task.inputs
     harmonized = inputs.get("tables/features_harmonized.parquet")
     diagnostics = inputs.get("tables/combat_diagnostics.csv")
-    pictures = task.entries.get("overlay", {})
     cohort = read_text_table(inputs["tables/cohort.csv"])
     return Material(
         params=task.params,
@@ -90,16 +92,14 @@ def gather(task: CohortTask) -> Material:
         acquisition=read_text_table(inputs["tables/acquisition.csv"]),
         qc=read_text_table(inputs["tables/qc.csv"]),
         harmonized=None if harmonized is None else pd.read_parquet(harmonized),
+        sensitivity=read_text_table(inputs.get("tables/sensitivity.csv"), ("roi",)),
         diagnostics=None if diagnostics is None else read_text_table(diagnostics),
         coefficients=join_model_tables(inputs, "coefficients"),
         performance=join_model_tables(inputs, "performance"),
         predictions=join_model_tables(inputs, "predictions"),
         ph_test=join_model_tables(inputs, "ph_test"),
-        overlays=[
-            (case, pictures[case].files["overlay.png"])
-            for case in cohort["case_id"]
-            if case in pictures and "overlay.png" in pictures[case].files
-        ],
+        overlays=_pictures(task, "overlay", cohort),
+        voxel_maps=_pictures(task, "voxel_maps", cohort),
         provenance=task.provenance,
         stability=read_stability(inputs.get("tables/stability.csv")),
         filters={model: _filter_of(inputs.get(f"models/{model}/model.json")) for model in MODELS},
@@ -109,6 +109,12 @@ def gather(task: CohortTask) -> Material:
 def _filter_of(path: Path | None) -> list[str]:
     """What a model's description says of the features that it left out beforehand."""
     return json.loads(path.read_text(encoding="utf-8")).get("feature_filter", []) if path is not None else []
+
+
+def _pictures(task: CohortTask, step: str, cohort: pd.DataFrame) -> list[tuple[str, Path]]:
+    """The pictures `<step>.png` of a step in the order of the cohort."""
+    files = {case: entry.files for case, entry in task.entries.get(step, {}).items()}
+    return [(case, files[case][f"{step}.png"]) for case in cohort["case_id"] if f"{step}.png" in files.get(case, {})]
 
 
 def document_tables(inputs: Mapping[str, Path], folder: Path) -> list[str]:
@@ -162,7 +168,9 @@ def build_report(task: CohortTask) -> CohortResult:
         cohort_section(material),
         exclusions_section(material),
         overlays_section(material),
+        *([voxel_maps_section(material)] if material.voxel_maps else []),
         quality_section(material),
+        *([sensitivity_section(material.sensitivity, material.main_roi)] if len(material.sensitivity) else []),
         harmonisation_section(material),
         *stability_section(material),
         *(model_section(material, model) for model in MODELS),

@@ -101,7 +101,9 @@ class Material:
     performance: pd.DataFrame
     predictions: pd.DataFrame
     ph_test: pd.DataFrame
+    sensitivity: pd.DataFrame = field(default_factory=pd.DataFrame)
     overlays: list[tuple[str, Path]] = field(default_factory=list)
+    voxel_maps: list[tuple[str, Path]] = field(default_factory=list)
     provenance: list[dict[str, Any]] = field(default_factory=list)
     stability: pd.DataFrame | None = None
     filters: Mapping[str, list[str]] = field(default_factory=dict)
@@ -422,6 +424,30 @@ def overlays_section(material: Material) -> Section:
             )
         )
     return Section("pictures", title, [*blocks, Block("cases", pictures=pictures)])
+
+
+def voxel_maps_section(material: Material) -> Section:
+    """The pictures of every case's voxel maps."""
+    shown = material.voxel_maps[: int(material.setting("report", "max_overlays", 500))]
+    pictures = [
+        Picture(
+            case,
+            png=base64.b64encode(path.read_bytes()).decode("ascii"),
+            alt=f"Voxel maps of case {case} on three planes",
+        )
+        for case, path in shown
+    ]
+    blocks = [
+        text(
+            "Every voxel of the ROI is coloured by the feature of its neighbourhood, over the image in grey, on three "
+            "planes through the largest cross-section. The colours run from the 2nd to the 98th percentile of each "
+            "map, so compare numbers, not colours, between cases. Voxels of the ROI that stay grey have no value. The "
+            "maps are in cases/<case>/voxel_maps/ as NIfTI, NaN outside of the ROI (programs built on ITK show 0)."
+        )
+    ]
+    if len(shown) < len(material.voxel_maps):
+        blocks.append(note(f"{len(shown)} of {len(material.voxel_maps)} cases are shown (report.max_overlays)."))
+    return Section("voxel-maps", "Voxel maps", [*blocks, Block("pictures", pictures=pictures)])
 
 
 def quality_section(material: Material) -> Section:

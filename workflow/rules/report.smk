@@ -22,9 +22,7 @@ rule report:
 
 rule tidy:
     input:
-        RUN.manifest("extract"),
-        RUN.manifest("overlay"),
-        [RUN.manifest("perturb")] if RUN.has("perturb") else [],
+        RUN.before_tidy(),
     output:
         RUN.manifest("tidy"),
     log:

@@ -31,6 +31,7 @@ from radloom.engine.sources import source_identity, suffix
 from radloom.engine.steps import (
     COHORT_STEPS,
     STEPS,
+    VOLUME_READERS,
     VOLUME_STEPS,
     StepSpec,
     active_steps,
@@ -74,6 +75,10 @@ class Run:
     def before_cohort(self, step: str) -> list[str]:
         """Return all manifests of the steps before a cohort-level step."""
         return self._manifests(s for s in STEPS[step].after if self.has(s))
+
+    def before_tidy(self) -> list[str]:
+        """Return a chunk's manifests of the steps that read volumes last."""
+        return [self.manifest(step) for step in VOLUME_READERS if self.has(step)]
 
     def targets(self) -> list[str]:
         """Return every manifest of the run, so that one that was removed is made again."""

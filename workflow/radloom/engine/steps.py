@@ -128,6 +128,36 @@ STEPS: dict[str, StepSpec] = {
             packages=("numpy", "pillow"),
         ),
         StepSpec(
+            "sensitivity",
+            by_case=True,
+            after=("ingest", "calibrate", "postprocess", "extract"),
+            files=(
+                "ingest/image.nii.gz",
+                "calibrate/image.nii.gz",
+                "postprocess/roi.nii.gz",
+                "postprocess/labels.json",
+                "extract/features.csv",
+            ),
+            sections=("sensitivity",),
+            settings=(
+                *("resample.spacing", "resample.interpolator", "calibrate.centres", "calibrate.round_hu"),
+                *("extract.derived_rois", *_AS_EXTRACTED),
+            ),
+            columns=("water_hu", "air_hu", "centre"),
+            packages=("numpy", "SimpleITK", "pyradiomics-bhklab", "PyWavelets"),
+            resources=("extract.params",),
+        ),
+        StepSpec(
+            "voxel_maps",
+            by_case=True,
+            after=("calibrate", "postprocess"),
+            files=("calibrate/image.nii.gz", "postprocess/roi.nii.gz", "postprocess/labels.json"),
+            sections=("voxel_maps",),
+            settings=("overlay.window",),
+            packages=("numpy", "SimpleITK", "pyradiomics-bhklab", "PyWavelets", "pillow"),
+            resources=("extract.params",),
+        ),
+        StepSpec(
             "tables",
             by_case=False,
             after=_IMAGING,
@@ -167,10 +197,20 @@ STEPS: dict[str, StepSpec] = {
             packages=_STATISTICS,
         ),
         StepSpec(
+            "sensitivity_table",
+            by_case=False,
+            after=("sensitivity",),
+            files=("sensitivity/features.csv",),
+            packages=("numpy", "scipy"),
+        ),
+        StepSpec(
             "report",
             by_case=False,
-            after=(*_IMAGING, "overlay", "tables", "stability", "harmonize", "model_cox", "model_logistic"),
-            files=("overlay/overlay.png",),
+            after=(
+                *(*_IMAGING, "overlay", "voxel_maps", "tables", "stability", "harmonize"),
+                *("model_cox", "model_logistic", "sensitivity_table"),
+            ),
+            files=("overlay/overlay.png", "voxel_maps/voxel_maps.png"),
             sections=("report", "harmonize", "model", "model_cox", "model_logistic"),
             packages=("numpy", "pandas", "scipy", "scikit-survival", "matplotlib", "jinja2"),
         ),
@@ -181,21 +221,28 @@ CASE_STEPS = tuple(name for name, spec in STEPS.items() if spec.by_case)
 COHORT_STEPS = tuple(name for name, spec in STEPS.items() if not spec.by_case)
 # Steps whose files are volumes that nobody reads once the features and the picture are there.
 VOLUME_STEPS = ("ingest", "resample", "calibrate", "segment")
+# The steps after which nothing needs them any more.
+VOLUME_READERS = ("extract", "perturb", "overlay", "sensitivity", "voxel_maps")
 
 
 def active_steps(config: dict[str, Any]) -> list[str]:
     """Return the steps that a configuration asks for, in the chain's order."""
     steps = list(COHORT_STEPS) if config["features"] else list(STEPS)
+    off = set()
     if config["model_cox"]["time"] is None:
-        steps.remove("model_cox")
+        off.add("model_cox")
     if config["model_logistic"]["outcome"] is None:
-        steps.remove("model_logistic")
-    perturbed = "perturb" in steps and config["perturb"]["count"] > 0
-    if "perturb" in steps and not perturbed:
-        steps.remove("perturb")
+        off.add("model_logistic")
+    if config["features"] or not (config["sensitivity"]["bin_widths"] or config["sensitivity"]["spacings"]):
+        off |= {"sensitivity", "sensitivity_table"}
+    if not config["voxel_maps"]["features"]:
+        off.add("voxel_maps")
+    perturbed = not config["features"] and config["perturb"]["count"] > 0
+    if not perturbed:
+        off.add("perturb")
     if not perturbed and config["stability"]["repeats"] is not True:
-        steps.remove("stability")
-    return steps
+        off.add("stability")
+    return [step for step in steps if step not in off]
 
 
 def step_files(spec: StepSpec, config: dict[str, Any]) -> tuple[str, ...]:
@@ -231,14 +278,15 @@ def step_params(spec: StepSpec, config: dict[str, Any]) -> dict[str, Any]:
 def case_params(spec: StepSpec, params: dict[str, Any], row: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the settings and the sheet's cells that decide one case, so that another case's don't.
 
-    For calibrate the table of centres becomes the entry of the case's own centre, and not even that where the
-    sheet has the case's own values: a case that moves to another centre computes again only if its HU change.
+    Where a step calibrates, the table of centres becomes the entry of the case's own centre, and not even that where
+    the sheet has the case's own values: a case that moves to another centre computes again only if its HU change.
     """
-    if spec.name != "calibrate":
+    centres = {"calibrate": "centres", "sensitivity": "calibrate.centres"}.get(spec.name)
+    if centres is None:
         return params, row
     own = {key: row[key] for key in ("water_hu", "air_hu") if row.get(key)}
-    entry = {} if own else params["centres"].get(row.get("centre", ""), {})
-    return {**{k: v for k, v in params.items() if k != "centres"}, "centre": entry}, own
+    entry = {} if own else params[centres].get(row.get("centre", ""), {})
+    return {**{key: value for key, value in params.items() if key != centres}, "centre": entry}, own
 
 
 def resource_hash(path: Path) -> str:
