@@ -17,6 +17,8 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from radloom.extractions import extraction_of
+
 MAX_LENGTH = 32
 
 HU = "HU"
@@ -539,9 +541,10 @@ def short_names(columns: Sequence[str]) -> dict[str, str]:
 def codebook_rows(table: str, columns: Sequence[str]) -> list[dict[str, str]]:
     """One row a column of a table: table, column, short_name, class, image_type, ibsi_tag, unit, meaning."""
     short = short_names(columns)
+    kind = "features_raw" if extraction_of(table) else table
     rows = []
     for column in columns:
-        info = _fixed(table, column) or describe(column)
+        info = _fixed(kind, column) or describe(column)
         rows.append(
             {
                 "table": table,
@@ -551,7 +554,7 @@ def codebook_rows(table: str, columns: Sequence[str]) -> list[dict[str, str]]:
                 "image_type": info.image_type,
                 "ibsi_tag": info.ibsi_tag,
                 "unit": info.unit,
-                "meaning": info.meaning or _FOREIGN.get(table, ""),
+                "meaning": info.meaning or _FOREIGN.get(kind, ""),
             }
         )
     return rows
@@ -637,6 +640,7 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
     "exclusions": {
         **_CASE,
         "roi": ("", "Region of interest that is excluded; empty where the whole case is."),
+        "extraction": ("", "Extraction from which it is excluded; empty where it is from all of them."),
         "step": ("", "Step that excluded it."),
         "reason": ("", "Why it is excluded, with the figures."),
         "way_out": ("", "What can be done about it."),

@@ -13,6 +13,7 @@ import yaml
 
 from radloom.cohort import NAME, REQUIRED, ROI_NAME, Sheet, is_missing, read_cohort, read_sheet, source_path, summarise
 from radloom.errors import ConfigError
+from radloom.extractions import parameter_files
 from radloom.roi_definitions import Each, family_of, parse_definitions, reached_from
 
 SCHEMA = Path(__file__).resolve().parent.parent / "schemas" / "config.schema.yaml"
@@ -36,7 +37,11 @@ def complete(written: dict[str, Any]) -> dict[str, Any]:
     problems = schema_problems(_text_keys(written))
     if problems:
         raise ConfigError(problems)
-    return _with_defaults(_text_keys(written), schema())
+    config: dict[str, Any] = _with_defaults(_text_keys(written), schema())
+    params = config["extract"]["params"]
+    if isinstance(params, dict) and not config["features"] and config["model"]["extraction"] is None:
+        config["model"]["extraction"] = next(iter(params))
+    return config
 
 
 def _text_keys(value: Any) -> Any:
@@ -114,6 +119,7 @@ def check_run(config: dict[str, Any]) -> Sheet:
         problems += found + _clinical_problems(config, clinical)
     problems += _column_problems(config, cohort, clinical)
     problems += _file_problems(config)
+    problems += _extraction_problems(config)
     problems += _roi_problems(config, cohort)
     if problems:
         raise ConfigError(summarise(problems))
@@ -291,9 +297,23 @@ def _file_problems(config: dict[str, Any]) -> list[str]:
     if not config["features"]:
         from radloom.feature_params import validate_params
 
-        params = Path(config["extract"]["params"])
-        if not params.is_file():
-            problems.append(f"config: extract.params: the file {params} does not exist")
-        else:
-            problems += [f"{params}: {problem}" for problem in validate_params(params)]
+        for params in sorted({Path(path) for path in parameter_files(config["extract"]["params"]).values()}):
+            if not params.is_file():
+                problems.append(f"config: extract.params: the file {params} does not exist")
+            else:
+                problems += [f"{params}: {problem}" for problem in validate_params(params)]
+    return problems
+
+
+def _extraction_problems(config: dict[str, Any]) -> list[str]:
+    names = [name for name in parameter_files(config["extract"]["params"]) if name]
+    main = config["model"]["extraction"]
+    if config["features"] or not names:
+        why = "the features come from a table" if config["features"] else "extract.params is one file"
+        return [f"config: model.extraction: {why}, so there are no extractions to choose from"] if main else []
+    problems = []
+    if main not in names:
+        problems.append(f"config: model.extraction: extract.params has no {main}{_nearest(main, names)}")
+    if len({name.lower() for name in names}) < len(names):
+        problems.append("config: extract.params: two names differ in capitals only, as files they would be one")
     return problems

@@ -13,6 +13,7 @@ import pandas as pd
 from radloom.codebook import codebook_rows
 from radloom.datapackage import datapackage, datapackage_json, describe, import_r
 from radloom.engine.step import CohortResult, CohortTask
+from radloom.extractions import extraction_of
 from radloom.model_tables import MODEL_TABLES
 from radloom.report_sections import (
     MODELS,
@@ -97,18 +98,21 @@ def gather(task: CohortTask) -> Material:
             if case in pictures and "overlay.png" in pictures[case].files
         ],
         provenance=task.provenance,
+        further_extractions=sorted({extraction_of(Path(name).stem) for name in inputs} - {""}),
     )
 
 
-def document_tables(inputs: Mapping[str, Path], folder: Path) -> list[str]:
+def document_tables(inputs: Mapping[str, Path], folder: Path, extraction: str = "") -> list[str]:
     """Write codebook.csv, datapackage.json and import.R for the tables of `inputs` and those that `folder`
     already holds.
 
-    Returns the paths of all files of the folder, below results/.
+    `extraction` names the one of several that features_raw has. Returns the paths of all files of the folder,
+    below results/.
     """
     files = {key.removeprefix("tables/"): path for key, path in inputs.items() if key.startswith("tables/")}
     files |= {path.name: path for path in folder.iterdir()}
     order = {name: position for position, name in enumerate(FILES_IN_ORDER)}
+    order |= {stem: order["features_raw"] for stem in (Path(name).stem for name in files) if extraction_of(stem)}
     names = sorted(files, key=lambda name: (order.get(Path(name).stem, len(order)), name))
     tables = [describe(files[name]) for name in names if name.endswith(".csv")]
     rows = [row for one in tables for row in codebook_rows(one.name, list(one.types))]
@@ -121,7 +125,8 @@ def document_tables(inputs: Mapping[str, Path], folder: Path) -> list[str]:
     tables.append(describe(codebook))
     others = [files[name] for name in names if not name.endswith(".csv")]
     meanings = {(row["table"], row["column"]): {"description": row["meaning"], "unit": row["unit"]} for row in rows}
-    (folder / "datapackage.json").write_text(datapackage_json(datapackage(tables, others, meanings)), encoding="utf-8")
+    package = datapackage(tables, others, meanings, extraction)
+    (folder / "datapackage.json").write_text(datapackage_json(package), encoding="utf-8")
     (folder / "import.R").write_text(import_r(tables), encoding="utf-8")
     return [f"tables/{name}" for name in [*names, "codebook.csv", "datapackage.json", "import.R"]]
 
@@ -145,7 +150,7 @@ def build_report(task: CohortTask) -> CohortResult:
     for name in MODEL_TABLES:
         frame: pd.DataFrame = getattr(material, name)
         frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", encoding="utf-8")
-    paths = document_tables(task.inputs, folder)
+    paths = document_tables(task.inputs, folder, material.extraction)
     sections = [
         headline(material),
         cohort_section(material),
@@ -154,7 +159,7 @@ def build_report(task: CohortTask) -> CohortResult:
         quality_section(material),
         harmonisation_section(material),
         *(model_section(material, model) for model in MODELS),
-        files_section(paths),
+        files_section(paths, material.extraction),
         provenance_section(material),
     ]
     included = material.included

@@ -163,12 +163,14 @@ def _check_disk(run: Run, sources: dict[str, dict[str, list[int]]]) -> None:
 
 def _resources(spec: StepSpec, config: dict[str, Any]) -> dict[str, dict[str, str]]:
     """Return path and content hash of the files that a step's configuration names and that it uses."""
-    found = {}
+    found: dict[str, dict[str, str]] = {}
     for key in spec.resources:
         section, name = key.split(".")
         if spec.name != "segment" or config["segment"]["source"] == "model":
-            path = Path(config[section][name])
-            found[name] = {"path": str(path), "sha256": resource_hash(path)}
+            given = config[section][name]
+            # Several files by name: `params.portal`, `params.fine`.
+            paths = {name: given} if isinstance(given, str) else {f"{name}.{k}": path for k, path in given.items()}
+            found |= {k: {"path": str(Path(p)), "sha256": resource_hash(Path(p))} for k, p in paths.items()}
     return found
 
 
