@@ -158,6 +158,26 @@ def test_each_mistake_is_named(good: dict[str, Any], change: dict[str, Any], mes
     assert message in problems_of({**good, **change})
 
 
+def test_several_extractions_and_the_main_one(good: dict[str, Any]) -> None:
+    path = good["extract"]["params"]
+    several = {"extract": {"params": {"portal": path, "fine": path}}}
+    config = complete({**good, **several})
+    check_run(config)
+    assert config["model"]["extraction"] == "portal", "the first"
+    assert complete({**good, **several, "model": {"extraction": "fine"}})["model"]["extraction"] == "fine"
+    assert complete(good)["model"]["extraction"] is None
+    for change, message in (
+        ({**several, "model": {"extraction": "port"}}, "extract.params has no port; did you mean portal?"),
+        ({"model": {"extraction": "fine"}}, "model.extraction: extract.params is one file"),
+        ({"extract": {"params": {"a": path, "A": path}}}, "two names differ in capitals only"),
+        ({"extract": {"params": {"a": path, "b": "none.yaml"}}}, "extract.params: the file none.yaml does not exist"),
+        ({"extract": {"params": {"a-b": path}}}, "config: extract.params: 'a-b' does not match"),
+        ({"extract": {"params": {}}}, "config: extract.params: "),
+        ({"extract": {"params": 3}}, "config: extract.params: 3 is not of type 'string', 'object'"),
+    ):
+        assert message in problems_of({**good, **change})
+
+
 @pytest.mark.parametrize("roi", ["rim", "lesion_1", "lesion_3", "ROI"])
 @pytest.mark.parametrize("rois", [[], [1, "rim", "lesion"]])
 def test_derived_rois_are_rois_like_any_other(good: dict[str, Any], roi: str, rois: list[str | int]) -> None:

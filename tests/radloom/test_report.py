@@ -478,3 +478,43 @@ def test_voxel_maps_are_shown_where_they_were_asked_for(results: CohortTask, tmp
     page = (results.out / "report.html").read_text()
     assert page.index("Voxel maps of case c3") < page.index("Voxel maps of case c7")
     assert "Voxel maps of case c4" not in page
+
+
+def test_further_extractions_are_documented(results: CohortTask, tmp_path: Path) -> None:
+    raw = pd.read_parquet(results.inputs["tables/features_raw.parquet"])
+    further = {
+        f"tables/features_raw_fine.{kind}": tmp_path / f"features_raw_fine.{kind}" for kind in ("csv", "parquet")
+    }
+    fine = raw[["case_id", "patient_id", "centre", "roi", "original_glcm_Contrast"]]
+    fine.to_csv(tmp_path / "features_raw_fine.csv", index=False)
+    fine.to_parquet(tmp_path / "features_raw_fine.parquet")
+    exclusions = pd.read_csv(results.inputs["tables/exclusions.csv"], dtype=str, keep_default_na=False)
+    exclusions.insert(3, "extraction", "")
+    exclusions.loc[len(exclusions)] = ["c2", "A", "", "fine", "extract", "no ROI in range", "check the range"]
+    exclusions.to_csv(results.inputs["tables/exclusions.csv"], index=False)
+    params = results.params | {"model": {**results.params["model"], "extraction": "portal"}}
+    page = _page(replace(results, params=params, inputs={**results.inputs, **further}))
+    assert "fine (features_raw_fine)" in _section(page, "summary")
+    assert "portal" in _section(page, "summary")
+    section = _section(page, "exclusions")
+    assert "2 cases were excluded" in section
+    assert "1 row of the list is of further extractions alone." in section
+    assert "no ROI in range" in section
+    files = _section(page, "tables")
+    assert "Features of the extraction fine as extracted" in files
+    assert "Models start from these. Of the extraction portal." in files
+
+    out = results.out / "tables"
+    codebook = list(csv.DictReader((out / "codebook.csv").open()))
+    (contrast,) = [r for r in codebook if (r["table"], r["column"]) == ("features_raw_fine", "original_glcm_Contrast")]
+    assert (contrast["class"], contrast["ibsi_tag"]) == ("glcm", "cm_contrast")
+    described = {row["column"]: row["meaning"] for row in codebook if row["table"] == "exclusions"}
+    assert described["extraction"].startswith("Extraction from which it is excluded")
+    assert all(row["meaning"] for row in codebook if row["table"] == "features_raw_fine")
+    package = json.loads((out / "datapackage.json").read_text())
+    resource = next(r for r in package["resources"] if r["name"] == "features_raw_fine")
+    assert resource["schema"]["primaryKey"] == ["case_id", "roi"]
+    assert resource["schema"]["foreignKeys"][0]["reference"]["resource"] == "cohort"
+    order = [r["path"] for r in package["resources"] if r["path"].endswith(".csv")]
+    assert order.index("features_raw.csv") + 1 == order.index("features_raw_fine.csv")
+    assert 'features_raw_fine <- read_table("features_raw_fine.csv"' in (out / "import.R").read_text()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from radloom.engine.step import CaseTask
+from radloom.errors import CaseError
 from radloom.images import Geometry, Volume, write_nifti
 
 
@@ -67,6 +68,44 @@ def test_a_case_of_the_workflow(script: ModuleType, case: Path, repo: Path) -> N
         lines = list(csv.DictReader(file))
     assert [line["roi"] for line in lines] == ["tumour"]
     assert float(lines[0]["original_shape_VoxelVolume"]) == 512
+
+
+def test_several_extractions_of_a_case(script: ModuleType, case: Path, repo: Path) -> None:
+    out = case / "out"
+    out.mkdir()
+    inputs = {
+        "calibrate/image.nii.gz": case / "image.nii.gz",
+        "postprocess/roi.nii.gz": case / "roi.nii.gz",
+        "postprocess/labels.json": case / "labels.json",
+    }
+    mean = "featureClass: {firstorder: [Mean]}\n"
+    (case / "mean.yaml").write_text("imageType: {Original: {}}\n" + mean)
+    (case / "bright.yaml").write_text("imageType: {Original: {}}\nsetting: {resegmentRange: [900, 999]}\n" + mean)
+    settings = {"rois": [], "derived_rois": {}, "min_voxels": 4}
+    resources = {"params.portal": repo / "config/pyradiomics.yaml", "params.fine": case / "mean.yaml"}
+    result = script.run_case(CaseTask("C1", inputs, settings, {}, out, resources))
+    assert sorted(path.name for path in out.iterdir()) == ["features_fine.csv", "features_portal.csv"]
+    assert set(result.facts) == {"extractions"}
+    assert {name: list(facts["rois"]) for name, facts in result.facts["extractions"].items()} == {
+        "portal": ["tumour"],
+        "fine": ["tumour", "node"],
+    }
+    (small,) = result.facts["extractions"]["portal"]["excluded_rois"]
+    assert small["roi"] == "node", "its parameter file wants three dimensions"
+    single = case / "single"
+    single.mkdir()
+    script.run_case(CaseTask("C1", inputs, settings, {}, single, {"params": case / "mean.yaml"}))
+    assert (single / "features.csv").read_bytes() == (out / "features_fine.csv").read_bytes()
+
+    some = case / "some"
+    some.mkdir()
+    resources = {"params.portal": case / "bright.yaml", "params.fine": case / "mean.yaml"}
+    result = script.run_case(CaseTask("C1", inputs, settings, {}, some, resources))
+    assert [path.name for path in some.iterdir()] == ["features_fine.csv"]
+    assert "no ROI can be used" in result.facts["extractions"]["portal"]["reason"]
+    assert result.facts["extractions"]["portal"]["advice"]
+    with pytest.raises(CaseError, match=r"^no ROI can be used"):
+        script.run_case(CaseTask("C1", inputs, settings, {}, some, {"params.portal": case / "bright.yaml"}))
 
 
 def test_derived_rois_of_a_case(script: ModuleType, case: Path, repo: Path) -> None:

@@ -21,6 +21,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from radloom.extractions import extraction_of
 from radloom.ibsi_codes import IBSI_CODES
 
 MAX_LENGTH = 32
@@ -622,9 +623,10 @@ def codebook_rows(table: str, columns: Sequence[str]) -> list[dict[str, str]]:
     meaning.
     """
     short = short_names(columns)
+    kind = "features_raw" if extraction_of(table) else table
     rows = []
     for column in columns:
-        info = _fixed(table, column) or describe(column)
+        info = _fixed(kind, column) or describe(column)
         rows.append(
             {
                 "table": table,
@@ -636,7 +638,7 @@ def codebook_rows(table: str, columns: Sequence[str]) -> list[dict[str, str]]:
                 "ibsi_code": info.ibsi_code,
                 "unit": info.unit,
                 "formula": info.formula,
-                "meaning": info.meaning or _FOREIGN.get(table, ""),
+                "meaning": info.meaning or _FOREIGN.get(kind, ""),
             }
         )
     return rows
@@ -744,6 +746,7 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
     "exclusions": {
         **_CASE,
         "roi": ("", "Region of interest that is excluded; empty where the whole case is."),
+        "extraction": ("", "Extraction from which it is excluded; empty where it is from all of them."),
         "step": ("", "Step that excluded it."),
         "reason": ("", "Why it is excluded, with the figures."),
         "way_out": ("", "What can be done about it."),

@@ -24,6 +24,7 @@ from radloom.cohort import (
     summarise,
 )
 from radloom.errors import ConfigError
+from radloom.extractions import parameter_files
 from radloom.roi_definitions import Each, family_of, parse_definitions, reached_from
 
 SCHEMA = Path(__file__).resolve().parent.parent / "schemas" / "config.schema.yaml"
@@ -47,7 +48,11 @@ def complete(written: dict[str, Any]) -> dict[str, Any]:
     problems = schema_problems(_text_keys(written))
     if problems:
         raise ConfigError(problems)
-    return _with_defaults(_text_keys(written), schema())
+    config: dict[str, Any] = _with_defaults(_text_keys(written), schema())
+    params = config["extract"]["params"]
+    if isinstance(params, dict) and not config["features"] and config["model"]["extraction"] is None:
+        config["model"]["extraction"] = next(iter(params))
+    return config
 
 
 def _text_keys(value: Any) -> Any:
@@ -125,6 +130,7 @@ def check_run(config: dict[str, Any]) -> Sheet:
         problems += found + _clinical_problems(config, clinical)
     problems += _column_problems(config, cohort, clinical)
     problems += _file_problems(config)
+    problems += _extraction_problems(config)
     problems += _roi_problems(config, cohort)
     problems += _stability_problems(config, cohort)
     if problems:
@@ -323,25 +329,49 @@ def _file_problems(config: dict[str, Any]) -> list[str]:
                 if not (Path(segment["model"]) / name).is_file():
                     problems.append(f"config: segment.model: {segment['model']} holds no {name}")
     if not config["features"]:
-        from radloom.feature_params import map_features, read_params, validate_params
-
-        params = Path(config["extract"]["params"])
-        if not params.is_file():
-            problems.append(f"config: extract.params: the file {params} does not exist")
-        else:
-            found = validate_params(params, config["extract"]["ibsi"])
-            problems += [f"{params}: {problem}" for problem in found]
-            if config["sensitivity"]["bin_widths"] and not found and "binCount" in read_params(params).setting:
-                problems.append(
-                    f"config: sensitivity.bin_widths: {params} sets binCount, which a bin width can't be compared with"
-                )
-            if config["voxel_maps"]["features"] and not found:
-                _, wrong = map_features(config["voxel_maps"]["features"], read_params(params))
-                problems += [f"config: voxel_maps.features: {problem}" for problem in wrong]
+        for params in sorted({Path(path) for path in parameter_files(config["extract"]["params"]).values()}):
+            if not params.is_file():
+                problems.append(f"config: extract.params: the file {params} does not exist")
+            else:
+                problems += _params_problems(config, params)
         if config["extract"]["ibsi"] and config["extract"]["engine"] != "radloom":
             problems.append("config: extract.ibsi: needs `engine: radloom`; PyRadiomics can't bin as IBSI does")
         if config["extract"]["outlier_sigma"] is not None and not config["extract"]["ibsi"]:
             problems.append(
                 "config: extract.outlier_sigma: needs `ibsi: true`; PyRadiomics has one re-segmentation only"
             )
+    return problems
+
+
+def _params_problems(config: dict[str, Any], path: Path) -> list[str]:
+    from radloom.feature_params import map_features, read_params, validate_params
+
+    found = validate_params(path, config["extract"]["ibsi"])
+    if found:
+        return [f"{path}: {problem}" for problem in found]
+    main = parameter_files(config["extract"]["params"]).get(config["model"]["extraction"] or "")
+    if main is None or path != Path(main):  # the optional steps follow the main extraction
+        return []
+    problems = []
+    if config["sensitivity"]["bin_widths"] and "binCount" in read_params(path).setting:
+        problems.append(
+            f"config: sensitivity.bin_widths: {path} sets binCount, which a bin width can't be compared with"
+        )
+    if config["voxel_maps"]["features"]:
+        _, wrong = map_features(config["voxel_maps"]["features"], read_params(path))
+        problems += [f"config: voxel_maps.features: {problem}" for problem in wrong]
+    return problems
+
+
+def _extraction_problems(config: dict[str, Any]) -> list[str]:
+    names = [name for name in parameter_files(config["extract"]["params"]) if name]
+    main = config["model"]["extraction"]
+    if config["features"] or not names:
+        why = "the features come from a table" if config["features"] else "extract.params is one file"
+        return [f"config: model.extraction: {why}, so there are no extractions to choose from"] if main else []
+    problems = []
+    if main not in names:
+        problems.append(f"config: model.extraction: extract.params has no {main}{_nearest(main, names)}")
+    if len({name.lower() for name in names}) < len(names):
+        problems.append("config: extract.params: two names differ in capitals only, as files they would be one")
     return problems

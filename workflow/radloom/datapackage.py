@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from radloom.extractions import extraction_of
+
 IDENTIFIERS = frozenset(
     [
         "case_id",
         "patient_id",
         "centre",
         "roi",
+        "extraction",
         "step",
         "reason",
         "way_out",
@@ -82,6 +85,14 @@ PRIMARY_KEYS = {
 R_TYPES = {"string": "character", "number": "numeric", "integer": "integer", "boolean": "logical"}
 
 
+def description(table: str, extraction: str = "") -> str:
+    """What a table of the folder is; `extraction` names the one of several that features_raw has."""
+    if further := extraction_of(table):
+        return f"Features of the extraction {further} as extracted, one row a case and ROI. No statistics use them."
+    own = f" Of the extraction {extraction}." if extraction and table in ("features_raw", "features_harmonized") else ""
+    return DESCRIPTIONS.get(table, "") + own
+
+
 @dataclass(frozen=True)
 class Table:
     """One CSV file of the folder: its columns with their Frictionless types (string, number, integer,
@@ -127,12 +138,16 @@ def _is(cell: str, kind: str) -> bool:
 
 
 def datapackage(
-    tables: Sequence[Table], others: Iterable[Path], meanings: Mapping[tuple[str, str], Mapping[str, str]]
+    tables: Sequence[Table],
+    others: Iterable[Path],
+    meanings: Mapping[tuple[str, str], Mapping[str, str]],
+    extraction: str = "",
 ) -> dict[str, Any]:
     """The Frictionless description of a folder: every table with schema, size and hash, and further files
     without schema.
 
-    `meanings` maps (table, column) to `description` and `unit`, from the codebook. Source: Data Package v1.
+    `meanings` maps (table, column) to `description` and `unit`, from the codebook; `extraction` names the one of
+    several that features_raw has. Source: Data Package v1.
     """
     case_tables = {"features_raw", "features_harmonized", "exclusions", "acquisition", "qc", "predictions"}
     resources: list[dict[str, Any]] = []
@@ -144,16 +159,17 @@ def datapackage(
             field |= {key: meaning[key] for key in ("description", "unit") if meaning.get(key)}
             fields.append(field)
         schema: dict[str, Any] = {"fields": fields, "missingValues": [""]}
-        if table.name in PRIMARY_KEYS:
-            schema["primaryKey"] = PRIMARY_KEYS[table.name]
-        if table.name in case_tables:
+        kind = "features_raw" if extraction_of(table.name) else table.name
+        if kind in PRIMARY_KEYS:
+            schema["primaryKey"] = PRIMARY_KEYS[kind]
+        if kind in case_tables:
             reference = {"resource": "cohort", "fields": ["case_id"]}
             schema["foreignKeys"] = [{"fields": ["case_id"], "reference": reference}]
         resources.append(
             _resource(table.path)
             | {
                 "profile": "tabular-data-resource",
-                "description": DESCRIPTIONS.get(table.name, ""),
+                "description": description(table.name, extraction),
                 "encoding": "utf-8",
                 "dialect": {"delimiter": ",", "lineTerminator": "\n", "header": True},
                 "schema": schema,

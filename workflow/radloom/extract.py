@@ -97,7 +97,7 @@ def extract_features(
 
     image: HU, (z, y, x), already resampled and calibrated; integer or float, taken as it is.
     roi: label numbers on the same grid, (z, y, x).
-    labels: names of the ROIs by label number; rows come in the order of the numbers, then of `derived`.
+    labels: names of the ROIs by label number; rows come in the order of the numbers, then of the derived ROIs' names.
     rois: names or label numbers to extract, all of them when empty; of an `each` the name stands for all components.
     min_voxels: an ROI with fewer voxels is excluded (`minimumROISize` of the parameter file works alike, and
         means what it says here: PyRadiomics itself would refuse an ROI of just that size).

@@ -15,6 +15,7 @@ from radloom.assembly import read_stability
 from radloom.codebook import codebook_rows
 from radloom.datapackage import datapackage, datapackage_json, describe, import_r
 from radloom.engine.step import CohortResult, CohortTask
+from radloom.extractions import extraction_of
 from radloom.model_tables import MODEL_TABLES
 from radloom.report_sections import (
     MODELS,
@@ -103,6 +104,7 @@ def gather(task: CohortTask) -> Material:
         provenance=task.provenance,
         stability=read_stability(inputs.get("tables/stability.csv")),
         filters={model: _filter_of(inputs.get(f"models/{model}/model.json")) for model in MODELS},
+        further_extractions=sorted({extraction_of(Path(name).stem) for name in inputs} - {""}),
     )
 
 
@@ -117,15 +119,17 @@ def _pictures(task: CohortTask, step: str, cohort: pd.DataFrame) -> list[tuple[s
     return [(case, files[case][f"{step}.png"]) for case in cohort["case_id"] if f"{step}.png" in files.get(case, {})]
 
 
-def document_tables(inputs: Mapping[str, Path], folder: Path) -> list[str]:
+def document_tables(inputs: Mapping[str, Path], folder: Path, extraction: str = "") -> list[str]:
     """Write codebook.csv, datapackage.json and import.R for the tables of `inputs` and those that `folder`
     already holds.
 
-    Returns the paths of all files of the folder, below results/.
+    `extraction` names the one of several that features_raw has. Returns the paths of all files of the folder,
+    below results/.
     """
     files = {key.removeprefix("tables/"): path for key, path in inputs.items() if key.startswith("tables/")}
     files |= {path.name: path for path in folder.iterdir()}
     order = {name: position for position, name in enumerate(FILES_IN_ORDER)}
+    order |= {stem: order["features_raw"] for stem in (Path(name).stem for name in files) if extraction_of(stem)}
     names = sorted(files, key=lambda name: (order.get(Path(name).stem, len(order)), name))
     tables = [describe(files[name]) for name in names if name.endswith(".csv")]
     rows = [row for one in tables for row in codebook_rows(one.name, list(one.types))]
@@ -138,7 +142,8 @@ def document_tables(inputs: Mapping[str, Path], folder: Path) -> list[str]:
     tables.append(describe(codebook))
     others = [files[name] for name in names if not name.endswith(".csv")]
     meanings = {(row["table"], row["column"]): {"description": row["meaning"], "unit": row["unit"]} for row in rows}
-    (folder / "datapackage.json").write_text(datapackage_json(datapackage(tables, others, meanings)), encoding="utf-8")
+    package = datapackage(tables, others, meanings, extraction)
+    (folder / "datapackage.json").write_text(datapackage_json(package), encoding="utf-8")
     (folder / "import.R").write_text(import_r(tables), encoding="utf-8")
     return [f"tables/{name}" for name in [*names, "codebook.csv", "datapackage.json", "import.R"]]
 
@@ -162,7 +167,7 @@ def build_report(task: CohortTask) -> CohortResult:
     for name in MODEL_TABLES:
         frame: pd.DataFrame = getattr(material, name)
         frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", encoding="utf-8")
-    paths = document_tables(task.inputs, folder)
+    paths = document_tables(task.inputs, folder, material.extraction)
     sections = [
         headline(material),
         cohort_section(material),
@@ -174,7 +179,7 @@ def build_report(task: CohortTask) -> CohortResult:
         harmonisation_section(material),
         *stability_section(material),
         *(model_section(material, model) for model in MODELS),
-        files_section(paths),
+        files_section(paths, material.extraction),
         provenance_section(material),
     ]
     included = material.included

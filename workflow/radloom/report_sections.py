@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from radloom import figures
-from radloom.datapackage import DESCRIPTIONS
+from radloom.datapackage import description
 from radloom.report_view import (
     Block,
     Picture,
@@ -107,11 +107,17 @@ class Material:
     provenance: list[dict[str, Any]] = field(default_factory=list)
     stability: pd.DataFrame | None = None
     filters: Mapping[str, list[str]] = field(default_factory=dict)
+    further_extractions: list[str] = field(default_factory=list)
 
     def setting(self, section: str, key: str, default: Any = None) -> Any:
         """A setting of the configuration, or the default where the section was not given."""
         value = self.params.get(section, {}).get(key)
         return default if value is None else value
+
+    @property
+    def extraction(self) -> str:
+        """The extraction of several that the statistics use; empty where there is only one."""
+        return str(self.setting("model", "extraction", ""))
 
     @property
     def included(self) -> pd.DataFrame:
@@ -232,6 +238,10 @@ def headline(material: Material) -> Section:
         ("ROIs", listed(dict.fromkeys(material.features["roi"]), 4)),
         ("features per ROI", str(len(material.feature_names))),
     ]
+    if material.further_extractions:
+        others = listed(f"{name} (features_raw_{name})" for name in material.further_extractions)
+        tiles.append(("extraction shown here", material.extraction or "features_raw"))
+        tiles.append(("further extractions", others))
     one_each = included.drop_duplicates("patient_id")
     endpoints = (material.setting("model_cox", "event"), material.setting("model_logistic", "outcome"))
     for column in dict.fromkeys(endpoints):
@@ -353,10 +363,13 @@ def _describe(column: str, rows: pd.DataFrame, across: Any) -> list[list[str]]:
 
 def exclusions_section(material: Material) -> Section:
     """Who is not in the tables, why, and the way out."""
-    rows = material.exclusions
-    whole = rows[rows["roi"] == ""]
-    if rows.empty:
+    everything = material.exclusions
+    if everything.empty:
         return Section("exclusions", "Exclusions", [text("No case and no ROI was excluded.")])
+    named = "extraction" in everything
+    of_others = everything["extraction"].isin(material.further_extractions) if named else everything["roi"].isna()
+    rows = everything[~of_others]
+    whole = rows[rows["roi"] == ""]
     parts = len(rows) - len(whole)
     single = f" and {count(parts, 'single ROI')}" if parts else ""
     excluded = f"{count(len(whole), 'case')}{single} {'was' if len(rows) == 1 else 'were'}"
@@ -367,6 +380,10 @@ def exclusions_section(material: Material) -> Section:
             "exactly one of the feature tables and this list."
         )
     ]
+    if of_others.any():
+        others = everything[of_others]
+        n = count(len(others), "row")
+        blocks.append(text(f"{n} of the list {'is' if len(others) == 1 else 'are'} of further extractions alone."))
     steps = list(dict.fromkeys(rows["step"]))
     if len(rows) > 3:
         by_centre = [
@@ -374,18 +391,26 @@ def exclusions_section(material: Material) -> Section:
             for centre in dict.fromkeys(rows["centre"])
         ]
         blocks.append(table(["centre", *steps], by_centre, "Exclusions by centre and step"))
-    shown = rows.head(MOST_ROWS)
+    shown = everything.head(MOST_ROWS)
     blocks.append(
         table(
-            ["case", "centre", "ROI", "step", "reason", "way out"],
+            ["case", "centre", "ROI", *(["extraction"] if named else []), "step", "reason", "way out"],
             [
-                [r["case_id"], r["centre"], r["roi"] or "whole case", r["step"], r["reason"], r["way_out"]]
+                [
+                    r["case_id"],
+                    r["centre"],
+                    r["roi"] or "whole case",
+                    *([r["extraction"] or "all"] if named else []),
+                    r["step"],
+                    r["reason"],
+                    r["way_out"],
+                ]
                 for r in shown.to_dict("records")
             ],
         )
     )
-    if len(rows) > len(shown):
-        blocks.append(text(f"{len(rows) - len(shown)} more are in tables/exclusions.csv."))
+    if len(everything) > len(shown):
+        blocks.append(text(f"{len(everything) - len(shown)} more are in tables/exclusions.csv."))
     return Section("exclusions", "Exclusions", blocks)
 
 
@@ -1006,8 +1031,8 @@ def _ph_blocks(material: Material) -> list[Block]:
     ]
 
 
-def files_section(paths: list[str]) -> Section:
-    """What lies in the folder beside the report."""
+def files_section(paths: list[str], extraction: str = "") -> Section:
+    """What lies in the folder beside the report; `extraction` names the one of several that features_raw has."""
     meanings = {
         "tables/combat_parameters.json": "ComBat's estimates for every feature, ROI and batch.",
         "tables/datapackage.json": "The folder for machines (Frictionless): columns, types, sizes, hashes.",
@@ -1016,7 +1041,7 @@ def files_section(paths: list[str]) -> Section:
     pairs = []
     for path in paths:
         stem, _, kind = Path(path).name.partition(".")
-        meaning = meanings.get(path, DESCRIPTIONS.get(stem, ""))
+        meaning = meanings.get(path, description(stem, extraction))
         if kind == "parquet":
             meaning = f"The same as {stem}.csv, for Python and R (arrow), exact to the bit and faster to read."
         pairs.append((path, meaning))

@@ -12,24 +12,44 @@ from radloom.engine.step import CaseResult, CaseStep, CaseTask, main
 
 
 def run_case(task: CaseTask) -> CaseResult:
-    """Extract the features of all ROIs of a case into features.csv."""
+    """Extract the features of all ROIs of a case into features.csv, or of each extraction into features_<name>.csv.
+
+    Of several extractions one may fail, where the ROIs have no use for its parameters: the others go on.
+    """
+    from radloom.errors import CaseError
     from radloom.extract import extract_features, read_params, write_features
+    from radloom.extractions import features_file
     from radloom.images import read_nifti
     from radloom.roi_definitions import read_definitions
 
-    extraction = extract_features(
-        read_nifti(task.inputs["calibrate/image.nii.gz"]),
-        read_nifti(task.inputs["postprocess/roi.nii.gz"]),
-        _labels(task.inputs["postprocess/labels.json"]),
-        read_params(task.resources["params"], task.params["ibsi"], task.params["outlier_sigma"], task.params["engine"]),
-        task.params["rois"],
-        task.params["min_voxels"],
-        read_definitions(task.params["derived_rois"]),
-    )
-    write_features(task.out / "features.csv", extraction)
-    return CaseResult(
-        facts={"rois": extraction.rois, "excluded_rois": extraction.excluded}, warnings=extraction.warnings
-    )
+    image = read_nifti(task.inputs["calibrate/image.nii.gz"])
+    roi = read_nifti(task.inputs["postprocess/roi.nii.gz"])
+    labels = _labels(task.inputs["postprocess/labels.json"])
+    derived = read_definitions(task.params["derived_rois"])
+    facts: dict[str, dict[str, Any]] = {}
+    warnings: list[str] = []
+    failures: dict[str, CaseError] = {}
+    # The parameter file is called params, or params.<name> for each of several extractions.
+    for name, path in sorted((key.partition(".")[2], path) for key, path in task.resources.items()):
+        params = read_params(path, task.params["ibsi"], task.params["outlier_sigma"], task.params["engine"])
+        try:
+            extraction = extract_features(
+                image, roi, labels, params, task.params["rois"], task.params["min_voxels"], derived
+            )
+        except CaseError as error:
+            failures[name] = error
+            facts[name] = {"reason": error.reason, "advice": error.advice}
+            continue
+        write_features(task.out / features_file(name), extraction)
+        facts[name] = {"rois": extraction.rois, "excluded_rois": extraction.excluded}
+        warnings += [f"{name}: {warning}" if name else warning for warning in extraction.warnings]
+    if len(failures) == len(facts):
+        reasons = dict.fromkeys(error.reason for error in failures.values())
+        advice = dict.fromkeys(error.advice for error in failures.values())
+        if len(reasons) > 1:
+            reasons = dict.fromkeys(f"{name}: {error.reason}" for name, error in failures.items())
+        raise CaseError("; ".join(reasons), "; ".join(filter(None, advice)))
+    return CaseResult(facts.get("", {"extractions": facts}), warnings)
 
 
 def _labels(path: Path) -> dict[int, str]:

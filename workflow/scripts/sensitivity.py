@@ -22,7 +22,8 @@ def run_case(task: CaseTask) -> CaseResult:
 
     settings = (task.params[f"extract.{key}"] for key in ("ibsi", "outlier_sigma", "engine"))
     params = read_params(task.resources["params"], *settings)
-    _, features = read_keyed(task.inputs["extract/features.csv"], 1)
+    # features.csv, or features_<name>.csv where there are several extractions.
+    _, features = read_keyed(next(path for name, path in task.inputs.items() if name.startswith("extract/")), 1)
     names = json.loads(task.inputs["postprocess/labels.json"].read_text(encoding="utf-8"))
     calibration = choose_calibration(task.row, task.params["centre"])
 

@@ -41,6 +41,7 @@ from radloom.engine.steps import (
     step_params,
 )
 from radloom.errors import ConfigError
+from radloom.extractions import main_file
 
 COHORT = "cohort"  # the name of the one chunk of a step that sees the whole cohort
 TIDY = "tidy"
@@ -169,12 +170,15 @@ def _check_disk(run: Run, sources: dict[str, dict[str, list[int]]]) -> None:
 
 def _resources(spec: StepSpec, config: dict[str, Any]) -> dict[str, dict[str, str]]:
     """Return path and content hash of the files that a step's configuration names and that it uses."""
-    found = {}
+    found: dict[str, dict[str, str]] = {}
     for key in spec.resources:
         section, name = key.split(".")
         if spec.name != "segment" or config["segment"]["source"] == "model":
-            path = Path(config[section][name])
-            found[name] = {"path": str(path), "sha256": resource_hash(path)}
+            # All extractions are the step extract's; the steps that do it over follow the main one.
+            given = main_file(config) if key == "extract.params" and spec.name != "extract" else config[section][name]
+            # Several files by name: `params.portal`, `params.fine`.
+            paths = {name: given} if isinstance(given, str) else {f"{name}.{k}": path for k, path in given.items()}
+            found |= {k: {"path": str(Path(p)), "sha256": resource_hash(Path(p))} for k, p in paths.items()}
     return found
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from radloom.engine.files import sha256_file, sha256_json
+from radloom.extractions import features_file, parameter_files
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,9 @@ class StepSpec:
     `files` are what it takes of earlier steps (`<step>/<file>` of a case; of cohort-level steps the path below
     `results`), `optional` those of them that a case may lack. `sections` are the sections of the configuration,
     `columns` the columns of the cohort sheet and `packages` the distributions that decide its
-    result. `resources` are configuration keys that name a file or folder whose content decides too. `limits` are keys
-    of the section that can only exclude a case, never change its numbers. `settings` are keys of other steps'
-    sections (`section.key`) that a case-level step has to follow, because it does over what they do.
+    result. `resources` are configuration keys that name a file or folder, or several by name, whose content decides
+    too. `limits` are keys of the section that can only exclude a case, never change its numbers. `settings` are keys of
+    other steps' sections (`section.key`) that a case-level step has to follow, because it does over what they do.
     """
 
     name: str
@@ -161,7 +162,7 @@ STEPS: dict[str, StepSpec] = {
             "tables",
             by_case=False,
             after=_IMAGING,
-            files=("extract/features.csv",),
+            files=("extract/features.csv",),  # of each extraction, see `step_files`
             sections=("tables", "run", "harmonize", "model", "model_cox", "model_logistic"),
             packages=("numpy", "pandas", "pyarrow"),
         ),
@@ -252,6 +253,11 @@ def step_files(spec: StepSpec, config: dict[str, Any]) -> tuple[str, ...]:
         return (spec.files[0],) if config["segment"]["source"] == "model" else (spec.files[1],)
     if spec.name in ("model_cox", "model_logistic") and config["model"]["min_icc"] is None:
         return tuple(file for file in spec.files if file != STABILITY)
+    if spec.name == "tables":
+        return tuple(f"extract/{features_file(name)}" for name in parameter_files(config["extract"]["params"]))
+    if spec.name == "sensitivity":
+        main = f"extract/{features_file(config['model']['extraction'] or '')}"
+        return tuple(main if file == "extract/features.csv" else file for file in spec.files)
     return spec.files
 
 
@@ -269,7 +275,10 @@ def step_params(spec: StepSpec, config: dict[str, Any]) -> dict[str, Any]:
         own = {key: value for key, value in config[spec.sections[0]].items() if key not in idle}
         return own | {name: config[name.split(".")[0]][name.split(".")[1]] for name in spec.settings}
     general = {
-        "run": {"max_excluded_fraction": config["max_excluded_fraction"]},
+        "run": {
+            "max_excluded_fraction": config["max_excluded_fraction"],
+            "extractions": [] if config["features"] else [n for n in parameter_files(config["extract"]["params"]) if n],
+        },
         "rois": {"derived": [] if config["features"] else list(config["extract"]["derived_rois"])},
     }
     return {section: general[section] if section in general else config[section] for section in spec.sections}
