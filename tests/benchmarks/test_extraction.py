@@ -23,6 +23,8 @@ def read(image, mask):
 def compute(data, classes):
     if data == "sleep":
         time.sleep(60)
+    while data == "toil":
+        pass
     if data == "hoard":
         kept = bytearray(b"x" * (400 << 20))
         time.sleep(60)
@@ -41,7 +43,7 @@ def peer(tmp_path, monkeypatch):
     (tmp_path / "runner.py").write_text((REPO / "benchmarks" / "peers" / "runner.py").read_text())
     (tmp_path / "with_peer.py").write_text(PEER)
     monkeypatch.setattr(process, "HERE", tmp_path)
-    with Process(Path(sys.executable), "with_peer", Limits(seconds=3, memory_mb=200)) as running:
+    with Process(Path(sys.executable), "with_peer", Limits(cpu_s=3, wall_s=20, memory_mb=200)) as running:
         yield running
 
 
@@ -57,7 +59,13 @@ def test_a_repeat_is_answered_with_features_and_costs(peer):
 
 
 @pytest.mark.parametrize(
-    ("what", "reason"), [("sleep", "more than 3 s"), ("hoard", "GB of memory"), ("fail", "no such feature")]
+    ("what", "reason"),
+    [
+        ("toil", "more than 3 CPU seconds"),
+        ("sleep", "no answer within 20 s"),
+        ("hoard", "GB of memory"),
+        ("fail", "no such feature"),
+    ],
 )
 def test_what_does_not_answer_is_ended_with_a_reason(peer, what, reason):
     ask(peer, "fine")
