@@ -1,6 +1,6 @@
 """`make bench`: measure what the project claims, and write it into docs/benchmarks.md with the command that made it.
 
-Without arguments it runs everything (about half an hour on 2 cores); `--only NAME` runs one measurement.
+Without arguments it runs everything (about an hour on 2 cores); `run.py NAME` runs one measurement.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 REPO = Path(__file__).resolve().parent.parent
 PAGE = REPO / "docs" / "benchmarks.md"
-MEASUREMENTS = ("overhead", "scale")
+MEASUREMENTS = ("overhead", "scale", "extraction")
 
 
 def machine() -> str:
@@ -43,14 +43,22 @@ def write_section(name: str, text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=MEASUREMENTS, help="run this measurement alone")
+    parser.add_argument("names", nargs="*", help=f"run these alone: {', '.join(MEASUREMENTS)}")
     parser.add_argument("--small", action="store_true", help="few cases, and nothing written: to see that it works")
+    parser.add_argument(
+        "--pyradiomics-data", type=Path, help="the folder `data` of PyRadiomics' sdist, for `extraction`"
+    )
     args = parser.parse_args()
-    for name in [args.only] if args.only else MEASUREMENTS:
+    if unknown := set(args.names) - set(MEASUREMENTS):
+        parser.error(f"there is no measurement {', '.join(sorted(unknown))}")
+    options = {"extraction": {"pyradiomics_data": args.pyradiomics_data}} if args.pyradiomics_data else {}
+    for name in args.names or MEASUREMENTS:
         print(f"radloom bench: {name}", flush=True)
         with tempfile.TemporaryDirectory(prefix="radloom-bench-") as folder:
-            text = importlib.import_module(f"benchmarks.{name}").measure(Path(folder), args.small)
-        text += f"\n\nMachine: {machine()}. Command: `make bench`, or `python benchmarks/run.py --only {name}`."
+            text = importlib.import_module(f"benchmarks.{name}").measure(
+                Path(folder), args.small, **options.get(name, {})
+            )
+        text += f"\n\nMachine: {machine()}. Command: `make bench`, or `python benchmarks/run.py {name}`."
         print(text)
         if not args.small:
             write_section(name, text)

@@ -1,0 +1,119 @@
+"""The bench of extraction: its table of names, its watch over other implementations' processes, its differences."""
+
+import csv
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPO))
+
+from benchmarks.extraction import Runs, difference  # noqa: E402
+from benchmarks.peers import process  # noqa: E402
+from benchmarks.peers.names import to_pyradiomics  # noqa: E402
+from benchmarks.peers.process import Failed, Limits, Process  # noqa: E402
+from benchmarks.peers.setup import PEERS  # noqa: E402
+
+PEER = """
+import time
+def read(image, mask):
+    return image
+def compute(data, classes):
+    if data == "sleep":
+        time.sleep(60)
+    while data == "toil":
+        pass
+    if data == "hoard":
+        kept = bytearray(b"x" * (400 << 20))
+        time.sleep(60)
+    if data == "fail":
+        raise ValueError("no such feature")
+    print("said on standard output")
+    return {name: 1.0 for name in classes}
+def numbers(raw):
+    return raw
+"""
+
+
+@pytest.fixture
+def peer(tmp_path, monkeypatch):
+    """A made-up implementation beside the real runner."""
+    (tmp_path / "runner.py").write_text((REPO / "benchmarks" / "peers" / "runner.py").read_text())
+    (tmp_path / "with_peer.py").write_text(PEER)
+    monkeypatch.setattr(process, "HERE", tmp_path)
+    with Process(Path(sys.executable), "with_peer", Limits(cpu_s=3, wall_s=20, memory_mb=200)) as running:
+        yield running
+
+
+def ask(running, what):
+    return running.ask(Path(what), Path("mask"), ["glcm"])
+
+
+def test_a_repeat_is_answered_with_features_and_costs(peer):
+    first, second = ask(peer, "fine"), ask(peer, "fine")
+    assert first["features"] == second["features"] == {"glcm": 1.0}
+    assert second["imported_mb"] == first["imported_mb"] > 5
+    assert len(second["compute_s"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("toil", "more than 3 CPU seconds"),
+        ("sleep", "no answer within 20 s"),
+        ("hoard", "GB of memory"),
+        ("fail", "no such feature"),
+    ],
+)
+def test_what_does_not_answer_is_ended_with_a_reason(peer, what, reason):
+    ask(peer, "fine")
+    with pytest.raises(Failed, match=reason):
+        ask(peer, what)
+    assert peer.process.poll() is not None
+
+
+def test_the_names_are_all_of_pyradiomics_and_unique():
+    from radloom.codebook import DEFINITIONS
+
+    with open(REPO / "benchmarks" / "peers" / "names.tsv", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    for row in rows:
+        class_, name = row["pyradiomics"].split("_")
+        definition = DEFINITIONS[class_][name]
+        if definition.ibsi_tag:
+            assert row["mirp"] == definition.ibsi_tag
+    for naming in {"pyradiomics", *(peer.naming for peer in PEERS if peer.naming != "same")}:
+        used = [row[naming] for row in rows if row[naming]]
+        assert len(used) == len(set(used)) > 95
+
+
+@pytest.mark.parametrize(
+    ("naming", "column"),
+    [
+        ("same", "original_glcm_Idmn"),
+        ("fastrad", "glcm:idmn"),
+        ("mirp", "cm_inv_diff_mom_norm_d1_3d_avg_fbsp_w25.0"),
+        ("nyxus", "3GLCM_IDMN_AVE"),
+        ("pictologics", "normalised_inverse_difference_moment_1QCO"),
+    ],
+)
+def test_each_way_of_naming_is_read(naming, column):
+    assert to_pyradiomics(naming, {column: 0.9, "something_else": 1.0}) == {"original_glcm_Idmn": 0.9}
+
+
+def test_difference_is_relative_and_minds_what_is_not_finite():
+    assert difference(2.0, 1.0) == 0.5
+    assert difference(0.0, 1e-14) == 0.0
+    assert difference(math.nan, math.nan) == 0.0
+    assert difference(math.nan, 1.0) == math.inf
+
+
+def test_figures_are_medians_over_rounds():
+    runs = Runs(
+        {n: {"read_s": [1, 0], "compute_s": [wall, cpu]} for n, (wall, cpu) in enumerate([(3, 1), (9, 2), (4, 6)])}
+    )
+    assert runs.median("compute_s") == 4
+    assert runs.median("read_s", "compute_s") == 5
+    assert runs.median("compute_s", clock=1) == 2
