@@ -11,7 +11,6 @@ import csv
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +27,19 @@ from radloom.feature_params import (
 from radloom.features import compute_features, shape_features
 from radloom.features.filters import FilteredImage, filtered_images
 from radloom.ibsi import bin_setting, ibsi_values, intensity_range
-from radloom.images import Array, Box, Volume, bounding_box, corner_distance, crop_geometry, same_grid
-from radloom.roi_definitions import Definition
+from radloom.images import (
+    Array,
+    Box,
+    Volume,
+    bounding_box,
+    corner_distance,
+    crop,
+    crop_geometry,
+    read_nifti,
+    read_nifti_geometry,
+    same_grid,
+)
+from radloom.roi_definitions import Definition, Shell
 from radloom.stock import check_by_schema, check_grey_levels, listening, normalized, stock_shape, stock_textures
 
 __all__ = [
@@ -54,10 +64,15 @@ class Roi:
     box: Box
     mask: Array
 
-    @cached_property
+    @property
     def array(self) -> Array:
-        """The image's values in the box, (z, y, x)."""
-        return np.ascontiguousarray(self.image.array[self.box])
+        """The image's values in the box, (z, y, x); a view."""
+        return self.image.array[self.box]
+
+    def volumes(self, mask: Array) -> tuple[Volume, Volume]:
+        """The box of the image and a mask on it, (z, y, x), where they lie."""
+        place = crop_geometry(self.image.geometry, self.box)
+        return Volume(np.ascontiguousarray(self.array), place), Volume(mask.astype(np.uint8), place)
 
     @property
     def values(self) -> Array:
@@ -82,6 +97,24 @@ class Extraction:
     rois: dict[str, dict[str, float]]
     excluded: list[dict[str, str]]
     warnings: list[str]
+
+
+def read_around(
+    image: Path, roi: Path, params: Iterable[FeatureParams], derived: Mapping[str, Definition]
+) -> tuple[Volume, Volume]:
+    """Read an image and its label volume (NIfTI), cut to what the features depend on: the labels and as far around them
+    as derived ROIs may reach, or all of it where filters or `normalize` look at the whole image.
+
+    Raises ValueError as `read_nifti`.
+    """
+    labels = read_nifti(roi)
+    shells = sum(one.outer_mm for one in derived.values() if isinstance(one, Shell))
+    margin = math.ceil(shells / min(labels.geometry.spacing)) + 1
+    box = bounding_box(labels.array, margin)
+    if box is None or not all(map(_is_local, params)) or read_nifti_geometry(image).size != labels.geometry.size:
+        return read_nifti(image), labels
+    labels = crop(labels, box)
+    return read_nifti(image, box), labels
 
 
 def extract_features(
@@ -255,7 +288,7 @@ def _by_radloom(
         shape = shape_features(shape_mask, spacing, params.features["shape"])
         values = {f"original_shape_{name}": value for name, value in shape.items()}
     if "shape2D" in params.features:
-        flat, notes = _flat_shape(image, roi, shape_mask, params)
+        flat, notes = _flat_shape(roi, shape_mask, params)
         values |= flat
     classes = {name: features for name, features in params.features.items() if name not in SHAPE_CLASSES}
     if not classes:
@@ -299,39 +332,36 @@ def _by_pyradiomics(
     """All features by stock PyRadiomics, on the whole image where filters or `normalize` look at it."""
     check_by_schema(params)
     check_grey_levels(roi.array[in_range], params)
-    whole = set(params.image_types) != {"Original"} or params.setting.get("normalize", False)
-    place = crop_geometry(image.geometry, roi.box)
-    inside = Volume(roi.mask.astype(np.uint8), place)
     with listening() as heard:
         values = {}
         if "shape" in params.features:
-            cut = Volume(shape_mask.astype(np.uint8), place)
-            values = stock_shape(Volume(roi.array, place), cut, params, "shape")
+            values = stock_shape(*roi.volumes(shape_mask), params, "shape")
         if "shape2D" in params.features:
-            flat, notes = _flat_shape(image, roi, shape_mask, params)
+            flat, notes = _flat_shape(roi, shape_mask, params)
             values |= flat
             heard += notes
-        if whole:
+        if _is_local(params):
+            values |= stock_textures(*roi.volumes(roi.mask), params)
+        else:
             mask = np.zeros(image.array.shape, np.uint8)
             mask[roi.box] = roi.mask
             values |= stock_textures(image, Volume(mask, image.geometry), params)
-        else:
-            values |= stock_textures(Volume(roi.array, place), inside, params)
     return values, heard
 
 
-def _flat_shape(
-    image: Volume, roi: Roi, shape_mask: Array, params: FeatureParams
-) -> tuple[dict[str, float], list[str]]:
+def _is_local(params: FeatureParams) -> bool:
+    """Whether features depend on nothing outside the ROI's box; filters and `normalize` look at the whole image."""
+    return set(params.image_types) == {"Original"} and not params.setting.get("normalize", False)
+
+
+def _flat_shape(roi: Roi, shape_mask: Array, params: FeatureParams) -> tuple[dict[str, float], list[str]]:
     """Shape features of an ROI of one slice, or the note that it has more."""
     axis = int(params.setting.get("force2Ddimension", 0))
     across = int(np.any(shape_mask, axis=tuple(other for other in range(3) if other != axis)).sum())
     if across != 1:
         return {}, [f"shape2D is for ROIs of one slice, this one has {across}"]
-    place = crop_geometry(image.geometry, roi.box)
-    mask = Volume(shape_mask.astype(np.uint8), place)
     with listening() as heard:
-        return stock_shape(Volume(roi.array, place), mask, params, "shape2D"), heard
+        return stock_shape(*roi.volumes(shape_mask), params, "shape2D"), heard
 
 
 _ENGINES = {"radloom": _by_radloom, "pyradiomics": _by_pyradiomics}

@@ -17,21 +17,26 @@ def run_case(task: CaseTask) -> CaseResult:
     Of several extractions one may fail, where the ROIs have no use for its parameters: the others go on.
     """
     from radloom.errors import CaseError
-    from radloom.extract import extract_features, read_params, write_features
+    from radloom.extract import extract_features, read_around, read_params, write_features
     from radloom.extractions import features_file
-    from radloom.images import read_nifti
     from radloom.roi_definitions import read_definitions
 
-    image = read_nifti(task.inputs["calibrate/image.nii.gz"])
-    roi = read_nifti(task.inputs["postprocess/roi.nii.gz"])
     labels = _labels(task.inputs["postprocess/labels.json"])
     derived = read_definitions(task.params["derived_rois"])
+    # The parameter file is called params, or params.<name> for each of several extractions.
+    extractions = {
+        key.partition(".")[2]: read_params(
+            path, task.params["ibsi"], task.params["outlier_sigma"], task.params["engine"]
+        )
+        for key, path in sorted(task.resources.items())
+    }
+    image, roi = read_around(
+        task.inputs["calibrate/image.nii.gz"], task.inputs["postprocess/roi.nii.gz"], extractions.values(), derived
+    )
     facts: dict[str, dict[str, Any]] = {}
     warnings: list[str] = []
     failures: dict[str, CaseError] = {}
-    # The parameter file is called params, or params.<name> for each of several extractions.
-    for name, path in sorted((key.partition(".")[2], path) for key, path in task.resources.items()):
-        params = read_params(path, task.params["ibsi"], task.params["outlier_sigma"], task.params["engine"])
+    for name, params in extractions.items():
         try:
             extraction = extract_features(
                 image, roi, labels, params, task.params["rois"], task.params["min_voxels"], derived
@@ -95,20 +100,19 @@ def by_hand(args: argparse.Namespace) -> None:
     import numpy as np
 
     from radloom.errors import CaseError
-    from radloom.extract import extract_features, read_params, write_features
-    from radloom.images import read_nifti
+    from radloom.extract import extract_features, read_around, read_params, write_features
     from radloom.roi_definitions import read_definitions
 
     params = read_params(args.params, args.ibsi, args.outlier_sigma, args.engine)
+    derived = read_definitions(_mapping(args.derived)) if args.derived else {}
     try:
-        image, roi = read_nifti(args.image), read_nifti(args.roi)
+        image, roi = read_around(args.image, args.roi, [params], derived)
     except ValueError as error:
         raise CaseError(str(error)) from None
     if args.labels:
         labels = _labels(args.labels)
     else:
         labels = {int(number): f"label_{number}" for number in np.unique(roi.array) if number != 0}
-    derived = read_definitions(_mapping(args.derived)) if args.derived else {}
     extraction = extract_features(image, roi, labels, params, args.roi_name, args.min_voxels, derived)
     write_features(args.out, extraction)
     for entry in extraction.excluded:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from radloom.errors import CaseError
-from radloom.features.kernels import library
+from radloom.features.kernels import count_values, library
 from radloom.images import Array
 
 # A table with one level for each possible value is quicker than a search, up to about this many values.
@@ -100,7 +100,9 @@ def discretise(values: Array, setting: Mapping[str, Any]) -> GreyLevels:
         levels = fixed_bin_size(values, width, anchor) if count is None else fixed_bin_number(values, count)
     else:
         levels = _pyradiomics_levels(values, low, high, setting)
-    occurrences = np.bincount(np.maximum(levels, 0) if float(low) < lowest else levels)
+    if float(low) < lowest:
+        levels = np.maximum(levels, 0)
+    occurrences = count_values(levels, 0, int(levels.max()))
     if occurrences[0]:
         raise CaseError(
             f"{occurrences[0]} voxels of the ROI lie below the first bin", "check `resegmentRange` and the bins"
