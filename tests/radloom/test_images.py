@@ -26,6 +26,7 @@ from radloom.images import (
     nearest_rotation,
     nifti_forms,
     read_nifti,
+    read_nifti_geometry,
     reorient,
     same_grid,
     to_sitk,
@@ -125,6 +126,24 @@ def test_decimal_spacing_comes_back_as_written(tmp_path: Path) -> None:
     geometry = Geometry((4, 5, 6), (0.7, 0.9765625, 3.27), (-123.4, 56.7, 0.1))
     write_nifti(tmp_path / "a.nii.gz", numbered(geometry))
     assert read_nifti(tmp_path / "a.nii.gz").geometry == geometry
+
+
+@pytest.mark.parametrize("name", ["v.nii", "v.nii.gz"])
+def test_a_part_of_a_file_is_what_a_crop_of_the_whole_is(tmp_path: Path, name: str) -> None:
+    array = np.arange(6 * 7 * 8, dtype=np.int16).reshape(6, 7, 8)
+    volume = Volume(array, Geometry((8, 7, 6), (0.7, 1.1, 2.5), (-3.0, 4.0, 5.5)))
+    write_nifti(tmp_path / "v.nii.gz", volume)
+    content = (tmp_path / "v.nii.gz").read_bytes()
+    (tmp_path / "v.nii").write_bytes(gzip.decompress(content))
+    assert read_nifti_geometry(tmp_path / name) == volume.geometry
+    box = (slice(2, 4), slice(0, 7), slice(3, 8))
+    part, expected = read_nifti(tmp_path / name, box), crop(volume, box)
+    assert part.geometry == expected.geometry
+    assert np.array_equal(part.array, expected.array)
+    # What lies behind the box is read too, or damage there would go unnoticed.
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-9])
+    with pytest.raises(ValueError, match="truncated"):
+        read_nifti(tmp_path / name, box)
 
 
 def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:

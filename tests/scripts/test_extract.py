@@ -82,6 +82,7 @@ def test_several_extractions_of_a_case(script: ModuleType, case: Path, repo: Pat
     (case / "mean.yaml").write_text("imageType: {Original: {}}\n" + mean)
     (case / "bright.yaml").write_text("imageType: {Original: {}}\nsetting: {resegmentRange: [900, 999]}\n" + mean)
     settings = {"rois": [], "derived_rois": {}, "min_voxels": 4}
+    settings |= {"engine": "radloom", "ibsi": False, "outlier_sigma": None}
     resources = {"params.portal": repo / "config/pyradiomics.yaml", "params.fine": case / "mean.yaml"}
     result = script.run_case(CaseTask("C1", inputs, settings, {}, out, resources))
     assert sorted(path.name for path in out.iterdir()) == ["features_fine.csv", "features_portal.csv"]

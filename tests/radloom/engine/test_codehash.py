@@ -40,6 +40,15 @@ def test_a_helper_of_a_helper_counts_and_only_for_the_steps_that_import_it(workf
     assert code_hash(workflow, "two", {}) == two
 
 
+def test_the_compiled_part_of_a_module_counts_with_it(workflow: Path) -> None:
+    two = code_hash(workflow, "two", {})
+    (workflow / "radloom/deep.c").write_text("int one;")
+    one = code_hash(workflow, "one", {})
+    edit(workflow / "radloom/deep.c", "one", "other")
+    assert code_hash(workflow, "one", {}) != one
+    assert code_hash(workflow, "two", {}) == two
+
+
 def test_comments_docstrings_and_layout_do_not_count(workflow: Path) -> None:
     before = code_hash(workflow, "one", {})
     edit(workflow / "scripts/one.py", '"""Doc."""\n', '"""Another text."""\n\n# a comment\n')
