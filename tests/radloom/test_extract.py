@@ -19,7 +19,7 @@ from radloom.extract import Extraction, extract_features, read_around, write_fea
 from radloom.feature_params import FEATURES, Engine, FeatureParams, feature_columns, read_params
 from radloom.features.filters import lbp3d_bridge
 from radloom.images import Geometry, Volume, from_sitk, read_nifti, to_sitk, write_nifti
-from radloom.roi_definitions import read_definitions
+from radloom.roi_definitions import Core, Shell, Union, read_definitions
 
 # pykwalify, which PyRadiomics uses, loads its extensions in an old way.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -399,3 +399,35 @@ def test_logging_is_left_as_it_was(case: tuple[Volume, Volume]) -> None:
     before = (list(radiomics.logger.handlers), radiomics.handler.level, radiomics.logger.propagate)
     extract_features(*case, {1: "tumour"}, params({"firstorder": ("Mean",)}, engine="pyradiomics"))
     assert (list(radiomics.logger.handlers), radiomics.handler.level, radiomics.logger.propagate) == before
+
+
+@pytest.mark.parametrize("corner", [(0, 0, 0), (2, 5, 7), (8, 14, 20)])
+def test_what_is_read_around_the_rois_is_all_that_counts(tmp_path: Path, corner: tuple[int, int, int]) -> None:
+    """In the middle and at each end of the image: the bits of the whole volumes, of derived ROIs too."""
+    rng = np.random.default_rng(sum(corner))
+    image = volume(rng.normal(0, 60, (14, 22, 31)).astype(np.float32))
+    labels = np.zeros(image.array.shape, np.uint8)
+    z, y, x = corner
+    labels[z : z + 6, y : y + 8, x : x + 11] = rng.random((6, 8, 11)) < 0.9
+    roi = volume(labels)
+    write_nifti(tmp_path / "image.nii.gz", image)
+    write_nifti(tmp_path / "roi.nii.gz", roi)
+    derived = {"rim": Shell("all", 3), "halo": Shell("rim", 4, 0.5), "core": Core("tumour", 0.9)}
+    derived["all"] = Union(("tumour", "core"))
+    used = params()
+    part = read_around(tmp_path / "image.nii.gz", tmp_path / "roi.nii.gz", [used], derived)
+    found = extract_features(*part, {1: "tumour"}, used, derived=derived)
+    assert found == extract_features(image, roi, {1: "tumour"}, used, derived=derived)
+    assert len(found.rows) == 5
+
+
+def test_grids_that_part_far_from_the_roi_are_refused_there_too(case: tuple[Volume, Volume], tmp_path: Path) -> None:
+    g = case[1].geometry
+    x, y, z = g.spacing
+    labels = np.zeros_like(case[1].array)
+    labels[:3, :3, :3] = 1
+    write_nifti(tmp_path / "image.nii.gz", case[0])
+    write_nifti(tmp_path / "roi.nii.gz", Volume(labels, Geometry(g.size, (x + 1e-4, y, z), g.origin)))
+    part = read_around(tmp_path / "image.nii.gz", tmp_path / "roi.nii.gz", [params()], {})
+    with pytest.raises(CaseError, match="mm away from the image's"):
+        extract_features(*part, {1: "tumour"}, params())

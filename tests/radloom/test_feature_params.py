@@ -100,6 +100,7 @@ def test_what_the_shipped_file_has_commented_out_is_valid_too(repo: Path, tmp_pa
         ("setting: {force2D: 1}", "true or false"),
         ("setting: {minimumROIDimensions: 4}", "1, 2 or 3"),
         ("setting: {resegmentRange: [1, 2, 3]}", "one or two numbers"),
+        ("setting: {distances: [1, 2, 1]}", "different whole numbers"),
         ("setting: {resegmentMode: percent}", "absolute, relative or sigma"),
         ("setting: {weightingNorm: l2}", "euclidean, manhattan"),
         ("imageType: {Wavelet: {wavelet: coif99}}", "discrete wavelet"),

@@ -111,7 +111,11 @@ def read_around(
     shells = sum(one.outer_mm for one in derived.values() if isinstance(one, Shell))
     margin = math.ceil(shells / min(labels.geometry.spacing)) + 1
     box = bounding_box(labels.array, margin)
-    if box is None or not all(map(_is_local, params)) or read_nifti_geometry(image).size != labels.geometry.size:
+    if (
+        box is None
+        or not all(map(_is_local, params))
+        or not same_grid(read_nifti_geometry(image), labels.geometry, GRID_TOLERANCE_MM)
+    ):
         return read_nifti(image), labels
     labels = crop(labels, box)
     return read_nifti(image, box), labels

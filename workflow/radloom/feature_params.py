@@ -207,6 +207,11 @@ def _list_of(check: Callable[[object], bool], most: int | None = None) -> Callab
     return check_list
 
 
+def _different(check: Callable[[object], bool]) -> Callable[[object], bool]:
+    """A list of which none comes twice: PyRadiomics would count the neighbours at a distance twice."""
+    return lambda value: check(value) and isinstance(value, list) and len(set(value)) == len(value)
+
+
 def _boolean(value: object) -> bool:
     return isinstance(value, bool)
 
@@ -240,7 +245,7 @@ SETTINGS: dict[str, _Rule] = {
     "normalizeScale": _POSITIVE,
     "removeOutliers": _POSITIVE,
     "padDistance": _FROM_0,
-    "distances": (_list_of(_whole(1)), "a list of whole numbers of at least 1"),
+    "distances": (_different(_list_of(_whole(1))), "a list of different whole numbers of at least 1"),
     "force2D": _BOOLEAN,
     "force2Ddimension": (_whole(0, 2), "0, 1 or 2"),
     "resegmentRange": (_list_of(_number, 2), "a list of one or two numbers"),

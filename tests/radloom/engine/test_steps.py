@@ -39,3 +39,9 @@ def test_perturbations_follow_what_the_steps_that_they_repeat_do() -> None:
 def test_a_model_reads_the_stability_where_it_filters_by_it(model: str) -> None:
     assert STABILITY not in step_files(STEPS[model], config())
     assert STABILITY in step_files(STEPS[model], config(model={"min_icc": 0.75}))
+
+
+@pytest.mark.parametrize("step", ["perturb", "sensitivity"])
+def test_steps_that_extract_again_depend_on_the_packages_of_extract(step: str) -> None:
+    assert set(STEPS["extract"].packages) <= set(STEPS[step].packages)
+    assert {"edt", "connected-components-3d", "scipy", "trimesh", "scikit-image"} <= set(STEPS["extract"].packages)

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from radloom.extract import extract_features
 from radloom.feature_params import FEATURES, ON_REQUEST, FeatureParams
-from radloom.features import compute_features
+from radloom.features import compute_features, shape_features
 from radloom.features.discretise import discretise
 from radloom.features.glcm import _matrices, _sums
 from radloom.features.matrices import Levels, directions
@@ -107,7 +107,7 @@ SETTINGS = st.fixed_dictionaries(
         "binCount": st.sampled_from([1, 2, 16]),
         "force2D": st.booleans(),
         "force2Ddimension": st.integers(0, 2),
-        "distances": st.sampled_from([[1], [2], [1, 3]]),
+        "distances": st.sampled_from([[1], [2], [1, 3], [1, 20]]),
         "weightingNorm": st.sampled_from(["euclidean", "manhattan", "infinity", "no_weighting"]),
         "symmetricalGLCM": st.booleans(),
         "gldm_a": st.integers(0, 3),
@@ -145,20 +145,23 @@ def test_every_feature_agrees_with_pyradiomics(case: tuple[Volume, Volume, int],
         expected |= dict.fromkeys(("original_glrlm_RunEntropy", "original_glrlm_RunVariance"), math.nan)
     if math.isnan(expected["original_glcm_Contrast"]):
         expected["original_glcm_InverseVariance"] = math.nan
-    for column in _only_rounding(image.array[box][mask[box]], mask[box], setting):
+    spacing = image.geometry.spacing[::-1]
+    for column in _only_rounding(image.array[box][mask[box]], mask[box], spacing, setting):
         found.pop(column)
         expected.pop(column)
     assert disagreements(found, expected) == {}
 
 
-def _only_rounding(values: np.ndarray, mask: np.ndarray, setting: dict[str, Any]) -> list[str]:
+def _only_rounding(
+    values: np.ndarray, mask: np.ndarray, spacing: tuple[float, float, float], setting: dict[str, Any]
+) -> list[str]:
     """Columns whose value in PyRadiomics is the root or ratio of what is nothing but rounding error."""
     columns = []
     if values.min() == values.max() and values.dtype.kind == "f":
         # The mean of equal fractions may differ from them in the last digit; third and fourth moments of that
         # difference over its variance are -1, 0 or 1. Here they are 0.
         columns += ["original_firstorder_Skewness", "original_firstorder_Kurtosis"]
-    levels = Levels(make_roi(mask, (1, 1, 1), 3), discretise(values, setting))
+    levels = Levels(make_roi(mask, spacing, max(setting.get("distances", [1]))), discretise(values, setting))
     sums = _sums(_matrices(levels, directions(mask.shape, setting, both_ways=False), setting), levels, True, True)
     if (sums.product_entropy - sums.entropy < SMALLEST_GAIN).any():
         columns.append("original_glcm_Imc2")
@@ -200,3 +203,16 @@ def test_many_grey_levels_agree_with_pyradiomics(levels: int) -> None:
     expected = stock(Volume(image, geometry), Volume(mask.astype(np.uint8), geometry), 1, {"binWidth": 1})
     names = {f"original_{name}": value for name, value in found.items()}
     assert disagreements(names, {name: expected[name] for name in names}) == {}
+
+
+def test_the_mesh_does_not_depend_on_the_room_around_the_mask() -> None:
+    """PyRadiomics' mesh of touching corners isn't closed, so that its volume depends on where the origin is."""
+    rng = np.random.default_rng(2)
+    mask = rng.random((4, 5, 6)) < 0.4
+    mask[0, 0, 0] = mask[-1, -1, -1] = True
+    geometry = Geometry((6, 5, 4), (0.7, 1.1, 3.0), (0.0, 0.0, 0.0))
+    expected = stock(Volume(rng.normal(0, 50, mask.shape), geometry), Volume(mask.astype(np.uint8), geometry), 1, {})
+    shape = {name: value for name, value in expected.items() if "_shape_" in name}
+    for margins in ([(0, 0)] * 3, [(1, 0), (2, 3), (0, 5)]):
+        found = shape_features(np.pad(mask, margins), (3.0, 1.1, 0.7), ALL["shape"])
+        assert disagreements({f"original_shape_{name}": value for name, value in found.items()}, shape) == {}

@@ -38,6 +38,9 @@ class StepSpec:
     settings: tuple[str, ...] = ()
 
 
+# What computes features (scikit-image and trimesh: the image types LBP2D and LBP3D), and what derives ROIs.
+_FEATURES = ("numpy", "scipy", "SimpleITK", "pyradiomics-bhklab", "PyWavelets", "scikit-image", "trimesh")
+_DERIVED = ("connected-components-3d", "edt")
 _STATISTICS = ("numpy", "pandas", "scipy", "scikit-learn", "scikit-survival", "statsmodels", "neuroCombat")
 _IMAGING = ("ingest", "resample", "calibrate", "segment", "postprocess", "extract")
 _TABLES = ("tables/features_raw.parquet", "tables/cohort.csv", "tables/clinical.csv")
@@ -99,7 +102,7 @@ STEPS: dict[str, StepSpec] = {
             after=("calibrate", "postprocess"),
             files=("calibrate/image.nii.gz", "postprocess/roi.nii.gz", "postprocess/labels.json"),
             sections=("extract",),
-            packages=("numpy", "SimpleITK", "pyradiomics-bhklab", "PyWavelets", "connected-components-3d", "edt"),
+            packages=(*_FEATURES, *_DERIVED),
             resources=("extract.params",),
         ),
         StepSpec(
@@ -114,10 +117,7 @@ STEPS: dict[str, StepSpec] = {
             ),
             sections=("perturb",),
             settings=("resample.interpolator", "calibrate.round_hu", *_AS_EXTRACTED),
-            packages=(
-                *("numpy", "scipy", "SimpleITK", "pyradiomics-bhklab", "PyWavelets"),
-                *("connected-components-3d", "edt"),
-            ),
+            packages=(*_FEATURES, *_DERIVED),
             resources=("extract.params",),
         ),
         StepSpec(
@@ -145,7 +145,7 @@ STEPS: dict[str, StepSpec] = {
                 *("extract.derived_rois", *_AS_EXTRACTED),
             ),
             columns=("water_hu", "air_hu", "centre"),
-            packages=("numpy", "SimpleITK", "pyradiomics-bhklab", "PyWavelets"),
+            packages=(*_FEATURES, *_DERIVED),
             resources=("extract.params",),
         ),
         StepSpec(
@@ -155,7 +155,7 @@ STEPS: dict[str, StepSpec] = {
             files=("calibrate/image.nii.gz", "postprocess/roi.nii.gz", "postprocess/labels.json"),
             sections=("voxel_maps",),
             settings=("overlay.window",),
-            packages=("numpy", "SimpleITK", "pyradiomics-bhklab", "PyWavelets", "pillow"),
+            packages=(*_FEATURES, "pillow"),
             resources=("extract.params",),
         ),
         StepSpec(

@@ -112,7 +112,15 @@ def discretise(values: Array, setting: Mapping[str, Any]) -> GreyLevels:
 
 
 def _pyradiomics_levels(values: Array, low: Any, high: Any, setting: Mapping[str, Any]) -> Array:
-    edges = np.asarray(bin_edges(low, high, setting))
+    try:
+        edges = np.asarray(bin_edges(low, high, setting))
+    except ValueError:  # numpy's histogram, of values that differ in their last digits alone
+        edges = np.empty(0)
+    if len(edges) < 2 or not (edges[:-1] < edges[1:]).all():
+        raise CaseError(
+            f"the bins of the ROI's values from {low:g} to {high:g} are finer than the digits of {values.dtype.name}",
+            "a larger `binWidth`, or `binWidth` instead of `binCount`",
+        )
     if values.dtype.kind in "iu" and int(high) - int(low) < _TABLE_AT_MOST:
         table = np.digitize(np.arange(int(low), int(high) + 1), edges)
         return np.asarray(table.astype(np.int32)[np.subtract(values, low, dtype=np.int32)])

@@ -70,38 +70,6 @@ void index_moments(const uint8_t *mask, const int64_t *shape, int64_t *sums)
         }
 }
 
-/* First and last index along z, y and x of each label 1..n_labels: `boxes` is (n_labels + 1, 6), filled with
- * z0, z1, y0, y1, x0, x1 (last included); a label that isn't there keeps z0 > z1. */
-void label_boxes(const uint16_t *labels, const int64_t *shape, int64_t n_labels, int64_t *boxes)
-{
-    for (int64_t n = 0; n <= n_labels; n++)
-        for (int axis = 0; axis < 3; axis++) {
-            boxes[6 * n + 2 * axis] = shape[axis];
-            boxes[6 * n + 2 * axis + 1] = -1;
-        }
-    for (int64_t z = 0; z < shape[0]; z++)
-        for (int64_t y = 0; y < shape[1]; y++) {
-            const uint16_t *row = labels + (z * shape[1] + y) * shape[2];
-            int64_t x = 0;
-            while (x < shape[2]) {
-                const uint16_t label = row[x];
-                int64_t end = x + 1;
-                while (end < shape[2] && row[end] == label)
-                    end++;
-                if (label && label <= n_labels) {
-                    int64_t *box = boxes + 6 * label;
-                    if (z < box[0]) box[0] = z;
-                    if (z > box[1]) box[1] = z;
-                    if (y < box[2]) box[2] = y;
-                    if (y > box[3]) box[3] = y;
-                    if (x < box[4]) box[4] = x;
-                    if (end - 1 > box[5]) box[5] = end - 1;
-                }
-                x = end;
-            }
-        }
-}
-
 /* ---- grey levels -------------------------------------------------------------------------------------------- */
 
 /* Level of each value: the number of edges that are not above it (numpy.digitize). `edges` ascend and are about
@@ -113,7 +81,7 @@ void digitize(const double *values, int64_t n, const double *edges, int64_t n_ed
     for (int64_t i = 0; i < n; i++) {
         const double x = values[i];
         const double guess = floor((x - low) / per_bin);
-        int64_t k = guess < 0 ? 0 : guess > (double)(n_edges - 1) ? n_edges - 1 : (int64_t)guess;
+        int64_t k = !(guess > 0) ? 0 : guess > (double)(n_edges - 1) ? n_edges - 1 : (int64_t)guess;
         while (k > 0 && x < edges[k])
             k--;
         while (k + 1 < n_edges && x >= edges[k + 1])
@@ -330,8 +298,9 @@ void cooccurrence_sums(const double *p, const int32_t *levels, int64_t ng, int w
 /* The marching cubes of a mask with a margin of at least one voxel: how often each configuration of eight corners
  * occurs, `histogram` (256), and the sums of those cubes' z, y and x indices, `position` (256, 3). Bit k of a
  * configuration is the corner that PyRadiomics' mesh calls k: 0 (0,0,0), 1 (0,0,1), 2 (0,1,1), 3 (0,1,0), 4 (1,0,0),
- * 5 (1,0,1), 6 (1,1,1), 7 (1,1,0), as (z, y, x). Configurations 0 and 255, which have no surface, are not counted. With `vertices` NULL the mesh's vertices are only counted; else their coordinates are
- * written, doubled to be integers, as z, y, x. Returns the number of vertices. */
+ * 5 (1,0,1), 6 (1,1,1), 7 (1,1,0), as (z, y, x). Configurations 0 and 255, which have no surface, are not
+ * counted. With `vertices` NULL the mesh's vertices are only counted; else their coordinates are written, doubled to be
+ * integers, as z, y, x. Returns the number of vertices, -1 without memory. */
 int64_t cubes(const uint8_t *mask, const int64_t *shape, int64_t *histogram, int64_t *position, int32_t *vertices)
 {
     const int64_t nx = shape[2], plane = shape[1] * nx;

@@ -1,9 +1,9 @@
 """Build, load and call the compiled passes over voxels of `kernels.c`.
 
 The C file is plain C99, so all that it takes is a C compiler, which the installation of PyRadiomics needs already.
-The library's name carries the hash of its source: a changed source is a new library, and an old one is never loaded.
-It is built where it is first needed (`make setup` does it beforehand; two seconds), beside the source or, where that
-folder can't be written to, in the user's cache.
+The library's name carries the machine and the hash of its source: a changed source is a new library, and an old one is
+never loaded. It is built where it is first needed (`make setup` does it beforehand; two seconds), beside the source or,
+where that folder can't be written to, in the user's cache.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import ctypes
 import functools
 import hashlib
 import os
+import platform
 import shlex
+import shutil
 import subprocess
-import sys
 import sysconfig
 import tempfile
 from pathlib import Path
@@ -22,44 +23,71 @@ from typing import Any
 
 import numpy as np
 
+from radloom.errors import CohortError
 from radloom.images import Array
 
+_CANNOT_BUILD = "the library of compiled passes over voxels (features/kernels.c) can't be built"
+_WAY_OUT = "install a C compiler, name it in CC, or set `extract.engine: pyradiomics`"
 SOURCE = Path(__file__).with_name("kernels.c")
 # No option may let the compiler reorder or fuse floating point operations: the same numbers on every machine.
-_BLOCK = 1 << 18
 OPTIONS = ("-std=c99", "-O3", "-fPIC", "-shared", "-ffp-contract=off")
+_BLOCK = 1 << 18
 
 
 def build() -> Path:
     """Return the compiled library of the present source, which is built if it isn't there.
 
-    Raises RuntimeError with the compiler's own words where it can't be built.
+    Raises CohortError with the compiler's or the system's own words where it can't be built.
     """
-    name = f"_kernels-{hashlib.sha256(SOURCE.read_bytes() + ' '.join(OPTIONS).encode()).hexdigest()[:16]}.so"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "radloom"
-    for folder in (SOURCE.parent, cache):
-        if (folder / name).exists():
-            return folder / name
-    folder = SOURCE.parent if os.access(SOURCE.parent, os.W_OK) else cache
+    # Machines that share the folder may have another processor or another C library.
+    machine = "-".join(filter(None, [platform.machine(), *platform.libc_ver()]))
+    source = hashlib.sha256(SOURCE.read_bytes() + " ".join(OPTIONS).encode()).hexdigest()[:16]
+    name = f"_kernels-{machine}-{source}.so"
+    beside = SOURCE.parent
+    if (beside / name).exists():
+        return beside / name
+    try:
+        folder = beside if os.access(beside, os.W_OK) else _cache()
+        if not (folder / name).exists():
+            _compile(folder, name)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
+        raise CohortError(f"{_CANNOT_BUILD}: {getattr(error, 'strerror', None) or error}; {_WAY_OUT}") from None
+    if folder == beside:
+        for former in folder.glob(f"_kernels-{machine}-*.so"):
+            if former.name != name:
+                former.unlink(missing_ok=True)
+    return folder / name
+
+
+def _cache() -> Path:
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "radloom"
     folder.mkdir(parents=True, exist_ok=True)
-    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[:1]
-    handle, scratch = tempfile.mkstemp(suffix=".so.part", dir=folder)
+    return folder
+
+
+def _compile(folder: Path, name: str) -> None:
+    handle, scratch = tempfile.mkstemp(prefix="_kernels-", suffix=".so.part", dir=folder)
     os.close(handle)
+    compiler = _compiler()
     try:
         command = [*compiler, *OPTIONS, str(SOURCE), "-o", scratch, "-lm"]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(f"{compiler[0]} could not compile {SOURCE.name}: {done.stderr.strip()}")
+            raise CohortError(f"{_CANNOT_BUILD}: `{compiler[0]}` says {done.stderr.strip()}; {_WAY_OUT}")
         os.chmod(scratch, 0o755)
         os.replace(scratch, folder / name)  # whoever builds at the same time makes the same file
     except FileNotFoundError:
-        raise RuntimeError(
-            f"no C compiler `{compiler[0]}` to build {SOURCE.name}: install one, name it in CC, "
-            "or set `extract.engine: pyradiomics`"
-        ) from None
+        raise CohortError(f"{_CANNOT_BUILD}: there is no C compiler `{compiler[0]}`; {_WAY_OUT}") from None
     finally:
         Path(scratch).unlink(missing_ok=True)
-    return folder / name
+
+
+def _compiler() -> list[str]:
+    """The command in CC; else the compiler that Python was built with, or whichever there is."""
+    if os.environ.get("CC"):
+        return shlex.split(os.environ["CC"])
+    known = [*shlex.split(sysconfig.get_config_var("CC") or "")[:1], "cc", "gcc", "clang"]
+    return [next(filter(shutil.which, known), "cc")]
 
 
 def _array(dtype: type, dimensions: int) -> Any:
@@ -76,7 +104,6 @@ def library() -> ctypes.CDLL:
     for name, result, arguments in (
         ("find_runs", i64, (mask, ints, ints, pointer, pointer)),
         ("index_moments", None, (mask, ints, ints)),
-        ("label_boxes", None, (volume, ints, i64, _array(np.int64, 2))),
         ("digitize", None, (_array(np.float64, 1), i64, _array(np.float64, 1), i64, _array(np.int32, 1))),
         ("scatter", None, (_array(np.uint16, 1), *runs, volume)),
         ("cooccurrences", None, (volume, *runs, ints, i64, i64, _array(np.uint32, 3))),
@@ -116,7 +143,3 @@ def count_values(values: Array, low: int, high: int) -> Array:
         block = values[first : first + _BLOCK].astype(np.int64) - low
         counts += np.bincount(block, minlength=len(counts))
     return counts
-
-
-if __name__ == "__main__":
-    print(f"radloom: compiled {build().name}", file=sys.stderr)

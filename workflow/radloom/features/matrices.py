@@ -7,6 +7,7 @@ ROI's box, and none across the slices of `force2Ddimension` with `force2D`.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,10 @@ from radloom.images import Array
 
 # A square matrix of this many levels takes 64 MB as integers and 128 MB as probabilities.
 MAX_PRESENT_LEVELS = 4096
+# The sum of so many neighbours' levels fits into 31 bits, and their number into 16.
+_MAX_NEIGHBOURS = (1 << 15) - 1
+# Zones are numbered by voxels of the padded box, in 32 bits.
+_MAX_ZONE_BOX = 1 << 31
 # Co-occurrence matrices that are counted in one pass take this many entries at most, 64 MB.
 _ENTRIES_AT_ONCE = 1 << 24
 
@@ -129,6 +134,8 @@ def zones(levels: Levels, offsets: Sequence[tuple[int, int, int]]) -> tuple[Arra
     `offsets` lead forward; the levels are the present ones.
     """
     present = _check_levels(levels)
+    if math.prod(levels.roi.padded_shape) >= _MAX_ZONE_BOX:
+        raise CaseError("the ROI's box has more than 2^31 voxels", "a smaller ROI, or a coarser `resample.spacing`")
     # Those that touch most others first: they settle the most.
     ordered = sorted(offsets, key=lambda offset: sum(map(abs, offset)))
     steps, near = -levels.flat(ordered), np.array([_touching(offset, ordered) for offset in ordered], np.uint32)
@@ -157,6 +164,10 @@ def neighbourhoods(levels: Levels, offsets: Sequence[tuple[int, int, int]], alph
 
     `offsets` lead both ways.
     """
+    if len(offsets) > _MAX_NEIGHBOURS:
+        raise CaseError(
+            f"a voxel has {len(offsets)} neighbours at `distances`, more than {_MAX_NEIGHBOURS}", "fewer `distances`"
+        )
     highest, steps = levels.grey.highest, levels.flat(offsets)
     dependence = np.zeros((highest, len(steps) + 1), np.uint32)
     difference = np.zeros(highest)

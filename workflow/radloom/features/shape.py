@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from radloom.features.kernels import library, shape_of
-from radloom.images import Array
+from radloom.images import Array, bounding_box
 
 # Corner k of a cube as (z, y, x), in PyRadiomics' numbering.
 CORNERS = ((0, 0, 0), (0, 0, 1), (0, 1, 1), (0, 1, 0), (1, 0, 0), (1, 0, 1), (1, 1, 1), (1, 1, 0))
@@ -86,11 +86,17 @@ def shape_features(mask: Array, spacing: tuple[float, float, float], wanted: tup
 def measure(mask: Array, spacing: tuple[float, float, float]) -> Measures:
     """Measure a mask (z, y, x), nonzero inside and not empty; spacing (z, y, x) in mm."""
     mm = np.array(spacing, dtype=np.float64)
+    # Where PyRadiomics' mesh isn't closed its volume depends on the origin, which is the corner of the mask's own box.
+    box = bounding_box(mask)
+    assert box is not None
+    mask = mask[box]
     padded = np.zeros([size + 2 for size in mask.shape], np.uint8)
     padded[1:-1, 1:-1, 1:-1] = mask != 0
     shape = shape_of(padded)
     histogram, position = np.zeros(256, np.int64), np.zeros((256, 3), np.int64)
     n_vertices = library().cubes(padded, shape, histogram, position, None)
+    if n_vertices < 0:
+        raise MemoryError
     vertices = np.empty((n_vertices, 3), np.int32)
     library().cubes(padded, shape, histogram, position, vertices.ctypes.data)
 
@@ -118,9 +124,10 @@ def _diameters(vertices: Array, mm: Array) -> tuple[float, float, float, float]:
     in_planes = []
     for axis in range(3):
         kept = np.empty(len(vertices), np.uint8)
-        in_planes.append(
-            math.sqrt(library().plane_hulls(vertices, len(vertices), axis, int(vertices.max()) + 1, half, kept))
-        )
+        squared = library().plane_hulls(vertices, len(vertices), axis, int(vertices.max()) + 1, half, kept)
+        if squared < 0:
+            raise MemoryError
+        in_planes.append(math.sqrt(squared))
         on_hulls &= kept.view(bool)
     # A corner of the hull in space is a corner in each of the three planes through it.
     corners = vertices[on_hulls] * half
