@@ -53,8 +53,8 @@ class Workspace:
 
     def write(self) -> None:
         """Write the sheet and the configuration as they are now."""
-        columns = ["case_id", "centre", "image", "mask"]
-        lines = ["\t".join(columns)] + ["\t".join(row[c] for c in columns) for row in self.rows]
+        columns = list(dict.fromkeys(column for row in self.rows for column in row))
+        lines = ["\t".join(columns)] + ["\t".join(row.get(c, "") for c in columns) for row in self.rows]
         (self.folder / "cohort.tsv").write_text("\n".join(lines) + "\n")
         (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config))
 

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from radloom.calibrate import Calibration, calibrate_image
-from radloom.feature_params import FEATURES, ON_REQUEST
-from radloom.features import compute_features, shape_features
+from radloom.extract import extract_features
+from radloom.feature_params import FEATURES, ON_REQUEST, FeatureParams
 from radloom.features.discretise import fixed_bin_number, fixed_bin_size
-from radloom.ibsi import AXIS_LENGTHS, EXCESS, bin_setting, ibsi_values, intensity_range
+from radloom.ibsi import AXIS_LENGTHS, EXCESS, ibsi_values, intensity_range
 from radloom.images import Array, Geometry, Volume, bounding_box, from_sitk, to_sitk
 from radloom.resample import Interpolator, resample_image, resample_mask
 
@@ -226,19 +226,9 @@ def extracted(
     outlier_sigma: float | None = None,
 ) -> dict[str, float]:
     """Features of one ROI by the function of the step extract: `original_<class>_<Feature>`."""
-    inside = mask.array > 0
-    low, high = intensity_range(image.array[inside], setting, outlier_sigma)
-    intensity = inside & (image.array >= low) & (image.array <= high)
-    used = bin_setting(image.array[intensity], setting) if ibsi else setting
-    spacing = image.geometry.spacing[2], image.geometry.spacing[1], image.geometry.spacing[0]
-    box = bounding_box(intensity)
-    textures = {name: wanted for name, wanted in classes.items() if name != "shape"}
-    found = compute_features(image.array[box], intensity[box], spacing, textures, used)
-    if "shape" in classes:
-        of_mask = shape_features(mask.array[bounding_box(inside)], spacing, classes["shape"])
-        found |= {f"shape_{name}": value for name, value in of_mask.items()}
-    values = {f"original_{name}": value for name, value in found.items()}
-    return ibsi_values(values, int(inside.sum())) if ibsi else values
+    params = FeatureParams(setting, {"Original": {}}, classes, ibsi, outlier_sigma if ibsi else None)
+    found = extract_features(image, mask, {1: "ROI"}, params)
+    return dict(zip(found.columns, found.rows["ROI"], strict=True))
 
 
 def features(configuration: Configuration, case: Case, ibsi: bool = True, slices: bool = True) -> dict[str, float]:
@@ -246,7 +236,6 @@ def features(configuration: Configuration, case: Case, ibsi: bool = True, slices
 
     `slices` adds what PyRadiomics has no setting for, with Slice_ in place of 2D_: the mean over the slices.
     """
-    sigma = configuration.outlier_sigma if ibsi else None
     values: dict[str, float] = {}
     for dimension in configuration.dimensions:
         flat = {"force2D": dimension == "2D"}
@@ -255,7 +244,7 @@ def features(configuration: Configuration, case: Case, ibsi: bool = True, slices
             (f"{dimension}_Combined_", MATRICES, {"weightingNorm": "no_weighting"}),
         ):
             setting = {**configuration.setting, **flat, **more}
-            found = extracted(case.image, case.mask, classes, setting, ibsi, sigma)
+            found = extracted(case.image, case.mask, classes, setting, ibsi, configuration.outlier_sigma)
             values |= {prefix + name: value for name, value in found.items()}
     if slices and "2D" in configuration.dimensions:
         values |= slice_features(levels(configuration, case), case.intensity_mask)

@@ -1,5 +1,6 @@
 """How the tables are joined for harmonisation and models."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from radloom.assembly import (
     listed,
     read_by_hand,
     read_text_table,
+    stable_features,
     type_predictors,
 )
 from radloom.errors import CohortError
@@ -68,6 +70,53 @@ def test_features_by_pattern() -> None:
         assemble(cohort_tables(20), configuration(model__features=["g*"]), {})
     with pytest.raises(CohortError, match="no case is left"):
         assemble(cohort_tables(20), configuration(), {"gone": [f"K{number:03d}" for number in range(20)]})
+
+
+def stability_of(**lows: float) -> pd.DataFrame:
+    """The table of the step `stability`: ROI tumour, perturbations, lower end and estimate of each feature."""
+    rows = [("tumour", "perturbation", "ICC(1,1)", "all", name, low, low + 0.1) for name, low in lows.items()]
+    # What the filter must not look at.
+    rows += [("tumour", "perturbation", "ICC(1,1)", "centre", name, 0.0, 0.0) for name in lows]
+    rows += [("liver", "perturbation", "ICC(1,1)", "all", name, 0.0, 0.0) for name in lows]
+    return pd.DataFrame(rows, columns=["roi", "source", "icc", "scope", "feature", "ci_low", "estimate"])
+
+
+def test_the_filter_by_stability() -> None:
+    names = ["a", "b", "c", "d", "e"]
+    table = stability_of(a=0.9, b=0.74, c=0.75, d=np.nan)
+    kept, told = stable_features(table, "tumour", names, 0.75, "lower")
+    assert kept == ["a", "c"]
+    assert told == (
+        "3 of 5 features left out by model.min_icc 0.75 (the lower end of the 95 % interval of ICC(1,1) "
+        "(perturbation)): 1 below, 2 without a coefficient"
+    )
+    assert stable_features(table, "tumour", names, 0.75, "estimate")[0] == ["a", "b", "c"]
+    # With real repeats a feature must pass both; the consistency form doesn't count.
+    repeats = stability_of(a=0.5, b=0.9, c=0.9).assign(source="repeats", icc="ICC(2,1)")
+    consistent = stability_of(a=0.99, b=0.99, c=0.99, d=0.99).assign(source="repeats", icc="ICC(3,1)")
+    both = pd.concat([table, repeats, consistent])
+    kept, told = stable_features(both, "tumour", names, 0.75, "lower")
+    assert kept == ["c"]
+    assert "ICC(1,1) (perturbation) and ICC(2,1) (repeats)): 2 below, 2 without a coefficient" in told
+
+
+def test_the_filter_refuses_what_it_cannot_judge() -> None:
+    with pytest.raises(CohortError, match="needs the table"):
+        stable_features(None, "tumour", ["a"], 0.75, "lower")
+    with pytest.raises(CohortError, match="nothing of the ROI 'lung'"):
+        stable_features(stability_of(a=0.9), "lung", ["a"], 0.75, "lower")
+    with pytest.raises(CohortError, match="no feature is stable enough for the model: 2 of 2"):
+        stable_features(stability_of(a=0.5), "tumour", ["a", "b"], 0.75, "lower")
+
+
+def test_a_model_starts_from_stable_features_alone() -> None:
+    tables = cohort_tables(20)
+    table = stability_of(f1=0.95, f3=0.8, f4=0.2).replace({"roi": {"tumour": tables.features["roi"].iloc[0]}})
+    tables = replace(tables, stability=table)
+    data = assemble(tables, configuration(model__min_icc=0.75, model__icc_bound="lower"), {})
+    assert list(data.features.columns) == ["f1", "f3"]
+    assert data.notes[0].startswith("10 of 12 features left out by model.min_icc 0.75")
+    assert assemble(tables, configuration(), {}).notes == ()
 
 
 def test_predictors_are_coded() -> None:

@@ -11,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radloom.codebook import DEFINITIONS, codebook_rows, describe, short_names
+from radloom.extract import extract_features
 from radloom.feature_params import FEATURES, ON_REQUEST, REMOVED, FeatureParams, feature_columns
+from radloom.ibsi_codes import IBSI_CODES
+from radloom.images import Geometry, Volume, from_sitk, to_sitk
 
 EVERYTHING = FeatureParams(
     {"sigma": [1, 2.5], "level": 3},
@@ -23,7 +26,23 @@ EVERYTHING = FeatureParams(
     {name: (*features, *ON_REQUEST.get(name, ())) for name, features in FEATURES.items()},
 )
 LEGAL = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
-RESERVED = {"if", "in", "using", "with", "double", "float", "long", "all", "and", "by", "true", "next", "str12", "strl"}
+RESERVED = {
+    "na_integer_",
+    "if",
+    "in",
+    "using",
+    "with",
+    "double",
+    "float",
+    "long",
+    "all",
+    "and",
+    "by",
+    "true",
+    "next",
+    "str12",
+    "strl",
+}
 
 
 def test_every_feature_of_pyradiomics_is_defined_and_no_other() -> None:
@@ -56,9 +75,6 @@ def test_tags_are_those_of_the_ibsi_reference_values(shared_data: Path) -> None:
 
 
 def test_meanings_of_the_planar_diameters_hold() -> None:
-    from radloom.extract import extract_features
-    from radloom.images import Geometry, Volume
-
     roi = np.zeros((9, 14, 24), dtype=np.uint8)
     roi[2:7, 2:12, 2:22] = 1  # 5 mm from foot to head, 10 mm from front to back, 20 mm from right to left
     volume = Volume(roi, Geometry((24, 14, 9), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)))
@@ -71,9 +87,6 @@ def test_meanings_of_the_planar_diameters_hold() -> None:
 
 
 def test_meanings_of_the_axis_lengths_hold() -> None:
-    from radloom.extract import extract_features
-    from radloom.images import Geometry, Volume
-
     z, y, x = np.mgrid[:25, :37, :53] - np.array([12, 18, 26])[:, None, None, None]
     roi = ((x / 24) ** 2 + (y / 16) ** 2 + (z / 10) ** 2 <= 1).astype(np.uint8)
     eigenvalues = np.linalg.eigvalsh(np.cov(np.argwhere(roi).T, ddof=0))
@@ -105,13 +118,15 @@ def test_a_feature_of_the_image_itself() -> None:
 @pytest.mark.parametrize(
     ("column", "image_type", "unit", "words"),
     [
-        ("log-sigma-3-0-mm-3D_firstorder_Mean", "log-sigma-3-0-mm-3D", "a.u.", "Laplacian of Gaussian (3.0 mm wide)"),
-        ("log.sigma.3.0.mm.3D_firstorder_Mean", "log-sigma-3-0-mm-3D", "a.u.", "Laplacian of Gaussian (3.0 mm wide)"),
-        ("wavelet-LLH_firstorder_Energy", "wavelet-LLH", "a.u.^2", "LLH band of the image's wavelet"),
-        ("Energy.wavelet.LLH", "wavelet-LLH", "a.u.^2", "LLH band of the image's wavelet"),
+        ("log-sigma-3-0-mm-3D_firstorder_Mean", "log-sigma-3-0-mm-3D", "HU", "Laplacian of Gaussian (3.0 mm wide,"),
+        ("log.sigma.3.0.mm.3D_firstorder_Mean", "log-sigma-3-0-mm-3D", "HU", "Laplacian of Gaussian (3.0 mm wide,"),
+        ("wavelet-LLH_firstorder_Energy", "wavelet-LLH", "HU^2", "LLH band of the image's wavelet"),
+        ("Energy.wavelet.LLH", "wavelet-LLH", "HU^2", "LLH band of the image's wavelet"),
         ("wavelet2-HH_firstorder_Skewness", "wavelet2-HH", "1", "HH band"),
-        ("lbp-3D-m2_firstorder_Median", "lbp-3D-m2", "a.u.", "level 2"),
+        ("lbp-3D-m2_firstorder_Median", "lbp-3D-m2", "1", "level 2"),
         ("squareroot_firstorder_TotalEnergy", "squareroot", "a.u.^2 mm^3", "square root of the image"),
+        ("gradient_firstorder_Variance", "gradient", "HU^2 mm^-2", "gradient magnitude of the image"),
+        ("log-sigma-1-5e-05-mm-3D_firstorder_Mean", "log-sigma-1-5e-05-mm-3D", "HU", "(1.5e-05 mm wide,"),
     ],
 )
 def test_a_feature_of_a_filtered_image(column: str, image_type: str, unit: str, words: str) -> None:
@@ -154,6 +169,159 @@ def test_short_names_of_all_features_are_plain_abbreviations() -> None:
     assert short_names(columns[::-7]) == {column: names[column] for column in columns[::-7]}
 
 
+# IBSI 1 has no such features: (class, feature).
+NOT_IN_IBSI = {
+    ("firstorder", "StandardDeviation"),
+    ("firstorder", "TotalEnergy"),
+    ("glcm", "MCC"),
+    ("shape", "Maximum2DDiameterColumn"),
+    ("shape", "Maximum2DDiameterRow"),
+    ("shape", "Maximum2DDiameterSlice"),
+}
+SPACE = [
+    {"sigma": [0.5, 1, 2.0, 3.25, 10], "level": 1},
+    {"sigma": [1e-05], "level": 4, "lbp3DLevels": 3},
+    {"sigma": [1], "level": 9, "force2D": True},
+]
+
+
+@pytest.mark.parametrize("setting", SPACE)
+def test_the_whole_feature_space_is_described(setting: dict[str, object]) -> None:
+    columns = feature_columns(FeatureParams(setting, EVERYTHING.image_types, EVERYTHING.features))
+    rows = codebook_rows("features_raw", columns)
+    assert len({row["short_name"].lower() for row in rows}) == len(columns)
+    for row in rows:
+        assert all(row[key] for key in ("class", "image_type", "unit", "formula", "meaning")), row
+        feature = row["class"], row["column"].rpartition("_")[2]
+        outside = feature in NOT_IN_IBSI or feature[0] == "shape2D"
+        assert bool(row["ibsi_tag"]) is bool(row["ibsi_code"]) is not outside, row
+        assert LEGAL.fullmatch(row["short_name"])
+        alone = codebook_rows("features_raw", [row["column"]])[0]
+        assert alone == row
+
+
+def test_names_of_images_are_those_that_pyradiomics_gives_them() -> None:
+    import SimpleITK as sitk
+    from radiomics import imageoperations
+
+    image = sitk.GetImageFromArray(np.random.default_rng(1).normal(0, 100, (12, 12, 12)))
+    setting = {"sigma": [0.5, 1, 2.25], "level": 2}
+    types = {name: {} for name in EVERYTHING.image_types if not name.startswith("LBP")}
+    params = FeatureParams(setting, types, {"firstorder": ("Mean",)})
+    made = []
+    for wavelet in ("coif1", "haar", "bior3.1"):
+        ours = {**setting, "wavelet": wavelet}
+        made = [
+            name for kind in types for _, name, _ in getattr(imageoperations, f"get{kind}Image")(image, image, **ours)
+        ]
+        assert {f"{name}_firstorder_Mean" for name in made} == set(feature_columns(params))
+    assert {describe(f"{name}_firstorder_Mean").image_type for name in made} == set(made)
+
+
+def test_codes_are_four_characters_and_one_a_tag() -> None:
+    assert all(re.fullmatch("[0-9A-Z]{4}", code) for code in IBSI_CODES.values())
+    assert len(set(IBSI_CODES.values())) == len(IBSI_CODES)
+    tags = {definition.ibsi_tag for features in DEFINITIONS.values() for definition in features.values()} - {""}
+    assert tags == set(IBSI_CODES)
+    # One of each family, as they stand in the reference manual.
+    manual = {"morph_volume": "RNU0", "stat_mean": "Q4LE", "ih_entropy": "TLU2", "cm_contrast": "ACUI"}
+    manual |= {"rlm_sre": "22OV", "szm_sze": "5QRC", "ngt_busyness": "NQ30", "ngl_lde": "SODN"}
+    assert {tag: IBSI_CODES[tag] for tag in manual} == manual
+
+
+def test_formulas_lead_to_what_computes_the_feature() -> None:
+    import radiomics
+    from radiomics import imageoperations
+
+    assert describe("original_glcm_Id").formula == (
+        "https://pyradiomics.readthedocs.io/en/v3.0.1/features.html#radiomics.glcm.RadiomicsGLCM.getIdFeatureValue"
+    )
+    classes = radiomics.getFeatureClasses()
+    for column in feature_columns(EVERYTHING):
+        feature, *image = re.findall(r"#radiomics\.(\S+?)(?:;|$)", describe(column).formula)
+        module, name, method = feature.split(".")
+        assert (classes[module].__module__, classes[module].__name__) == (f"radiomics.{module}", name)
+        assert hasattr(classes[module], method)
+        assert method == f"get{column.rpartition('_')[2]}FeatureValue"
+        assert bool(image) is not column.startswith("original_")
+        for function in image:
+            assert hasattr(imageoperations, function.removeprefix("imageoperations."))
+
+
+def _cube(factor: float, spacing: float, bright: float = 0) -> tuple[Volume, Volume]:
+    """An image with an ROI in it, its values times `factor`, and a `bright` voxel outside the ROI."""
+    size = (18, 18, 18)
+    z, y, x = np.indices(size)
+    values = np.random.default_rng(7).normal(0, 40, size) + 300 * np.exp(-((x - 8) ** 2 + (y - 9) ** 2) / 30)
+    values[0, 0, 0] = bright
+    roi = ((x - 8) ** 2 + 2 * (y - 9) ** 2 + (z - 9) ** 2 < 20).astype(np.uint8)
+    geometry = Geometry(size, (spacing, spacing, spacing), (0.0, 0.0, 0.0))
+    return Volume(values * factor, geometry), Volume(roi, geometry)
+
+
+def _features(image: Volume, roi: Volume, params: FeatureParams) -> dict[str, float]:
+    result = extract_features(image, roi, {1: "ROI"}, params)
+    return dict(zip(result.columns, result.rows["ROI"], strict=True))
+
+
+def test_units_are_those_in_which_the_features_scale() -> None:
+    """A feature in HU^a mm^b grows by k^a s^b when all values grow by k and all lengths by s."""
+
+    def params(hu: float, mm: float) -> FeatureParams:
+        types = {"Original": {}, "LoG": {"sigma": [2.0 * mm]}, "Wavelet": {"level": 2}, "Gradient": {}}
+        types["Gradient"] = {"binWidth": 25 * hu / mm}
+        everything = {name: (*names, *ON_REQUEST.get(name, ())) for name, names in FEATURES.items() if "2D" not in name}
+        return FeatureParams({"binWidth": 25 * hu}, types, everything)
+
+    before = list(_features(*_cube(1, 1), params(1, 1)).values())
+    after = list(_features(*_cube(4, 2), params(4, 2)).values())
+    columns = feature_columns(params(1, 1))
+    assert len(columns) == len(before) > 1500
+    powers = set()
+    for column, old, new in zip(columns, before, after, strict=True):
+        unit = describe(column).unit
+        power = {base: int(n or 1) for base, n in re.findall(r"(HU|mm)(?:\^(-?\d))?", unit)}
+        assert power or unit in ("1", "bit")
+        powers.add(unit)
+        # All factors are powers of two, so all is exact but for the order of sums.
+        expected = 4.0 ** power.get("HU", 0) * 2.0 ** power.get("mm", 0)
+        assert new == pytest.approx(old * expected, rel=1e-9, abs=1e-9), column
+    assert powers == {
+        *("1", "bit", "HU", "HU^2", "HU^2 mm^3", "mm", "mm^2", "mm^3", "mm^-1"),
+        *("HU mm^-1", "HU^2 mm^-2", "HU^2 mm"),
+    }
+
+
+def test_arbitrary_units_are_those_of_images_that_one_voxel_can_stretch() -> None:
+    kinds = ("Original", "LoG", "Wavelet", "Square", "SquareRoot", "Logarithm", "Exponential", "Gradient")
+    types: dict[str, dict[str, object]] = {name: {} for name in kinds}
+    params = FeatureParams({"sigma": [1.0], "binWidth": 1e3}, types, {"firstorder": ("Mean",)})
+    alone, beside = _features(*_cube(1, 1), params), _features(*_cube(1, 1, 3000), params)
+    stretched = {name for name in alone if alone[name] != pytest.approx(beside[name], rel=1e-2)}
+    assert stretched == {name for name in alone if describe(name).unit == "a.u."}
+
+
+def test_a_low_pass_of_a_wavelet_multiplies_by_the_square_root_of_two() -> None:
+    from radiomics.imageoperations import getWaveletImage
+
+    flat = to_sitk(Volume(np.full((16, 16, 16), 10.0), Geometry((16, 16, 16), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))))
+    for wavelet in ("coif1", "haar", "db4", "bior2.2", "rbio3.1"):
+        images = {name: image for image, name, _ in getWaveletImage(flat, flat, level=2, wavelet=wavelet)}
+        assert from_sitk(images["wavelet2-LLL"]).array == pytest.approx(10 * 2**3)
+        assert from_sitk(images["wavelet-LLH"]).array == pytest.approx(0, abs=1e-9)
+
+
+def test_a_feature_keeps_its_short_name_beside_any_column() -> None:
+    column = "wavelet-LLH_firstorder_Mean"
+    assert short_names([column]) == {column: "wav_llh_fo_mean"}
+    beside = ["wav_llh_fo_mean", "wav llh fo mean", "wavelet.LLH_firstorder_Mean", "Mean.wavelet.LLH", column]
+    for columns in (beside, beside[::-1]):
+        names = short_names(columns)
+        assert list(names) == columns
+        assert names[column] == "wav_llh_fo_mean"
+        assert len(set(names.values())) == len(columns)
+
+
 def test_short_names_of_other_columns() -> None:
     long = "a_column_with_a_name_that_is_much_too_long"
     columns = ["case_id", "Age", "AGE", "hpv p16 (%)", "größe", "if", "str12", "10th", "_n", "体積", long, long + "er"]
@@ -180,7 +348,7 @@ def test_any_columns_get_legal_and_unique_short_names(columns: list[str]) -> Non
 
 
 def test_every_fixed_column_has_a_meaning() -> None:
-    from radloom import harmonize, model_cox, tables, validation
+    from radloom import harmonize, model_cox, stability, tables, validation
 
     frame = pd.DataFrame({"f": [1.0, 2.0, 4.0, 7.0]})
     diagnostics = harmonize.diagnose(frame, frame, pd.Series(["a", "a", "b", "b"]))
@@ -193,15 +361,17 @@ def test_every_fixed_column_has_a_meaning() -> None:
         "acquisition": tables.ACQUISITION_COLUMNS,
         "qc": tables.QC_COLUMNS,
         "combat_diagnostics": ["roi", *diagnostics.columns],
+        "stability": stability.COLUMNS,
         "coefficients": validation.COEFFICIENT_COLUMNS,
         "performance": validation.PERFORMANCE_COLUMNS,
         "predictions": [*model_cox.PREDICTION_COLUMNS, "probability", "outcome"],
         "ph_test": model_cox.PH_COLUMNS,
+        "codebook": list(codebook_rows("cohort", ["case_id"])[0]),
     }
     for table, columns in expected.items():
         for row in codebook_rows(table, columns):
             assert len(row["meaning"]) > 10, (table, row["column"])
-            assert list(row) == ["table", "column", "short_name", "class", "image_type", "ibsi_tag", "unit", "meaning"]
+            assert list(row) == expected["codebook"]
 
 
 def test_columns_of_the_users_own_sheets_are_said_to_be_theirs() -> None:
@@ -213,6 +383,8 @@ def test_columns_of_the_users_own_sheets_are_said_to_be_theirs() -> None:
         "class": "",
         "image_type": "",
         "ibsi_tag": "",
+        "ibsi_code": "",
         "unit": "",
+        "formula": "",
         "meaning": "Column of the cohort sheet, as it was given.",
     }

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from radloom.cohort import read_cohort, read_sheet, source_path
+from radloom.cohort import read_cohort, read_sheet, repeated_patients, source_path
 
 HEADER = "case_id\tcentre\timage\tmask\troi_name\twater_hu\tair_hu\n"
 
@@ -31,6 +31,34 @@ def test_csv_is_read_by_its_ending(tmp_path: Path) -> None:
     assert not problems
     assert sheet.rows == [{"a": "1,5", "b": "2"}]
     assert sheet.lines == [2]
+
+
+REPEATS = "case_id\tpatient_id\tcentre\timage\trepeat_id\n"
+
+
+def test_repeats_of_a_patient_are_found(tmp_path: Path) -> None:
+    rows, problems = cohort(
+        tmp_path,
+        REPEATS + "A1\tA\tX\ti\ttest\nA2\tA\tX\ti\tretest\nB1\tB\tX\ti\ttest\nC1\tC\tX\ti\t\nC2\tC\tX\ti\t\n",
+    )
+    assert problems == ""
+    assert {p: [r["case_id"] for r in own] for p, own in repeated_patients(rows).items()} == {"A": ["A1", "A2"]}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("A1\tA\tX\ti\t1\nA2\tA\tX\ti\t1\n", "line 3: the patient has this repeat_id already, line 2"),
+        ("A1\tA\tX\ti\t1\nA2\tA\tX\ti\t\n", "line 3: some rows of the patient have a repeat_id and some don't"),
+        ("A1\tA\tX\ti\t\nA2\tA\tX\ti\t2\n", "line 3: some rows of the patient have a repeat_id and some don't"),
+        ("A1\tA\tX\ti\tJane Doe\n", "line 2: repeat_id is not"),
+        ("A1\tA\tX\ti\tNA\n", "line 2: repeat_id is not"),
+    ],
+)
+def test_a_mistake_in_the_repeats_is_named_with_its_line(tmp_path: Path, row: str, message: str) -> None:
+    _, problems = cohort(tmp_path, REPEATS + row)
+    assert message in problems
+    assert "Jane" not in problems
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,14 @@ def good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repo: Path) -> dict[st
     }
 
 
+def test_bin_widths_are_not_compared_with_a_bin_count(good: dict[str, Any]) -> None:
+    Path("count.yaml").write_text("setting: {binCount: 32}")
+    good["extract"] = {"params": "count.yaml"}
+    check_run(complete({**good, "sensitivity": {"spacings": [[2, 2, 2]]}}))
+    message = problems_of({**good, "sensitivity": {"bin_widths": [10]}})
+    assert "sensitivity.bin_widths: count.yaml sets binCount" in message
+
+
 def test_a_good_configuration_passes_with_its_defaults(good: dict[str, Any]) -> None:
     config = complete(good)
     assert check_run(config).rows[0]["case_id"] == "P1"
@@ -91,10 +99,17 @@ def test_numbers_as_keys_become_text(good: dict[str, Any]) -> None:
         ),
         ({"extract": {"params": "none.yaml"}}, "none.yaml does not exist"),
         ({"extract": {"rois": ["tumor"]}}, "extract.rois: there is no ROI tumor; known: ROI"),
+        ({"extract": {"outlier_sigma": 3}}, "extract.outlier_sigma: needs `ibsi: true`"),
+        ({"extract": {"ibsi": True, "engine": "pyradiomics"}}, "extract.ibsi: needs `engine: radloom`"),
         (
             {"segment": {"labels": {1: "tumour"}}, "postprocess": {"labels": {"tumor": {"fill_holes": True}}}},
             "postprocess.labels: there is no ROI tumor; did you mean tumour?",
         ),
+        ({"voxel_maps": {"rois": ["liver"]}}, "voxel_maps.rois: there is no ROI liver"),
+        ({"voxel_maps": {"features": ["glcm_Kontrast"]}}, "voxel_maps.features: glcm_Kontrast: unknown feature"),
+        ({"voxel_maps": {"kernel_radius": 0}}, "voxel_maps.kernel_radius"),
+        ({"sensitivity": {"bin_widths": [0]}}, "sensitivity.bin_widths.0"),
+        ({"sensitivity": {"spacings": [[1, 1]]}}, "sensitivity.spacings.0"),
         ({"model": {"roi": "liver"}}, "model.roi: there is no ROI liver"),
         ({"extract": {"rois": [2]}}, "extract.rois: there is no ROI 2; known: ROI"),
         (
@@ -141,6 +156,26 @@ def test_numbers_as_keys_become_text(good: dict[str, Any]) -> None:
 )
 def test_each_mistake_is_named(good: dict[str, Any], change: dict[str, Any], message: str) -> None:
     assert message in problems_of({**good, **change})
+
+
+def test_several_extractions_and_the_main_one(good: dict[str, Any]) -> None:
+    path = good["extract"]["params"]
+    several = {"extract": {"params": {"portal": path, "fine": path}}}
+    config = complete({**good, **several})
+    check_run(config)
+    assert config["model"]["extraction"] == "portal", "the first"
+    assert complete({**good, **several, "model": {"extraction": "fine"}})["model"]["extraction"] == "fine"
+    assert complete(good)["model"]["extraction"] is None
+    for change, message in (
+        ({**several, "model": {"extraction": "port"}}, "extract.params has no port; did you mean portal?"),
+        ({"model": {"extraction": "fine"}}, "model.extraction: extract.params is one file"),
+        ({"extract": {"params": {"a": path, "A": path}}}, "two names differ in capitals only"),
+        ({"extract": {"params": {"a": path, "b": "none.yaml"}}}, "extract.params: the file none.yaml does not exist"),
+        ({"extract": {"params": {"a-b": path}}}, "config: extract.params: 'a-b' does not match"),
+        ({"extract": {"params": {}}}, "config: extract.params: "),
+        ({"extract": {"params": 3}}, "config: extract.params: 3 is not of type 'string', 'object'"),
+    ):
+        assert message in problems_of({**good, **change})
 
 
 @pytest.mark.parametrize("roi", ["rim", "lesion_1", "lesion_3", "ROI"])
@@ -214,3 +249,19 @@ def test_the_demos_configuration_has_every_key_with_its_meaning(repo: Path) -> N
         for key, sub in rule.get("properties", {}).items():
             assert key in config[name], f"{name}.{key}"
             assert " ".join(sub["description"].split()) in text, f"{name}.{key}"
+
+
+def test_what_a_filter_by_stability_needs(good: dict[str, Any]) -> None:
+    filtered = {**good, "model": {"min_icc": 0.75, "roi": "ROI"}}
+    assert "model.min_icc needs the stability of the features: set perturb.count" in problems_of(filtered)
+    assert check_run(complete({**filtered, "perturb": {"count": 2}}))
+    problems = problems_of({**filtered, "perturb": {"count": 2, "rois": ["other"]}})
+    assert "perturb.rois: there is no ROI other" in problems
+    assert "model.roi ROI is not among perturb.rois" in problems
+    assert "no patient of the cohort sheet has two rows" in problems_of({**good, "stability": {"repeats": True}})
+    Path("cohort.tsv").write_text(
+        "case_id\tpatient_id\tcentre\timage\trepeat_id\nP1\tP1\tA\tp1.nii.gz\t1\nP2\tP1\tA\tp1.nii.gz\t2\n"
+    )
+    assert check_run(complete({**good, "model": {"min_icc": 0.75}, "stability": {"repeats": True}}))
+    assert check_run(complete({**good, "model": {"min_icc": 0.75}}))
+    assert "model.min_icc needs" in problems_of({**filtered, "stability": {"repeats": False}})

@@ -6,6 +6,7 @@ The engine `pyradiomics` gives PyRadiomics' numbers to the last bit; `radloom` w
 import csv
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import pytest
 from agreement import disagreements
 
 from radloom.errors import CaseError, CohortError
-from radloom.extract import Engine, Extraction, extract_features, write_features
-from radloom.feature_params import FEATURES, FeatureParams, feature_columns, read_params
+from radloom.extract import Extraction, extract_features, write_features
+from radloom.feature_params import FEATURES, Engine, FeatureParams, feature_columns, read_params
+from radloom.features.filters import lbp3d_bridge
 from radloom.images import Geometry, Volume, from_sitk, to_sitk
 
 # pykwalify, which PyRadiomics uses, loads its extensions in an old way.
@@ -34,9 +36,10 @@ def volume(array: np.ndarray, spacing: tuple[float, float, float] = SPACING) -> 
 def params(
     features: dict[str, tuple[str, ...]] | None = None,
     image_types: dict[str, dict[str, Any]] | None = None,
+    engine: Engine = "radloom",
     **setting: Any,
 ) -> FeatureParams:
-    return FeatureParams(setting, image_types or {"Original": {}}, features or ALL_CLASSES)
+    return FeatureParams(setting, image_types or {"Original": {}}, features or ALL_CLASSES, engine=engine)
 
 
 def stock(image: Volume, roi: Volume, label: int, used: FeatureParams, **setting: Any) -> dict[str, float]:
@@ -96,7 +99,7 @@ def test_numbers_are_stock_pyradiomics(case: tuple[Volume, Volume], setting: dic
     image, roi = case
     used = params(**setting)
     for engine in ENGINES:
-        extraction = extract_features(image, roi, {1: "tumour", 4: "box"}, used, engine=engine)
+        extraction = extract_features(image, roi, {1: "tumour", 4: "box"}, replace(used, engine=engine))
         assert list(extraction.rows) == ["tumour", "box"]
         assert extraction.excluded == []
         for name, label in (("tumour", 1), ("box", 4)):
@@ -119,11 +122,14 @@ def test_filtered_images_are_stock_pyradiomics(case: tuple[Volume, Volume], dtyp
         "LoG": {"sigma": [2, 3.5]},
         "Original": {},
         **{name: {} for name in ("Square", "SquareRoot", "Logarithm", "Exponential", "Gradient")},
+        "LBP2D": {"binWidth": 1},
+        "LBP3D": {"binWidth": 1},
     }
-    used = params({"glcm": ("Contrast", "Idm"), "firstorder": ("Mean", "Energy")}, image_types, force2D=force2d)
-    expected = stock(image, case[1], 1, used)
+    used = params(image_types=image_types, force2D=force2d)
+    with lbp3d_bridge():
+        expected = stock(image, case[1], 1, used)
     for engine in ENGINES:
-        extraction = extract_features(image, case[1], {1: "tumour"}, used, engine=engine)
+        extraction = extract_features(image, case[1], {1: "tumour"}, replace(used, engine=engine))
         # PyRadiomics orders wavelet bands as PyWavelets happens to; here they are sorted.
         assert sorted(expected) == sorted(extraction.columns)
         assert disagreements(row(extraction, "tumour"), expected) == {}
@@ -279,7 +285,7 @@ def test_a_failing_feature_is_an_empty_cell_and_a_warning(
     monkeypatch.setattr(RadiomicsGLCM, "getMCCFeatureValue", getMCCFeatureValue)
     monkeypatch.setattr(RadiomicsGLCM, "getIdFeatureValue", lambda _: np.array([np.inf]))
     extraction = extract_features(
-        *case, {1: "tumour"}, params({"glcm": ("Contrast", "MCC", "Id")}), engine="pyradiomics"
+        *case, {1: "tumour"}, params({"glcm": ("Contrast", "MCC", "Id")}, engine="pyradiomics")
     )
     assert extraction.warnings == [
         "tumour: glcm MCC failed: FloatingPointError: no such luck",
@@ -344,8 +350,8 @@ def test_implausibly_many_grey_levels_exclude_the_roi_before_memory_runs_out(
     only_mean = params({"firstorder": ("Mean",)}, binWidth=0.1)
     for engine, too_many in (("pyradiomics", 1), ("radloom", 0.1)):
         with pytest.raises(CaseError, match=r"grey levels, more than \d+|more than 65535 grey levels"):
-            extract_features(image, case[1], {1: "tumour"}, params(binWidth=too_many), engine=engine)
-        assert extract_features(image, case[1], {1: "tumour"}, only_mean, engine=engine).rows
+            extract_features(image, case[1], {1: "tumour"}, params(binWidth=too_many, engine=engine))
+        assert extract_features(image, case[1], {1: "tumour"}, replace(only_mean, engine=engine)).rows
     # Levels that don't occur cost Radloom nothing.
     assert extract_features(image, case[1], {1: "tumour"}, params(binWidth=1)).rows
 
@@ -363,12 +369,12 @@ def test_numbers_are_written_bit_for_bit(case: tuple[Volume, Volume], tmp_path: 
 
 def test_pyradiomics_own_schema_has_the_last_word(case: tuple[Volume, Volume]) -> None:
     with pytest.raises(CohortError, match="PyRadiomics rejects the parameter file"):
-        extract_features(*case, {1: "tumour"}, params(binWidth=-1), engine="pyradiomics")
+        extract_features(*case, {1: "tumour"}, params(binWidth=-1, engine="pyradiomics"))
 
 
 def test_logging_is_left_as_it_was(case: tuple[Volume, Volume]) -> None:
     import radiomics
 
     before = (list(radiomics.logger.handlers), radiomics.handler.level, radiomics.logger.propagate)
-    extract_features(*case, {1: "tumour"}, params({"firstorder": ("Mean",)}), engine="pyradiomics")
+    extract_features(*case, {1: "tumour"}, params({"firstorder": ("Mean",)}, engine="pyradiomics"))
     assert (list(radiomics.logger.handlers), radiomics.handler.level, radiomics.logger.propagate) == before

@@ -68,6 +68,8 @@ def test_what_the_shipped_file_has_commented_out_is_valid_too(repo: Path, tmp_pa
         "Logarithm",
         "Exponential",
         "Gradient",
+        "LBP2D",
+        "LBP3D",
     ):
         assert f"  # {name}" in text
         text = text.replace(f"  # {name}", f"  {name}")
@@ -75,8 +77,8 @@ def test_what_the_shipped_file_has_commented_out_is_valid_too(repo: Path, tmp_pa
         text = text.replace(f"  # {name}: []", f"  {name}: []")
     path = write(tmp_path, text)
     assert validate_params(path) == []
-    # 93 features but shape, of the original image, two LoG, eight wavelet and five other images.
-    assert len(feature_columns(read_params(path))) == 14 + 93 * (1 + 2 + 8 + 5)
+    # 93 features but shape, of the original image, two LoG, eight wavelet, five other and four LBP images.
+    assert len(feature_columns(read_params(path))) == 14 + 93 * (1 + 2 + 8 + 5 + 4)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +106,6 @@ def test_what_the_shipped_file_has_commented_out_is_valid_too(repo: Path, tmp_pa
         ("imageType: {LoG: {}}", "needs `sigma`"),
         ("imageType: {log: {sigma: [1]}}", "did you mean LoG?"),
         ("imageType: {Square: 3}", "must be a mapping"),
-        ("imageType: {LBP3D: {}}", "trimesh"),
         ("featureClass: {firstOrder: []}", "did you mean firstorder?"),
         ("featureClass: {glcm: [Contrst]}", "unknown feature Contrst; did you mean Contrast?"),
         ("featureClass: {glcm: [[Contrast]]}", "is not the name of a feature"),
@@ -125,6 +126,17 @@ def test_a_mistake_is_named(tmp_path: Path, text: str, message: str) -> None:
     assert message in problems[0]
     with pytest.raises(CohortError, match=r"params\.yaml can't be used"):
         read_params(path)
+
+
+@pytest.mark.parametrize(("name", "package"), [("LBP2D", "scikit-image"), ("LBP3D", "trimesh")])
+def test_binary_patterns_need_their_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, package: str
+) -> None:
+    path = write(tmp_path, f"imageType: {{{name}: {{}}}}")
+    assert validate_params(path) == []
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    [problem] = validate_params(path)
+    assert f"imageType.{name}: needs the package {package}" in problem
 
 
 def test_all_mistakes_come_at_once(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """IBSI: its consensus values through our steps, and its definitions against NumPy, SciPy and stock PyRadiomics."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import ibsi_conformance as conformance
 import numpy as np
@@ -10,11 +12,12 @@ from ibsi_conformance import CONFIGURATIONS, Configuration
 from scipy import stats
 
 from radloom.codebook import DEFINITIONS
-from radloom.errors import CaseError
-from radloom.feature_params import read_params, validate_params
+from radloom.errors import CaseError, CohortError
+from radloom.extract import extract_features
+from radloom.feature_params import FEATURES, FeatureParams, read_params, validate_params
 from radloom.features.discretise import discretise, fixed_bin_number
 from radloom.ibsi import bin_setting, ibsi_values, intensity_range
-from radloom.images import Volume, bounding_box, crop, to_sitk
+from radloom.images import Geometry, Volume, bounding_box, crop, to_sitk
 
 # Consensus values of features that PyRadiomics has, by configuration.
 COMPARED = {"phantom": 385, "A": 327, "B": 327, "C": 209, "D": 209, "E": 209}
@@ -23,6 +26,18 @@ COMPARED = {"phantom": 385, "A": 327, "B": 327, "C": 209, "D": 209, "E": 209}
 @pytest.fixture(scope="module")
 def data(shared_data: Path) -> Path:
     return shared_data / "ibsi"
+
+
+@pytest.fixture(scope="module")
+def phantom() -> tuple[Volume, Volume]:
+    """A noisy ellipsoid of int16 HU with some air in it."""
+    rng = np.random.default_rng(11)
+    z, y, x = np.mgrid[:14, :20, :22]
+    image = rng.normal(30, 40, z.shape)
+    image[rng.random(z.shape) < 0.03] = -700
+    inside = ((z - 7) / 6) ** 2 + ((y - 10) / 8) ** 2 + ((x - 11) / 9) ** 2 <= 1
+    geometry = Geometry((22, 20, 14), (1.0, 1.0, 2.0), (0.0, 0.0, 0.0))
+    return Volume(image.round().astype(np.int16), geometry), Volume(inside.astype(np.uint8), geometry)
 
 
 def named(name: str) -> Configuration:
@@ -174,6 +189,34 @@ def test_a_fixed_number_of_bins_is_exact_for_whole_hu() -> None:
     assert fixed_bin_number(np.full(5, 7), 32).tolist() == [1] * 5
 
 
+def test_the_step_uses_them(phantom: tuple[Volume, Volume], repo: Path) -> None:
+    image, roi = phantom
+    inside = image.array[roi.array > 0]
+    low, high = inside.mean() - 2 * inside.std(), min(inside.mean() + 2 * inside.std(), 100)
+    setting = {"resegmentRange": [-800, 100], "binWidth": 20}
+    assert low > -800
+    features = {"firstorder": ("Minimum", "Maximum", "Kurtosis"), "shape": FEATURES["shape"], "glcm": ("JointAverage",)}
+    images: dict[str, dict[str, Any]] = {"Original": {}, "Square": {}}
+    params = FeatureParams(setting, images, features, ibsi=True, outlier_sigma=2)
+    extraction = extract_features(image, roi, {1: "ROI"}, params)
+    found = dict(zip(extraction.columns, extraction.rows["ROI"], strict=True))
+    kept = inside[(inside >= low) & (inside <= high)]
+    assert extraction.rois["ROI"]["voxels_in_range"] == kept.size
+    assert (found["original_firstorder_Minimum"], found["original_firstorder_Maximum"]) == (kept.min(), kept.max())
+    for name, values in (("original", kept), ("square", kept.astype(float) ** 2)):
+        assert found[f"{name}_firstorder_Kurtosis"] == pytest.approx(stats.kurtosis(values.astype(float)), rel=1e-9)
+    # Bins begin at -800, not at the lowest value.
+    assert found["original_glcm_JointAverage"] > (kept.min() + 800) // 20 + 1
+    plain = extract_features(image, roi, {1: "ROI"}, replace(params, ibsi=False, outlier_sigma=None))
+    other = dict(zip(plain.columns, plain.rows["ROI"], strict=True))
+    n = np.count_nonzero(roi.array)
+    for name in FEATURES["shape"]:
+        factor = np.sqrt(n / (n - 1)) if name.endswith("AxisLength") else 1
+        assert found[f"original_shape_{name}"] == pytest.approx(other[f"original_shape_{name}"] * factor, rel=1e-12)
+    with pytest.raises(CohortError, match="needs `engine: radloom`"):
+        read_params(repo / "config/pyradiomics.yaml", ibsi=True, engine="pyradiomics")
+
+
 def test_kurtosis_is_the_excess_and_axes_are_of_the_unbiased_covariance() -> None:
     rng = np.random.default_rng(5)
     sample = rng.gamma(2, size=500)
@@ -218,3 +261,5 @@ def test_settings_that_contradict_ibsi_are_named(tmp_path: Path) -> None:
     path.write_text("setting: {voxelArrayShift: 0, symmetricalGLCM: true, binWidth: 25}\n")
     params = read_params(path, ibsi=True, outlier_sigma=3)
     assert (params.ibsi, params.outlier_sigma) == (True, 3)
+    with pytest.raises(CohortError, match="`outlier_sigma` needs `ibsi: true`"):
+        read_params(path, outlier_sigma=3)

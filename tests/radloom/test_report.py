@@ -22,6 +22,8 @@ from radloom.engine.step import CohortTask, Entry
 from radloom.report import MODEL_TABLES, build_report
 from radloom.report_sections import choose_features, risk_groups
 from radloom.report_view import number, p_value
+from radloom.stability import COLUMNS as STABILITY_COLUMNS
+from radloom.stability import stability_rows
 from radloom.tables import build_tables
 
 N = 24
@@ -209,6 +211,41 @@ def test_headline_carries_what_a_reader_must_know(results: CohortTask) -> None:
     assert "1 case (c9): the patient has no row in the clinical table" in summary
     # One centre's missing estimate is a row of the table, not a headline.
     assert "2 events" not in summary
+
+
+def _stability(task: CohortTask) -> CohortTask:
+    """The same task with a table of stability, and a Cox model that was filtered by it."""
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=(40, 1, 3)) * [3.0, 1.0, 0.0] + rng.normal(size=(40, 5, 3))
+    values = np.concatenate([values, np.ones((40, 5, 1))], axis=2)
+    rows = stability_rows("perturbation", "tumour", FEATURES, ["A"] * 25 + ["B"] * 15, values)
+    rows += stability_rows("repeats", "tumour", FEATURES, ["A"] * 6 + ["B"] * 6, values[:12, :2])
+    path = task.out.parent / "results" / "tables" / "stability.csv"
+    pd.DataFrame(rows, columns=STABILITY_COLUMNS).to_csv(path, index=False)
+    model = task.out.parent / "results" / "models" / "cox" / "model.json"
+    model.write_text(json.dumps({"feature_filter": ["2 of 4 features left out by model.min_icc 0.75"]}))
+    inputs = {**task.inputs, "tables/stability.csv": path, "models/cox/model.json": model}
+    return replace(task, inputs=inputs, out=task.out.parent / "with_stability")
+
+
+def test_stability_is_counted_and_the_filter_is_told(results: CohortTask) -> None:
+    assert 'id="stability"' not in _page(results)
+    results = _stability(results)
+    page = _page(results)
+    section = _section(page, "stability")
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", section, re.DOTALL)]
+    whole = {tuple(row[1:3]): row for row in rows if len(row) > 8}
+    # True values 0.9, 0.5 and 0; the fourth feature is constant.
+    assert whole["perturbation", "ICC(1,1)"][3:6] == ["40", "5", "4"]
+    assert whole["perturbation", "ICC(1,1)"][-1] == "1"
+    assert whole["perturbation", "ICC(1,1)"][7] == "1"
+    assert {form for source, form in whole if source == "repeats"} == {"ICC(1,1)", "ICC(2,1)", "ICC(3,1)"}
+    assert "stability of ROI tumour, repeats, ICC(2,1): 12 cases, fewer than 30" in section
+    assert "perturbation, ICC(1,1): 40 cases" not in section
+    assert section.count("<svg") == 2
+    assert "2 of 4 features left out by model.min_icc 0.75." in _section(page, "cox")
+    codebook = pd.read_csv(results.out / "tables" / "codebook.csv")
+    assert codebook[codebook["table"] == "stability"]["meaning"].notna().all()
 
 
 def test_sections_show_the_tables(results: CohortTask) -> None:
@@ -415,3 +452,69 @@ def test_a_derived_roi_that_was_not_harmonised_is_said(results: CohortTask, roi:
     assert "ComBat refused the derived ROIs lesion_2, which are not in features_harmonized" in page
     said = "The features of lesion_2 were not harmonised" in _section(page, "harmonisation")
     assert said == (roi == "lesion_2")
+
+
+def test_the_sensitivity_has_its_section_where_it_was_asked_for(results: CohortTask, tmp_path: Path) -> None:
+    build_report(results)
+    assert 'id="sensitivity"' not in (results.out / "report.html").read_text()
+    path = tmp_path / "sensitivity.csv"
+    path.write_text(
+        "roi,feature,parameter,baseline,setting,n,change,median_change,q1_change,q3_change,spearman,concordance\n"
+        "tumour,original_glcm_Contrast,bin_width,25,10,22,relative,5.25,5.0,5.5,0.95,0.11\n"
+    )
+    again = replace(results, inputs={**results.inputs, "tables/sensitivity.csv": path}, out=tmp_path / "again")
+    build_report(again)
+    page = (again.out / "report.html").read_text()
+    assert 'id="sensitivity"' in page
+    assert "525 % (500 % to 550 %)" in page
+
+
+def test_voxel_maps_are_shown_where_they_were_asked_for(results: CohortTask, tmp_path: Path) -> None:
+    picture = tmp_path / "voxel_maps.png"
+    Image.new("P", (5, 5), 3).save(picture)
+    entry = Entry("ok", "", "", {}, [], {"voxel_maps.png": picture, "tumour_x.nii.gz": picture})
+    maps = {"c7": entry, "c3": entry, "c4": Entry("ok", "", "", {}, [], {})}
+    build_report(replace(results, entries={**results.entries, "voxel_maps": maps}))
+    page = (results.out / "report.html").read_text()
+    assert page.index("Voxel maps of case c3") < page.index("Voxel maps of case c7")
+    assert "Voxel maps of case c4" not in page
+
+
+def test_further_extractions_are_documented(results: CohortTask, tmp_path: Path) -> None:
+    raw = pd.read_parquet(results.inputs["tables/features_raw.parquet"])
+    further = {
+        f"tables/features_raw_fine.{kind}": tmp_path / f"features_raw_fine.{kind}" for kind in ("csv", "parquet")
+    }
+    fine = raw[["case_id", "patient_id", "centre", "roi", "original_glcm_Contrast"]]
+    fine.to_csv(tmp_path / "features_raw_fine.csv", index=False)
+    fine.to_parquet(tmp_path / "features_raw_fine.parquet")
+    exclusions = pd.read_csv(results.inputs["tables/exclusions.csv"], dtype=str, keep_default_na=False)
+    exclusions.insert(3, "extraction", "")
+    exclusions.loc[len(exclusions)] = ["c2", "A", "", "fine", "extract", "no ROI in range", "check the range"]
+    exclusions.to_csv(results.inputs["tables/exclusions.csv"], index=False)
+    params = results.params | {"model": {**results.params["model"], "extraction": "portal"}}
+    page = _page(replace(results, params=params, inputs={**results.inputs, **further}))
+    assert "fine (features_raw_fine)" in _section(page, "summary")
+    assert "portal" in _section(page, "summary")
+    section = _section(page, "exclusions")
+    assert "2 cases were excluded" in section
+    assert "1 row of the list is of further extractions alone." in section
+    assert "no ROI in range" in section
+    files = _section(page, "tables")
+    assert "Features of the extraction fine as extracted" in files
+    assert "Models start from these. Of the extraction portal." in files
+
+    out = results.out / "tables"
+    codebook = list(csv.DictReader((out / "codebook.csv").open()))
+    (contrast,) = [r for r in codebook if (r["table"], r["column"]) == ("features_raw_fine", "original_glcm_Contrast")]
+    assert (contrast["class"], contrast["ibsi_tag"]) == ("glcm", "cm_contrast")
+    described = {row["column"]: row["meaning"] for row in codebook if row["table"] == "exclusions"}
+    assert described["extraction"].startswith("Extraction from which it is excluded")
+    assert all(row["meaning"] for row in codebook if row["table"] == "features_raw_fine")
+    package = json.loads((out / "datapackage.json").read_text())
+    resource = next(r for r in package["resources"] if r["name"] == "features_raw_fine")
+    assert resource["schema"]["primaryKey"] == ["case_id", "roi"]
+    assert resource["schema"]["foreignKeys"][0]["reference"]["resource"] == "cohort"
+    order = [r["path"] for r in package["resources"] if r["path"].endswith(".csv")]
+    assert order.index("features_raw.csv") + 1 == order.index("features_raw_fine.csv")
+    assert 'features_raw_fine <- read_table("features_raw_fine.csv"' in (out / "import.R").read_text()

@@ -256,3 +256,11 @@ def test_a_label_that_vanishes_is_warned_of_and_an_empty_mask_excluded() -> None
 def test_a_grid_beyond_memory_is_refused() -> None:
     with pytest.raises(CaseError, match="would have 2700000000 voxels"):
         new_grid(Geometry((300, 300, 30), (1, 1, 1), (0, 0, 0)), (0.1, 0.1, 0.1))
+
+
+def test_labels_that_fall_between_the_samples_of_a_coarse_grid_are_lost_with_a_reason() -> None:
+    array = np.zeros((12, 12, 12), dtype=np.uint8)
+    array[2, 2, 2], array[2, 2, 3] = 1, 2
+    mask = Volume(array, Geometry((12, 12, 12), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)))
+    with pytest.raises(CaseError, match="nothing of the mask is left"):
+        resample_mask(mask, (30.0, 30.0, 30.0))

@@ -373,3 +373,70 @@ def test_derived_rois_are_rows_like_any_other(tmp_path: Path, cases: list[dict[s
     assert tables.of_roi("lesion_3")["a"].tolist() == [2.5, 5.5]
     with pytest.raises(CohortError, match=r"model\.roi must say which ROI the models use"):
         tables.of_roi(None)
+
+
+def test_each_extraction_has_its_table_and_its_exclusions(tmp_path: Path, cases: list[dict[str, str]]) -> None:
+    entries = _cohort(tmp_path, cases, {"c1": ("ingest", "the mask is empty"), "c5": ("extract", "no ROI can be used")})
+    few = {"roi": "liver", "reason": "few voxels", "advice": "a finer spacing"}
+    for number, case in enumerate(cases):
+        entry = entries["extract"][case["case_id"]]
+        if entry.status != "ok":
+            continue
+        rois = entry.facts.pop("rois")
+        facts: dict[str, Any] = {
+            "portal": {"rois": rois, "excluded_rois": []},
+            "fine": {"rois": {"tumour": rois["tumour"]}, "excluded_rois": [few]},
+        }
+        entry.files["features_portal.csv"] = entry.files.pop("features.csv")
+        entry.files["features_fine.csv"] = tmp_path / f"{case['case_id']}-fine.csv"
+        entry.files["features_fine.csv"].write_text(f"roi,b,c\ntumour,,{number}.25\n")
+        for failed in {"c2": ("portal",), "c3": ("fine",)}.get(case["case_id"], ()):
+            facts[failed] = {"reason": "no ROI in range", "advice": "check the range"}
+            del entry.files[f"features_{failed}.csv"]
+        entry.facts["extractions"] = facts
+    run = {"max_excluded_fraction": 0.5, "extractions": ["portal", "fine"]}
+    task = _task(tmp_path, cases, entries, run=run, model={"extraction": "portal"})
+    result = build_tables(task)
+    out = tmp_path / "out/tables"
+    assert {path.name for path in out.glob("features_*")} == {
+        "features_raw.csv", "features_raw.parquet", "features_raw_fine.csv", "features_raw_fine.parquet",
+    }  # fmt: skip
+    main, fine, exclusions, cohort, qc = (
+        _read(out / f"{name}.csv") for name in ("features_raw", "features_raw_fine", "exclusions", "cohort", "qc")
+    )
+    assert list(main.columns)[4:] == ["a", "b"]
+    assert list(fine.columns)[4:] == ["b", "c"]
+    assert main["case_id"].drop_duplicates().tolist() == ["c0", "c3", "c4", "c6", "c7"]
+    assert fine["case_id"].tolist() == ["c0", "c2", "c4", "c6", "c7"]
+    assert fine["c"].tolist() == ["0.25", "2.25", "4.25", "6.25", "7.25"]
+    columns = ["case_id", "roi", "extraction", "step", "reason"]
+    assert exclusions[columns].values.tolist() == [
+        ["c0", "liver", "fine", "extract", "few voxels"],
+        ["c1", "", "", "ingest", "the mask is empty"],
+        ["c2", "", "portal", "extract", "no ROI in range"],
+        ["c2", "liver", "fine", "extract", "few voxels"],
+        ["c3", "", "fine", "extract", "no ROI in range"],
+        ["c4", "liver", "fine", "extract", "few voxels"],
+        ["c5", "", "", "extract", "no ROI can be used"],
+        ["c6", "liver", "fine", "extract", "few voxels"],
+        ["c7", "liver", "fine", "extract", "few voxels"],
+    ]
+    excluded = [case == "excluded" for case in cohort["status"]]
+    assert excluded == [False, True, True, False, False, True, False, False]
+    empty = qc[qc["item"].str.startswith("features_not_computed") & (qc["case_id"] == "c0")]
+    assert empty[["roi", "item", "value"]].values.tolist() == [
+        ["tumour", "features_not_computed", "0"],
+        ["liver", "features_not_computed", "1"],
+        ["tumour", "features_not_computed_fine", "1"],
+    ]
+    assert result.facts["extractions"] == {"portal": {"rows": 10, "features": 2}, "fine": {"rows": 5, "features": 2}}
+    assert (result.facts["included"], result.facts["features"]) == (5, 2)
+    # The other one as the main one: its own exclusions count.
+    build_tables(_task(tmp_path, cases, entries, run=run, model={"extraction": "fine"}))
+    assert _read(out / "features_raw.csv").equals(fine)
+    assert _read(out / "features_raw_portal.csv").equals(main)
+    again = _read(out / "exclusions.csv")
+    assert sorted(again.values.tolist()) == sorted(exclusions.values.tolist())
+    strict = {**run, "max_excluded_fraction": 0.2}
+    with pytest.raises(CohortError, match="extract: no ROI in range"):
+        build_tables(_task(tmp_path, cases, entries, run=strict, model={"extraction": "portal"}))

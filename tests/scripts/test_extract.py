@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from radloom.engine.step import CaseTask
+from radloom.errors import CaseError
 from radloom.images import Geometry, Volume, write_nifti
 
 
@@ -47,7 +48,15 @@ def test_a_case_of_the_workflow(script: ModuleType, case: Path, repo: Path) -> N
         "postprocess/roi.nii.gz": case / "roi.nii.gz",
         "postprocess/labels.json": case / "labels.json",
     }
-    settings = {"params": "config/pyradiomics.yaml", "rois": [], "derived_rois": {}, "min_voxels": 64}
+    settings = {
+        "params": "config/pyradiomics.yaml",
+        "engine": "radloom",
+        "rois": [],
+        "derived_rois": {},
+        "min_voxels": 64,
+        "ibsi": False,
+        "outlier_sigma": None,
+    }
     resources = {"params": repo / "config/pyradiomics.yaml"}
     result = script.run_case(CaseTask("C1", inputs, settings, {}, out, resources))
     assert [path.name for path in out.iterdir()] == ["features.csv"]
@@ -59,6 +68,44 @@ def test_a_case_of_the_workflow(script: ModuleType, case: Path, repo: Path) -> N
         lines = list(csv.DictReader(file))
     assert [line["roi"] for line in lines] == ["tumour"]
     assert float(lines[0]["original_shape_VoxelVolume"]) == 512
+
+
+def test_several_extractions_of_a_case(script: ModuleType, case: Path, repo: Path) -> None:
+    out = case / "out"
+    out.mkdir()
+    inputs = {
+        "calibrate/image.nii.gz": case / "image.nii.gz",
+        "postprocess/roi.nii.gz": case / "roi.nii.gz",
+        "postprocess/labels.json": case / "labels.json",
+    }
+    mean = "featureClass: {firstorder: [Mean]}\n"
+    (case / "mean.yaml").write_text("imageType: {Original: {}}\n" + mean)
+    (case / "bright.yaml").write_text("imageType: {Original: {}}\nsetting: {resegmentRange: [900, 999]}\n" + mean)
+    settings = {"rois": [], "derived_rois": {}, "min_voxels": 4}
+    resources = {"params.portal": repo / "config/pyradiomics.yaml", "params.fine": case / "mean.yaml"}
+    result = script.run_case(CaseTask("C1", inputs, settings, {}, out, resources))
+    assert sorted(path.name for path in out.iterdir()) == ["features_fine.csv", "features_portal.csv"]
+    assert set(result.facts) == {"extractions"}
+    assert {name: list(facts["rois"]) for name, facts in result.facts["extractions"].items()} == {
+        "portal": ["tumour"],
+        "fine": ["tumour", "node"],
+    }
+    (small,) = result.facts["extractions"]["portal"]["excluded_rois"]
+    assert small["roi"] == "node", "its parameter file wants three dimensions"
+    single = case / "single"
+    single.mkdir()
+    script.run_case(CaseTask("C1", inputs, settings, {}, single, {"params": case / "mean.yaml"}))
+    assert (single / "features.csv").read_bytes() == (out / "features_fine.csv").read_bytes()
+
+    some = case / "some"
+    some.mkdir()
+    resources = {"params.portal": case / "bright.yaml", "params.fine": case / "mean.yaml"}
+    result = script.run_case(CaseTask("C1", inputs, settings, {}, some, resources))
+    assert [path.name for path in some.iterdir()] == ["features_fine.csv"]
+    assert "no ROI can be used" in result.facts["extractions"]["portal"]["reason"]
+    assert result.facts["extractions"]["portal"]["advice"]
+    with pytest.raises(CaseError, match=r"^no ROI can be used"):
+        script.run_case(CaseTask("C1", inputs, settings, {}, some, {"params.portal": case / "bright.yaml"}))
 
 
 def test_derived_rois_of_a_case(script: ModuleType, case: Path, repo: Path) -> None:
@@ -75,6 +122,7 @@ def test_derived_rois_of_a_case(script: ModuleType, case: Path, repo: Path) -> N
         "deep": {"core": {"of": "tumour", "depth_mm": 4}},
     }
     settings = {"rois": [1, "rim", "inside", "deep"], "derived_rois": derived, "min_voxels": 64}
+    settings |= {"engine": "radloom", "ibsi": False, "outlier_sigma": None}
     resources = {"params": repo / "config/pyradiomics.yaml"}
     result = script.run_case(CaseTask("C1", inputs, settings, {}, out, resources))
     # A box of 8 voxels a side: its six faces, and what is left when a layer is taken off.
@@ -104,6 +152,11 @@ def test_by_hand(case: Path, repo: Path) -> None:
     assert done.stdout == ""
     assert done.stderr.startswith("excluded: label_2: the ROI has 4 voxels, at least 64 are needed")
     assert [line.split(",")[0] for line in out.read_text().splitlines()] == ["roi", "label_1"]
+    by_ibsi = case / "ibsi.csv"
+    done = run(repo, case / "image.nii.gz", case / "roi.nii.gz", "--params", params, "--out", by_ibsi, "--ibsi")
+    assert done.returncode == 0, done.stderr
+    kurtosis = [float(next(csv.DictReader(path.open()))["original_firstorder_Kurtosis"]) for path in (out, by_ibsi)]
+    assert kurtosis[1] == pytest.approx(kurtosis[0] - 3, rel=1e-9)
 
 
 def test_by_hand_with_derived_rois(case: Path, repo: Path) -> None:

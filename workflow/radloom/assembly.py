@@ -68,12 +68,14 @@ class CohortTables:
     """The tables that harmonisation and models start from.
 
     `features`: one row a case and ROI, the columns of ID_COLUMNS, then float64 features. `cases`: text columns of
-    the cohort, by case_id. `patients`: text columns of the clinical table, by patient_id.
+    the cohort, by case_id. `patients`: text columns of the clinical table, by patient_id. `stability`: the table of the
+    step `stability`, where a model filters by it.
     """
 
     features: pd.DataFrame
     cases: pd.DataFrame
     patients: pd.DataFrame
+    stability: pd.DataFrame | None = None
 
     @property
     def feature_names(self) -> list[str]:
@@ -141,7 +143,22 @@ def read_tables(inputs: Mapping[str, Path]) -> CohortTables:
         if clinical is not None and clinical.exists()
         else pd.DataFrame(index=pd.Index([], name="patient_id"))
     )
-    return CohortTables(features, cases, patients)
+    return CohortTables(features, cases, patients, read_stability(inputs.get("tables/stability.csv")))
+
+
+def read_stability(path: Path | None) -> pd.DataFrame | None:
+    """The table of the step `stability`, bit-exact, its texts as text; None without a path."""
+    if path is None:
+        return None
+    text = dict.fromkeys(("feature", "roi", "source", "icc", "scope", "centre", "note"), str)
+    numbers = ["estimate", "ci_low", "ci_high"]
+    table = pd.read_csv(
+        path, dtype=text, keep_default_na=False, na_values={n: [""] for n in numbers}, float_precision="round_trip"
+    )
+    missing = [name for name in (*text, *numbers) if name not in table.columns]
+    if missing:
+        raise CohortError(f"the table of the features' stability lacks the columns {listed(missing)}")
+    return table
 
 
 def read_by_hand(
@@ -236,7 +253,7 @@ class ModelData:
     """Cases of a model, one a patient, sorted by case_id, which is the index of every table.
 
     `features` and `clinical` are predictors, NaN where nothing is known; words among the clinical ones are
-    categories, not yet coded; `metadata` has the batch and the covariates of ComBat.
+    categories, not yet coded; `metadata` has the batch and the covariates of ComBat. `notes` tell what was left out.
     """
 
     patients: pd.Series
@@ -245,6 +262,7 @@ class ModelData:
     clinical: pd.DataFrame
     metadata: pd.DataFrame
     batch: str
+    notes: tuple[str, ...] = ()
 
     @property
     def batches(self) -> np.ndarray:
@@ -324,6 +342,11 @@ def assemble(
     if rows.empty:
         reasons = "; ".join(f"{problem}: {len(cases)}" for problem, cases in problems.items() if cases)
         raise CohortError(f"no case is left for the model ({reasons or 'the feature table is empty'})")
+    notes: tuple[str, ...] = ()
+    if model.get("min_icc") is not None:
+        roi = str(rows["roi"].iloc[0])
+        names, note = stable_features(tables.stability, roi, names, model["min_icc"], model["icc_bound"])
+        notes = (note,)
     index = pd.Index(rows["case_id"], name="case_id")
     words = pd.DataFrame({name: tables.column(name, rows) for name in model["clinical"]}, index=index)
     wanted = dict.fromkeys([combat["batch"], *combat["covariates"]])
@@ -338,7 +361,48 @@ def assemble(
         clinical=type_predictors(words),
         metadata=metadata,
         batch=combat["batch"],
+        notes=notes,
     )
+
+
+# The coefficient that the filter looks at in each source: real repeats must agree in value, not only in order.
+FILTERED_BY = {"perturbation": "ICC(1,1)", "repeats": "ICC(2,1)"}
+
+
+def stable_features(
+    table: pd.DataFrame | None, roi: str, names: list[str], least: float, bound: str
+) -> tuple[list[str], str]:
+    """Those of `names` whose stability over all cases is at least `least`, and a sentence that tells how many are not.
+
+    table: that of the step `stability`. bound: "lower" for the lower end of the 95 % interval, else the estimate. Where
+    there are perturbations and real repeats a feature must pass both. One without a coefficient is left out: what is
+    not known to be stable isn't. Neither table nor filter knows the outcome. Raises CohortError where the table has
+    nothing of the ROI, or no feature passes.
+    """
+    if table is None:
+        raise CohortError("model.min_icc needs the table of the features' stability (perturb.count, or repeats)")
+    own = table[(table["roi"] == roi) & (table["scope"] == "all")]
+    column = "ci_low" if bound == "lower" else "estimate"
+    known = {
+        source: own[(own["source"] == source) & (own["icc"] == form)].set_index("feature")[column].reindex(names)
+        for source, form in FILTERED_BY.items()
+        if (own["source"] == source).any()
+    }
+    if not known:
+        raise CohortError(f"model.min_icc: the table of the features' stability has nothing of the ROI {roi!r}")
+    found = pd.DataFrame(known)
+    unknown = found.isna().any(axis=1)
+    below = ~unknown & (found < least).any(axis=1)
+    kept = [name for name in names if not unknown[name] and not below[name]]
+    what = f"{'the lower end of the 95 % interval of ' if bound == 'lower' else ''}"
+    what += " and ".join(f"{FILTERED_BY[source]} ({source})" for source in known)
+    told = (
+        f"{len(names) - len(kept)} of {len(names)} features left out by model.min_icc {least:g} ({what}): "
+        f"{int(below.sum())} below, {int(unknown.sum())} without a coefficient"
+    )
+    if not kept:
+        raise CohortError(f"no feature is stable enough for the model: {told}. Lower model.min_icc, or add cases")
+    return kept, told
 
 
 def binary(column: pd.Series) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-events", type=int, default=20)
     parser.add_argument("--min-batch-size", type=int, default=5)
     parser.add_argument("--small-batch", default="error", choices=["error", "exclude", "merge", "passthrough"])
+    parser.add_argument("--stability", type=Path, help="stability.csv of the features, for --min-icc")
+    parser.add_argument("--min-icc", type=float, help="leave out features whose ICC is lower than this")
+    parser.add_argument("--icc-bound", choices=["lower", "estimate"], default="lower", help="what is held against it")
     parser.add_argument("--override-sample-size", action="store_true", help="fit with too few events, and mark it")
 
 
@@ -40,11 +44,12 @@ def model_by_hand(
     run: Callable[[CohortTables, Mapping[str, Mapping[str, Any]]], ModelTables],
 ) -> None:
     """Run a model on tables that were made elsewhere, and say where its tables are."""
-    from radloom.assembly import read_by_hand
+    from radloom.assembly import read_by_hand, read_stability
     from radloom.validation import write_model
 
     described = [*endpoint.values(), args.batch, *args.keep, *args.clinical_columns]
     tables = read_by_hand(args.features, args.clinical, args.centre or args.batch, described)
+    tables = replace(tables, stability=read_stability(args.stability))
     params = {
         "harmonize": {
             "batch": args.batch,
@@ -59,6 +64,8 @@ def model_by_hand(
             "roi": args.roi,
             "clinical": args.clinical_columns,
             "features": ["*"],
+            "min_icc": args.min_icc,
+            "icc_bound": args.icc_bound,
             "max_correlation": args.max_correlation,
             "folds": args.folds,
             "seed": args.seed,

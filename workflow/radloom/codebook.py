@@ -1,4 +1,4 @@
-"""What every column of every table means: class, image type, IBSI tag, unit, meaning, and a short name.
+"""What every column of every table means: class, image type, IBSI tag and code, unit, formula, and a short name.
 
 Short names are legal in Stata, SPSS and R: at most 32 characters, letters, digits and underscores, a letter
 first, no reserved word, and no two that differ in capitals only.
@@ -6,7 +6,11 @@ first, no reserved word, and no two that differ in capitals only.
 IBSI tags are those of the reference values of IBSI 1 (https://doi.org/10.1148/radiol.2020191145) without the
 suffix for the way of aggregation (`_3D_avg`: PyRadiomics' default), which follows from the parameter file. A
 tag says which definition the feature follows; where PyRadiomics' number differs by convention, the meaning
-says so.
+says so. The code is that of the same definition in IBSI's reference manual (`radloom.ibsi_codes`). The formula of
+every number is PyRadiomics' own, whether IBSI has the feature or not.
+
+Units are those of an image in HU that is not normalised (`normalize: true` of a parameter file makes numbers of it
+that have no unit).
 """
 
 from __future__ import annotations
@@ -15,7 +19,10 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from radloom.extractions import extraction_of
+from radloom.ibsi_codes import IBSI_CODES
 
 MAX_LENGTH = 32
 
@@ -25,6 +32,7 @@ ONE = "1"
 MM = "mm"
 MM2 = "mm^2"
 MM3 = "mm^3"
+HU2_MM3 = "HU^2 mm^3"
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,8 @@ class FeatureInfo:
     ibsi_tag: str = ""
     unit: str = ""
     meaning: str = ""
+    ibsi_code: str = ""
+    formula: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,7 @@ _FIRST_ORDER = {
         "stat_skew", ONE, "skewness", "Asymmetry of the distribution; positive with a tail to high values."
     ),
     "StandardDeviation": Definition("", HU, "sd", "Standard deviation of the values (divisor n)."),
-    "TotalEnergy": Definition("", "HU^2 mm^3", "total_energy", "Energy multiplied by the volume of a voxel."),
+    "TotalEnergy": Definition("", HU2_MM3, "total_energy", "Energy multiplied by the volume of a voxel."),
     "Uniformity": Definition(
         "ih_uniformity",
         ONE,
@@ -432,27 +442,74 @@ _CLASS_MEANING = {
 }
 _CLASS_SHORT = {"firstorder": "fo", "shape2D": "shape2d"}
 
-# Image types as they appear in a column, with `-` as PyRadiomics writes them; R turns `-` into `.`.
-_IMAGES: tuple[tuple[str, str, str], ...] = (
-    ("original", "orig", "the image"),
-    ("squareroot", "sqrt", "the square root of the image"),
-    ("square", "sq", "the square of the image"),
-    ("logarithm", "ln", "the logarithm of the image"),
-    ("exponential", "exp", "the exponential of the image"),
-    ("gradient", "grad", "the gradient magnitude of the image"),
-    ("lbp-2D", "lbp2d", "the local binary pattern of the slices"),
-    (r"lbp-3D-m(\d+)", r"lbp3dm\1", r"the local binary pattern in 3D, level \1"),
-    ("lbp-3D-k", "lbp3dk", "the kurtosis map of the local binary pattern in 3D"),
-    (r"wavelet(\d*)-([LH]{2,3})", r"wav\1_\2", r"the \2 band of the image's wavelet transform"),
-    (
-        r"log-sigma-(\d+(?:-\d+)?)-mm-3D",
+# Where the formulas stand; the versions that are installed here compute what version 3.0.1 documents.
+_DOCUMENTATION = "https://pyradiomics.readthedocs.io/en/v3.0.1"
+_CLASS_NAME = {
+    "firstorder": "RadiomicsFirstOrder",
+    "shape": "RadiomicsShape",
+    "shape2D": "RadiomicsShape2D",
+    "glcm": "RadiomicsGLCM",
+    "glrlm": "RadiomicsGLRLM",
+    "glszm": "RadiomicsGLSZM",
+    "gldm": "RadiomicsGLDM",
+    "ngtdm": "RadiomicsNGTDM",
+}
+
+# What becomes of the units of intensity in a derived image. LoG (normalised across scales) and wavelets are linear, so
+# HU stay HU; a pattern is a code. The other filters stretch their result to the largest magnitude of the image, so
+# that their unit is another one in every image.
+_HU: dict[str, str] = {}
+_HU_PER_MM = {HU: "HU mm^-1", HU2: "HU^2 mm^-2", HU2_MM3: "HU^2 mm"}
+_CODES = {HU: ONE, HU2: ONE, HU2_MM3: MM3}
+_ARBITRARY = {HU: "a.u.", HU2: "a.u.^2", HU2_MM3: "a.u.^2 mm^3"}
+
+
+@dataclass(frozen=True)
+class ImageType:
+    """Images that PyRadiomics derives: pattern of their names, short name, meaning, units in place of those in HU, and
+    the function of `radiomics.imageoperations` that documents the filter (empty: none).
+    """
+
+    pattern: str
+    short: str
+    meaning: str
+    units: dict[str, str]
+    function: str
+
+
+_STRETCHED = "stretched to its largest magnitude"
+# As they appear in a column, with `-` as PyRadiomics writes them; R turns `-` into `.`.
+_IMAGES = (
+    ImageType("original", "orig", "the image", _HU, ""),
+    ImageType("squareroot", "sqrt", f"the square root of the image, {_STRETCHED}", _ARBITRARY, "getSquareRootImage"),
+    ImageType("square", "sq", f"the square of the image, {_STRETCHED}", _ARBITRARY, "getSquareImage"),
+    ImageType("logarithm", "ln", f"the logarithm of the image, {_STRETCHED}", _ARBITRARY, "getLogarithmImage"),
+    ImageType("exponential", "exp", f"the exponential of the image, {_STRETCHED}", _ARBITRARY, "getExponentialImage"),
+    ImageType(
+        "gradient",
+        "grad",
+        "the gradient magnitude of the image (per voxel instead of per mm with gradientUseSpacing: false)",
+        _HU_PER_MM,
+        "getGradientImage",
+    ),
+    ImageType("lbp-2D", "lbp2d", "the local binary pattern of the slices", _CODES, "getLBP2DImage"),
+    ImageType(r"lbp-3D-m(\d+)", r"lbp3dm\1", r"the local binary pattern in 3D, level \1", _CODES, "getLBP3DImage"),
+    ImageType("lbp-3D-k", "lbp3dk", "the kurtosis map of the local binary pattern in 3D", _CODES, "getLBP3DImage"),
+    ImageType(
+        r"wavelet(\d*)-([LH]{2,3})",
+        r"wav\1_\2",
+        r"the \2 band of the image's wavelet transform (each low pass L multiplies by the square root of 2)",
+        _HU,
+        "getWaveletImage",
+    ),
+    ImageType(
+        r"log-sigma-(\d+(?:-\d+)?(?:e[-+]?\d+)?)-mm-3D",
         r"log\1",
-        r"the Laplacian of Gaussian (\1 mm wide) of the image",
+        r"the Laplacian of Gaussian (\1 mm wide, times the square of the width) of the image",
+        _HU,
+        "getLoGImage",
     ),
 )
-
-# A unit of intensity is lost in a filter: its response is on a scale of its own.
-_FILTERED_UNITS = {HU: "a.u.", HU2: "a.u.^2", "HU^2 mm^3": "a.u.^2 mm^3"}
 
 # Reserved in one of the three: R, SPSS, Stata (which also keeps names that begin with an underscore).
 _RESERVED = frozenset(
@@ -484,6 +541,10 @@ _RESERVED = frozenset(
         "inf",
         "nan",
         "na",
+        "na_integer_",
+        "na_real_",
+        "na_complex_",
+        "na_character_",
         "in",
         "byte",
         "double",
@@ -505,30 +566,40 @@ def describe(column: str) -> FeatureInfo:
     feature of that name. Anything else is empty.
     """
     found = _parse(column)
-    if found is None:
+    kind = _image(found[0]) if found else None
+    if found is None or kind is None:
         return FeatureInfo()
     image, name, feature = found
     if not name:
         return FeatureInfo(feature=feature, image_type=image)
     definition = DEFINITIONS[name][feature]
-    filtered = image != "original"
-    unit = _FILTERED_UNITS.get(definition.unit, definition.unit) if filtered else definition.unit
     meaning = _CLASS_MEANING.get(name, "") + definition.meaning
-    if filtered:
-        meaning = f"{meaning} Of {_image(image)[1]}."
-    return FeatureInfo(name, feature, image, definition.ibsi_tag, unit, meaning)
+    formula = f"{_DOCUMENTATION}/features.html#radiomics.{name}.{_CLASS_NAME[name]}.get{feature}FeatureValue"
+    if kind.function:
+        meaning = f"{meaning} Of {kind.meaning}."
+        formula += f"; {_DOCUMENTATION}/radiomics.html#radiomics.imageoperations.{kind.function}"
+    return FeatureInfo(
+        name,
+        feature,
+        image,
+        definition.ibsi_tag,
+        kind.units.get(definition.unit, definition.unit),
+        meaning,
+        IBSI_CODES.get(definition.ibsi_tag, ""),
+        formula,
+    )
 
 
 def short_names(columns: Sequence[str]) -> dict[str, str]:
     """A short name for every column, legal and unique (see the top of this module).
 
-    A name that is legal stays, a feature of PyRadiomics gets its abbreviation, and of another name the
-    illegal characters become `_`. What is cut off or would be there twice ends with a checksum of the full
-    name.
+    A feature of PyRadiomics gets its abbreviation, whatever other columns there are; another name that is legal
+    stays, and of the rest the illegal characters become `_`. What is cut off or would be there twice ends with a
+    checksum of the full name.
     """
     taken: set[str] = set()
     names: dict[str, str] = {}
-    for column in columns:
+    for column in sorted(columns, key=_precedence):
         name = _short(column)
         if len(name) > MAX_LENGTH or name.lower() in taken:
             name = _with_checksum(name, column)
@@ -536,15 +607,26 @@ def short_names(columns: Sequence[str]) -> dict[str, str]:
             name = _with_checksum(name, column + name)
         taken.add(name.lower())
         names[column] = name
-    return names
+    return {column: names[column] for column in columns}
+
+
+def _precedence(column: str) -> int:
+    """Whose short name stays where two are alike: PyRadiomics' names, the same in other notations, legal names."""
+    found = _parse(column)
+    if found and found[1]:
+        return 0 if column == "_".join(found) else 1
+    return 2 if _short(column) == column else 3
 
 
 def codebook_rows(table: str, columns: Sequence[str]) -> list[dict[str, str]]:
-    """One row a column of a table: table, column, short_name, class, image_type, ibsi_tag, unit, meaning."""
+    """One row a column of a table: table, column, short_name, class, image_type, ibsi_tag, ibsi_code, unit, formula,
+    meaning.
+    """
     short = short_names(columns)
+    kind = "features_raw" if extraction_of(table) else table
     rows = []
     for column in columns:
-        info = _fixed(table, column) or describe(column)
+        info = _fixed(kind, column) or describe(column)
         rows.append(
             {
                 "table": table,
@@ -553,8 +635,10 @@ def codebook_rows(table: str, columns: Sequence[str]) -> list[dict[str, str]]:
                 "class": info.feature_class,
                 "image_type": info.image_type,
                 "ibsi_tag": info.ibsi_tag,
+                "ibsi_code": info.ibsi_code,
                 "unit": info.unit,
-                "meaning": info.meaning or _FOREIGN.get(table, ""),
+                "formula": info.formula,
+                "meaning": info.meaning or _FOREIGN.get(kind, ""),
             }
         )
     return rows
@@ -566,33 +650,37 @@ def _parse(column: str) -> tuple[str, str, str] | None:
     if parts:
         image, name, feature = parts.groups()
         image = image.replace(".", "-")
-        if _image(image)[0] and feature in DEFINITIONS.get(name, {}):
+        if _image(image) and feature in DEFINITIONS.get(name, {}):
             return image, name, feature
         return None
     feature, _, image = column.partition(".")
     image = image.replace(".", "-")
     classes = [name for name, features in DEFINITIONS.items() if feature in features]
-    if not classes or not _image(image)[0]:
+    if not classes or _image(image) is None:
         return None
     if len(classes) > 1:  # the features of single slices have to be asked for, those of volumes are meant
         classes = [name for name in classes if name != "shape2D"]
     return image, classes[0] if len(classes) == 1 else "", feature
 
 
-def _image(name: str) -> tuple[str, str]:
-    """Short name and meaning of an image type, both empty for what is none."""
-    for pattern, short, meaning in _IMAGES:
-        match = re.fullmatch(pattern, name)
+def _image(name: str) -> ImageType | None:
+    """What is known of an image, its short name and meaning filled in; None for what PyRadiomics derives none of."""
+    for kind in _IMAGES:
+        match = re.fullmatch(kind.pattern, name)
         if match:
-            return match.expand(short).replace("-", "_"), match.expand(meaning).replace("-", ".")
-    return "", ""
+            short = re.sub(r"[-+]", "_", match.expand(kind.short))
+            # A decimal point is a hyphen in names; that of an exponent stays one.
+            meaning = re.sub(r"(?<=\d)-(?=\d)", ".", match.expand(kind.meaning))
+            return replace(kind, short=short, meaning=meaning)
+    return None
 
 
 def _short(column: str) -> str:
     found = _parse(column)
-    if found and found[1]:
-        image, name, feature = found
-        return f"{_image(image)[0]}_{_CLASS_SHORT.get(name, name)}_{DEFINITIONS[name][feature].short}".lower()
+    kind = _image(found[0]) if found else None
+    if found and found[1] and kind:
+        _, name, feature = found
+        return f"{kind.short}_{_CLASS_SHORT.get(name, name)}_{DEFINITIONS[name][feature].short}".lower()
     plain = unicodedata.normalize("NFKD", column).encode("ascii", "ignore").decode()
     plain = re.sub(r"[^A-Za-z0-9]+", "_", plain).strip("_") if not _legal(column) else column
     if not plain or not plain[0].isalpha():
@@ -629,6 +717,24 @@ _INTERVAL = (
 )
 _XYZ = (("x", "right to left"), ("y", "front to back"), ("z", "foot to head"))
 _FIXED: dict[str, dict[str, tuple[str, str]]] = {
+    "codebook": {
+        "table": ("", "Table that has the column."),
+        "column": ("", "Name of the column as it is in the table; of a feature as PyRadiomics writes it."),
+        "short_name": (
+            "",
+            "Name of at most 32 characters that Stata, SPSS and R accept; always the same for a feature.",
+        ),
+        "class": ("", "Class of the feature in PyRadiomics."),
+        "image_type": ("", "Image that the feature was computed on: original, or derived by a filter."),
+        "ibsi_tag": (
+            "",
+            "Name of the feature in the reference values of IBSI 1; empty where IBSI has no such feature.",
+        ),
+        "ibsi_code": ("", "Code of the feature in the reference manual of IBSI (arXiv:1612.07003)."),
+        "unit": ("", "Unit; 1 for a number without one, a.u. for a scale that differs from image to image."),
+        "formula": ("", "Where the formula stands; of a derived image also that of the filter."),
+        "meaning": ("", "What the column says, in words."),
+    },
     "cohort": {
         **_CASE,
         "status": ("", "Whether the case is in the feature tables: included or excluded."),
@@ -640,6 +746,7 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
     "exclusions": {
         **_CASE,
         "roi": ("", "Region of interest that is excluded; empty where the whole case is."),
+        "extraction": ("", "Extraction from which it is excluded; empty where it is from all of them."),
         "step": ("", "Step that excluded it."),
         "reason": ("", "Why it is excluded, with the figures."),
         "way_out": ("", "What can be done about it."),
@@ -685,6 +792,38 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
                 ("ks_q", "The same, adjusted for the number of features (Benjamini-Hochberg),"),
             )
         },
+    },
+    "stability": {
+        "feature": ("", "Feature that the row is about."),
+        "roi": _CASE["roi"],
+        "source": ("", "What was repeated: perturbation (of image and ROI) or repeats (scans or readers, repeat_id)."),
+        "icc": ("", "Form of the intraclass correlation (Shrout and Fleiss 1979): ICC(1,1), ICC(2,1) or ICC(3,1)."),
+        "scope": ("", "Cases that it is over: all, or those of one centre."),
+        "centre": ("", "Centre whose cases it is over; empty for all cases."),
+        "estimate": (ONE, "Intraclass correlation of a single measurement; empty where it can't be estimated."),
+        "ci_low": (ONE, "Lower end of its 95 % interval (F distribution; McGraw and Wong 1996)."),
+        "ci_high": (ONE, "Upper end of its 95 % interval."),
+        "n_cases": (ONE, "Number of patients that it rests on."),
+        "n_repeats": (ONE, "Mean number of perturbations or repeats of each."),
+        "note": ("", "Why there is no coefficient, or what to keep in mind."),
+    },
+    "sensitivity": {
+        "roi": ("", "Name of the region of interest."),
+        "feature": ("", "Feature that the row is about."),
+        "parameter": ("", "What was changed: bin_width (HU) or spacing (x, y and z; mm)."),
+        "baseline": ("", "Value of the parameter in the run."),
+        "setting": ("", "Value of the parameter that the run is compared with."),
+        "n": (ONE, "Number of cases that have the feature under both."),
+        "change": (
+            "",
+            "relative: changes are divided by the baseline's absolute value; absolute: they are in the feature's unit, "
+            "because the baseline is not on one side of 0 in all cases.",
+        ),
+        "median_change": ("", "Median over the cases of the change from the baseline."),
+        "q1_change": ("", "Lower quartile of the change."),
+        "q3_change": ("", "Upper quartile of the change."),
+        "spearman": (ONE, "Spearman's rank correlation with the baseline over the cases; 1 where no rank changes."),
+        "concordance": (ONE, "Lin's concordance with the baseline over the cases; 1 where no value changes."),
     },
     "coefficients": {
         **_MODEL,

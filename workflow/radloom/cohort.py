@@ -95,6 +95,7 @@ def read_cohort(path: Path) -> tuple[Sheet, list[str]]:
     seen: dict[str, int] = {}
     patients: dict[str, dict[str, int]] = {}
     spellings: dict[str, dict[str, int]] = {}
+    repeats: dict[str, dict[str, str]] = {}
     for row, line in zip(sheet.rows, sheet.lines, strict=True):
         where = f"cohort sheet, line {line}"
         row["patient_id"] = row.get("patient_id") or row["case_id"]
@@ -118,6 +119,7 @@ def read_cohort(path: Path) -> tuple[Sheet, list[str]]:
         problems += _hounsfield_problems(row, where)
         if not row["image"]:
             problems.append(f"{where}: no image")
+        problems += _repeat_problems(row, where, repeats)
         if row.get("roi_name") and not ROI_NAME.fullmatch(row["roi_name"]):
             problems.append(f"{where}: roi_name is not a letter followed by at most 31 letters, digits or '_'")
     for name, written in (("centre", spellings), ("patient_id", patients)):
@@ -126,6 +128,35 @@ def read_cohort(path: Path) -> tuple[Sheet, list[str]]:
                 listed = ", ".join(f"{way} (line {line})" for way, line in ways.items())
                 problems.append(f"cohort sheet: a {name} written {len(ways)} ways: {listed}")
     return sheet, problems
+
+
+def _repeat_problems(row: dict[str, str], where: str, seen: dict[str, dict[str, str]]) -> list[str]:
+    """List what is wrong with a row's `repeat_id`; `seen` holds the patients' repeats so far, and where they stand."""
+    repeat = row.get("repeat_id", "")
+    others = seen.setdefault(row["patient_id"], {})
+    problems = []
+    if repeat and (not NAME.fullmatch(repeat) or is_missing(repeat)):
+        problems.append(
+            f"{where}: repeat_id is not a letter or digit and up to 63 more letters, digits, '.', '_' or '-', "
+            "or reads like a missing value"
+        )
+    if repeat in others and repeat:
+        problems.append(f"{where}: the patient has this repeat_id already, {others[repeat]}")
+    elif others and bool(repeat) != bool(next(iter(others))):
+        problems.append(
+            f"{where}: some rows of the patient have a repeat_id and some don't: give it to all, or to none"
+        )
+    others.setdefault(repeat, where.partition(", ")[2])
+    return problems
+
+
+def repeated_patients(rows: list[dict[str, str]]) -> dict[str, list[dict[str, str]]]:
+    """Return the rows of each patient who has several with a `repeat_id`, in the order of the sheet."""
+    patients: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        if row.get("repeat_id"):
+            patients.setdefault(row.get("patient_id") or row["case_id"], []).append(row)
+    return {patient: own for patient, own in patients.items() if len(own) > 1}
 
 
 def is_missing(cell: str) -> bool:

@@ -11,8 +11,20 @@ from typing import Any
 
 import yaml
 
-from radloom.cohort import NAME, REQUIRED, ROI_NAME, Sheet, is_missing, read_cohort, read_sheet, source_path, summarise
+from radloom.cohort import (
+    NAME,
+    REQUIRED,
+    ROI_NAME,
+    Sheet,
+    is_missing,
+    read_cohort,
+    read_sheet,
+    repeated_patients,
+    source_path,
+    summarise,
+)
 from radloom.errors import ConfigError
+from radloom.extractions import parameter_files
 from radloom.roi_definitions import Each, family_of, parse_definitions, reached_from
 
 SCHEMA = Path(__file__).resolve().parent.parent / "schemas" / "config.schema.yaml"
@@ -36,7 +48,11 @@ def complete(written: dict[str, Any]) -> dict[str, Any]:
     problems = schema_problems(_text_keys(written))
     if problems:
         raise ConfigError(problems)
-    return _with_defaults(_text_keys(written), schema())
+    config: dict[str, Any] = _with_defaults(_text_keys(written), schema())
+    params = config["extract"]["params"]
+    if isinstance(params, dict) and not config["features"] and config["model"]["extraction"] is None:
+        config["model"]["extraction"] = next(iter(params))
+    return config
 
 
 def _text_keys(value: Any) -> Any:
@@ -114,7 +130,9 @@ def check_run(config: dict[str, Any]) -> Sheet:
         problems += found + _clinical_problems(config, clinical)
     problems += _column_problems(config, cohort, clinical)
     problems += _file_problems(config)
+    problems += _extraction_problems(config)
     problems += _roi_problems(config, cohort)
+    problems += _stability_problems(config, cohort)
     if problems:
         raise ConfigError(summarise(problems))
     return cohort
@@ -252,6 +270,9 @@ def _roi_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
         for one in map(str, extract["rois"]):
             wanted += labels.get(int(one), [one]) if one.isdigit() else [one]
         named += [("extract.rois", name, known) for name in wanted]
+        named += [
+            (f"{step}.rois", name, labelled) for step in ("perturb", "voxel_maps") for name in config[step]["rois"]
+        ]
         named += [("model.roi", name, known) for name in [roi] if name]
     problems += [
         f"config: {key}: there is no ROI {name}{_nearest(name, there) or '; known: ' + ', '.join(there)}"
@@ -273,6 +294,25 @@ def _roi_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
     return problems
 
 
+def _stability_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
+    """List what is missing for the stability of features that the configuration asks for."""
+    problems = []
+    repeats, found = config["stability"]["repeats"], bool(repeated_patients(cohort.rows))
+    if repeats is True and cohort.rows and not found:
+        problems.append("config: stability.repeats: no patient of the cohort sheet has two rows with a repeat_id")
+    if config["model"]["min_icc"] is None:
+        return problems
+    perturbed, rois = not config["features"] and config["perturb"]["count"] > 0, config["perturb"]["rois"]
+    if not perturbed and not (repeats is True or (repeats == "auto" and found)):
+        problems.append(
+            "config: model.min_icc needs the stability of the features: set perturb.count, or give repeats of patients "
+            "(repeat_id in the cohort sheet; with a feature table made elsewhere also stability.repeats: true)"
+        )
+    if perturbed and rois and config["model"]["roi"] not in (None, *rois):
+        problems.append(f"config: model.min_icc: model.roi {config['model']['roi']} is not among perturb.rois")
+    return problems
+
+
 def _nearest(word: str, known: list[str]) -> str:
     nearest = difflib.get_close_matches(word, known, 1, 0.5)
     return f"; did you mean {nearest[0]}?" if nearest else ""
@@ -289,15 +329,49 @@ def _file_problems(config: dict[str, Any]) -> list[str]:
                 if not (Path(segment["model"]) / name).is_file():
                     problems.append(f"config: segment.model: {segment['model']} holds no {name}")
     if not config["features"]:
-        from radloom.feature_params import validate_params
-
-        params = Path(config["extract"]["params"])
-        if not params.is_file():
-            problems.append(f"config: extract.params: the file {params} does not exist")
-        else:
-            problems += [f"{params}: {problem}" for problem in validate_params(params, config["extract"]["ibsi"])]
+        for params in sorted({Path(path) for path in parameter_files(config["extract"]["params"]).values()}):
+            if not params.is_file():
+                problems.append(f"config: extract.params: the file {params} does not exist")
+            else:
+                problems += _params_problems(config, params)
+        if config["extract"]["ibsi"] and config["extract"]["engine"] != "radloom":
+            problems.append("config: extract.ibsi: needs `engine: radloom`; PyRadiomics can't bin as IBSI does")
         if config["extract"]["outlier_sigma"] is not None and not config["extract"]["ibsi"]:
             problems.append(
                 "config: extract.outlier_sigma: needs `ibsi: true`; PyRadiomics has one re-segmentation only"
             )
+    return problems
+
+
+def _params_problems(config: dict[str, Any], path: Path) -> list[str]:
+    from radloom.feature_params import map_features, read_params, validate_params
+
+    found = validate_params(path, config["extract"]["ibsi"])
+    if found:
+        return [f"{path}: {problem}" for problem in found]
+    main = parameter_files(config["extract"]["params"]).get(config["model"]["extraction"] or "")
+    if main is None or path != Path(main):  # the optional steps follow the main extraction
+        return []
+    problems = []
+    if config["sensitivity"]["bin_widths"] and "binCount" in read_params(path).setting:
+        problems.append(
+            f"config: sensitivity.bin_widths: {path} sets binCount, which a bin width can't be compared with"
+        )
+    if config["voxel_maps"]["features"]:
+        _, wrong = map_features(config["voxel_maps"]["features"], read_params(path))
+        problems += [f"config: voxel_maps.features: {problem}" for problem in wrong]
+    return problems
+
+
+def _extraction_problems(config: dict[str, Any]) -> list[str]:
+    names = [name for name in parameter_files(config["extract"]["params"]) if name]
+    main = config["model"]["extraction"]
+    if config["features"] or not names:
+        why = "the features come from a table" if config["features"] else "extract.params is one file"
+        return [f"config: model.extraction: {why}, so there are no extractions to choose from"] if main else []
+    problems = []
+    if main not in names:
+        problems.append(f"config: model.extraction: extract.params has no {main}{_nearest(main, names)}")
+    if len({name.lower() for name in names}) < len(names):
+        problems.append("config: extract.params: two names differ in capitals only, as files they would be one")
     return problems

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from radloom.extractions import extraction_of
+
 IDENTIFIERS = frozenset(
     [
         "case_id",
         "patient_id",
         "centre",
         "roi",
+        "extraction",
         "step",
         "reason",
         "way_out",
@@ -41,6 +44,14 @@ IDENTIFIERS = frozenset(
         "table",
         "column",
         "short_name",
+        "source",
+        "icc",
+        "scope",
+        "ibsi_code",
+        "parameter",
+        "baseline",
+        "setting",
+        "change",
     ]
 )
 """Columns that are text, whatever they look like: a centre called 1 or 007 is a name."""
@@ -55,11 +66,14 @@ DESCRIPTIONS = {
     "acquisition": "One row a readable case: format, spacing (mm), size (voxels), HU range, calibration, air outside.",
     "qc": "Long table of measured items worth checking (volumes in mm3, voxel counts, air) and of the steps' warnings.",
     "combat_diagnostics": "Per feature and ROI: how much the batch explains before and after harmonisation.",
+    "stability": "Per feature and ROI: intraclass correlations over perturbations and over real repeats, with 95 % "
+    "intervals, over all cases and within centres.",
+    "sensitivity": "How far each feature and the ranks of the cases move under other bin widths and voxel spacings.",
     "coefficients": "Coefficients of the models fitted to all cases, per standard deviation of the term.",
     "performance": "Performance of the models out of fold, with 95 % intervals, long; what was not estimable, and why.",
     "predictions": "Out-of-fold predictions, one row a model, arm and case.",
     "ph_test": "Test of proportional hazards of the Cox models.",
-    "codebook": "Every column of every table: meaning, unit, class, IBSI tag, short name for Stata, SPSS and R.",
+    "codebook": "Every column of every table: meaning, unit, class, IBSI tag, formula, name for Stata, SPSS and R.",
 }
 PRIMARY_KEYS = {
     "cohort": ["case_id"],
@@ -69,6 +83,14 @@ PRIMARY_KEYS = {
     "acquisition": ["case_id"],
 }
 R_TYPES = {"string": "character", "number": "numeric", "integer": "integer", "boolean": "logical"}
+
+
+def description(table: str, extraction: str = "") -> str:
+    """What a table of the folder is; `extraction` names the one of several that features_raw has."""
+    if further := extraction_of(table):
+        return f"Features of the extraction {further} as extracted, one row a case and ROI. No statistics use them."
+    own = f" Of the extraction {extraction}." if extraction and table in ("features_raw", "features_harmonized") else ""
+    return DESCRIPTIONS.get(table, "") + own
 
 
 @dataclass(frozen=True)
@@ -116,12 +138,16 @@ def _is(cell: str, kind: str) -> bool:
 
 
 def datapackage(
-    tables: Sequence[Table], others: Iterable[Path], meanings: Mapping[tuple[str, str], Mapping[str, str]]
+    tables: Sequence[Table],
+    others: Iterable[Path],
+    meanings: Mapping[tuple[str, str], Mapping[str, str]],
+    extraction: str = "",
 ) -> dict[str, Any]:
     """The Frictionless description of a folder: every table with schema, size and hash, and further files
     without schema.
 
-    `meanings` maps (table, column) to `description` and `unit`, from the codebook. Source: Data Package v1.
+    `meanings` maps (table, column) to `description` and `unit`, from the codebook; `extraction` names the one of
+    several that features_raw has. Source: Data Package v1.
     """
     case_tables = {"features_raw", "features_harmonized", "exclusions", "acquisition", "qc", "predictions"}
     resources: list[dict[str, Any]] = []
@@ -133,16 +159,17 @@ def datapackage(
             field |= {key: meaning[key] for key in ("description", "unit") if meaning.get(key)}
             fields.append(field)
         schema: dict[str, Any] = {"fields": fields, "missingValues": [""]}
-        if table.name in PRIMARY_KEYS:
-            schema["primaryKey"] = PRIMARY_KEYS[table.name]
-        if table.name in case_tables:
+        kind = "features_raw" if extraction_of(table.name) else table.name
+        if kind in PRIMARY_KEYS:
+            schema["primaryKey"] = PRIMARY_KEYS[kind]
+        if kind in case_tables:
             reference = {"resource": "cohort", "fields": ["case_id"]}
             schema["foreignKeys"] = [{"fields": ["case_id"], "reference": reference}]
         resources.append(
             _resource(table.path)
             | {
                 "profile": "tabular-data-resource",
-                "description": DESCRIPTIONS.get(table.name, ""),
+                "description": description(table.name, extraction),
                 "encoding": "utf-8",
                 "dialect": {"delimiter": ",", "lineTerminator": "\n", "header": True},
                 "schema": schema,

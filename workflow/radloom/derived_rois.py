@@ -76,7 +76,7 @@ def find_rois(
 
     `spacing` is (x, y, z) in mm, `labels` names the label numbers, `derived` defines further ROIs, `wanted` has names,
     label numbers, or the name of an `each`, which stands for all its components. They come in the order of the
-    label numbers, then of the definitions, components by size. What has no voxel is excluded.
+    label numbers, then of the derived ones' names, components by size. What has no voxel is excluded.
     """
     case = _Case(array, spacing, labels, derived or {})
     chosen = list(dict.fromkeys(case.name_of(str(one)) for one in wanted))
@@ -113,7 +113,8 @@ class _Case:
         self.spacing = spacing
         self.labels = labels
         self.numbers = {labels[number]: number for number in sorted(labels, reverse=True)}
-        self.definitions = definitions
+        # By name: a configuration that went through a plan has lost the order in which it was written.
+        self.definitions = {name: definitions[name] for name in sorted(definitions)}
         self.notes: dict[str, list[str]] = {}
         self._regions: dict[str, Region] = {}
         self._components: dict[str, list[Region]] = {}

@@ -11,9 +11,7 @@ import csv
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -28,8 +26,20 @@ from radloom.feature_params import (
 )
 from radloom.features import compute_features, shape_features
 from radloom.features.filters import FilteredImage, filtered_images
-from radloom.images import Array, Box, Volume, bounding_box, corner_distance, crop_geometry, same_grid
-from radloom.roi_definitions import Definition
+from radloom.ibsi import bin_setting, ibsi_values, intensity_range
+from radloom.images import (
+    Array,
+    Box,
+    Volume,
+    bounding_box,
+    corner_distance,
+    crop,
+    crop_geometry,
+    read_nifti,
+    read_nifti_geometry,
+    same_grid,
+)
+from radloom.roi_definitions import Definition, Shell
 from radloom.stock import check_by_schema, check_grey_levels, listening, normalized, stock_shape, stock_textures
 
 __all__ = [
@@ -45,8 +55,6 @@ __all__ = [
 GRID_TOLERANCE_MM = 1e-3
 _NAMED_AT_MOST = 5
 
-Engine = Literal["radloom", "pyradiomics"]
-
 
 @dataclass(frozen=True)
 class Roi:
@@ -56,10 +64,15 @@ class Roi:
     box: Box
     mask: Array
 
-    @cached_property
+    @property
     def array(self) -> Array:
-        """The image's values in the box, (z, y, x)."""
-        return np.ascontiguousarray(self.image.array[self.box])
+        """The image's values in the box, (z, y, x); a view."""
+        return self.image.array[self.box]
+
+    def volumes(self, mask: Array) -> tuple[Volume, Volume]:
+        """The box of the image and a mask on it, (z, y, x), where they lie."""
+        place = crop_geometry(self.image.geometry, self.box)
+        return Volume(np.ascontiguousarray(self.array), place), Volume(mask.astype(np.uint8), place)
 
     @property
     def values(self) -> Array:
@@ -86,6 +99,24 @@ class Extraction:
     warnings: list[str]
 
 
+def read_around(
+    image: Path, roi: Path, params: Iterable[FeatureParams], derived: Mapping[str, Definition]
+) -> tuple[Volume, Volume]:
+    """Read an image and its label volume (NIfTI), cut to what the features depend on: the labels and as far around them
+    as derived ROIs may reach, or all of it where filters or `normalize` look at the whole image.
+
+    Raises ValueError as `read_nifti`.
+    """
+    labels = read_nifti(roi)
+    shells = sum(one.outer_mm for one in derived.values() if isinstance(one, Shell))
+    margin = math.ceil(shells / min(labels.geometry.spacing)) + 1
+    box = bounding_box(labels.array, margin)
+    if box is None or not all(map(_is_local, params)) or read_nifti_geometry(image).size != labels.geometry.size:
+        return read_nifti(image), labels
+    labels = crop(labels, box)
+    return read_nifti(image, box), labels
+
+
 def extract_features(
     image: Volume,
     roi: Volume,
@@ -94,18 +125,16 @@ def extract_features(
     rois: Iterable[str | int] = (),
     min_voxels: int = 1,
     derived: Mapping[str, Definition] | None = None,
-    engine: Engine = "radloom",
 ) -> Extraction:
     """Compute the features of each ROI of a label volume, and of those derived from them.
 
     image: HU, (z, y, x), already resampled and calibrated; integer or float, taken as it is.
     roi: label numbers on the same grid, (z, y, x).
-    labels: names of the ROIs by label number; rows come in the order of the numbers, then of `derived`.
+    labels: names of the ROIs by label number; rows come in the order of the numbers, then of the derived ROIs' names.
     rois: names or label numbers to extract, all of them when empty; of an `each` the name stands for all components.
     min_voxels: an ROI with fewer voxels is excluded (`minimumROISize` of the parameter file works alike, and
         means what it says here: PyRadiomics itself would refuse an ROI of just that size).
     derived: definitions of further ROIs by name (`radloom.roi_definitions`).
-    engine: `radloom` computes PyRadiomics' numbers by itself, `pyradiomics` has them computed by stock PyRadiomics.
 
     Volumes are in mm3. Raises CaseError when image and ROI don't lie on one grid or no ROI is left,
     CohortError when PyRadiomics rejects the parameters.
@@ -120,7 +149,7 @@ def extract_features(
     notes = list(found.notes)
     for name, region in found.regions.items():
         try:
-            values, facts[name], roi_notes = _extract_roi(image, region, params, min_voxels, engine)
+            values, facts[name], roi_notes = _extract_roi(image, region, params, min_voxels)
         except CaseError as error:
             excluded.append({"roi": name, "reason": error.reason, "advice": error.advice})
             continue
@@ -154,7 +183,7 @@ def _grid_mismatch(image: Volume, roi: Volume) -> str:
 
 
 def _extract_roi(
-    image: Volume, region: Region, params: FeatureParams, min_voxels: int, engine: Engine
+    image: Volume, region: Region, params: FeatureParams, min_voxels: int
 ) -> tuple[dict[str, float], dict[str, float], list[str]]:
     """Values by column (what has no value is missing or not finite), facts and notes of one ROI."""
     small = _tight(image, region)
@@ -167,11 +196,13 @@ def _extract_roi(
     if params.setting.get("normalize"):
         small = Roi(normalized(image, params.setting), small.box, small.mask)
     in_range = intensity_mask(small, needed, params)
-    if "resegmentRange" in params.setting:
+    if "resegmentRange" in params.setting or params.outlier_sigma is not None:
         facts["voxels_in_range"] = int(np.count_nonzero(in_range))
     shape_mask = in_range if params.setting.get("resegmentShape") else small.mask
     notes = _contrast(small.array[in_range], params)
-    values, more = _ENGINES[engine](image, small, shape_mask, in_range, params)
+    values, more = _ENGINES[params.engine](image, small, shape_mask, in_range, params)
+    if params.ibsi:
+        values = ibsi_values(values, count)
     return values, facts, notes + more
 
 
@@ -206,23 +237,19 @@ def _check_roi(mask: Array, min_voxels: int, params: FeatureParams, what: str = 
 
 def intensity_mask(roi: Roi, min_voxels: int, params: FeatureParams) -> Array:
     """Return which voxels of the ROI's box first order and texture features use: all of the ROI's, or those in
-    `resegmentRange` by `resegmentMode`, as PyRadiomics' `resegmentMask`; ends included.
+    `resegmentRange` by `resegmentMode`, as PyRadiomics' `resegmentMask`; ends included. With `outlier_sigma`
+    outliers go too (`radloom.ibsi.intensity_range`).
 
     Raises CaseError where too few are left.
     """
     limits = params.setting.get("resegmentRange")
-    if limits is None:
+    if limits is None and params.outlier_sigma is None:
         return roi.mask
-    mode = params.setting.get("resegmentMode", "absolute")
-    low, *high = sorted(limits)
-    if mode == "relative":  # to the largest value
-        low, *high = (roi.values.max() * limit for limit in (low, *high))
-    elif mode == "sigma":  # standard deviations from the mean
-        low, *high = (roi.values.mean() + roi.values.std() * limit for limit in (low, *high))
-    kept = roi.mask & (roi.array >= low)
-    if high:
-        kept &= roi.array <= high[0]
+    low, high = intensity_range(roi.values, params.setting, params.outlier_sigma)
     what = f"the part of the ROI inside `resegmentRange` {limits}"
+    if params.outlier_sigma is not None:
+        what = f"the part of the ROI from {low:g} to {high:g}"
+    kept = roi.mask & (roi.array >= low) & (roi.array <= high)
     if np.count_nonzero(kept) <= 1:
         raise CaseError(f"{what} has at most one voxel", "check the range, the calibration and the ROI")
     _check_roi(kept, min_voxels, params, what)
@@ -234,13 +261,16 @@ def _contrast(values: Array, params: FeatureParams) -> list[str]:
     if "Original" not in params.image_types:
         return []
     setting = params.effective("Original")
+    if params.ibsi:
+        setting = bin_setting(values, setting)
     low, high = float(values.min()), float(values.max())
     if low == high:
         return [
             f"all voxels have the value {low:g}: first order and texture features take PyRadiomics' conventional values"
         ]
-    width = float(setting.get("binWidth", 25))
-    if setting.get("binCount") == 1 or ("binCount" not in setting and low // width == high // width):
+    width, first = float(setting.get("binWidth", 25)), setting.get("binAnchor", 0)
+    one_bin = (low - first) // width == (high - first) // width
+    if setting.get("binCount") == 1 or ("binCount" not in setting and one_bin):
         return [
             f"all values fall into one bin of width {width:g}: texture features take PyRadiomics' conventional values"
         ]
@@ -258,7 +288,7 @@ def _by_radloom(
         shape = shape_features(shape_mask, spacing, params.features["shape"])
         values = {f"original_shape_{name}": value for name, value in shape.items()}
     if "shape2D" in params.features:
-        flat, notes = _flat_shape(image, roi, shape_mask, params)
+        flat, notes = _flat_shape(roi, shape_mask, params)
         values |= flat
     classes = {name: features for name, features in params.features.items() if name not in SHAPE_CLASSES}
     if not classes:
@@ -268,17 +298,13 @@ def _by_radloom(
     assert inner is not None
     mask = in_range[inner]
     for filtered in _images(image, roi, in_range, params):
-        problem = filtered.note
+        problem, setting = filtered.note, params.effective(filtered.image_type)
         if not problem and not np.isfinite(filtered.array[in_range]).all():
             problem = f"{filtered.name}: some voxels have no finite value"
         try:
-            found = (
-                {}
-                if problem
-                else compute_features(
-                    filtered.array[inner], mask, spacing, classes, params.effective(filtered.image_type)
-                )
-            )
+            if params.ibsi and not problem:
+                setting = bin_setting(filtered.array[in_range], setting, filtered.image_type)
+            found = {} if problem else compute_features(filtered.array[inner], mask, spacing, classes, setting)
         except CaseError as error:
             if filtered.image_type == "Original":
                 raise
@@ -306,39 +332,36 @@ def _by_pyradiomics(
     """All features by stock PyRadiomics, on the whole image where filters or `normalize` look at it."""
     check_by_schema(params)
     check_grey_levels(roi.array[in_range], params)
-    whole = set(params.image_types) != {"Original"} or params.setting.get("normalize", False)
-    place = crop_geometry(image.geometry, roi.box)
-    inside = Volume(roi.mask.astype(np.uint8), place)
     with listening() as heard:
         values = {}
         if "shape" in params.features:
-            cut = Volume(shape_mask.astype(np.uint8), place)
-            values = stock_shape(Volume(roi.array, place), cut, params, "shape")
+            values = stock_shape(*roi.volumes(shape_mask), params, "shape")
         if "shape2D" in params.features:
-            flat, notes = _flat_shape(image, roi, shape_mask, params)
+            flat, notes = _flat_shape(roi, shape_mask, params)
             values |= flat
             heard += notes
-        if whole:
+        if _is_local(params):
+            values |= stock_textures(*roi.volumes(roi.mask), params)
+        else:
             mask = np.zeros(image.array.shape, np.uint8)
             mask[roi.box] = roi.mask
             values |= stock_textures(image, Volume(mask, image.geometry), params)
-        else:
-            values |= stock_textures(Volume(roi.array, place), inside, params)
     return values, heard
 
 
-def _flat_shape(
-    image: Volume, roi: Roi, shape_mask: Array, params: FeatureParams
-) -> tuple[dict[str, float], list[str]]:
+def _is_local(params: FeatureParams) -> bool:
+    """Whether features depend on nothing outside the ROI's box; filters and `normalize` look at the whole image."""
+    return set(params.image_types) == {"Original"} and not params.setting.get("normalize", False)
+
+
+def _flat_shape(roi: Roi, shape_mask: Array, params: FeatureParams) -> tuple[dict[str, float], list[str]]:
     """Shape features of an ROI of one slice, or the note that it has more."""
     axis = int(params.setting.get("force2Ddimension", 0))
     across = int(np.any(shape_mask, axis=tuple(other for other in range(3) if other != axis)).sum())
     if across != 1:
         return {}, [f"shape2D is for ROIs of one slice, this one has {across}"]
-    place = crop_geometry(image.geometry, roi.box)
-    mask = Volume(shape_mask.astype(np.uint8), place)
     with listening() as heard:
-        return stock_shape(Volume(roi.array, place), mask, params, "shape2D"), heard
+        return stock_shape(*roi.volumes(shape_mask), params, "shape2D"), heard
 
 
 _ENGINES = {"radloom": _by_radloom, "pyradiomics": _by_pyradiomics}

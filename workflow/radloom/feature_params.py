@@ -11,12 +11,14 @@ import difflib
 import importlib.util
 import itertools
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from radloom.errors import CohortError
+
+Engine = Literal["radloom", "pyradiomics"]
 
 # What PyRadiomics computes when a class is enabled as a whole, in the order in which it does.
 FEATURES: dict[str, tuple[str, ...]] = {
@@ -265,6 +267,9 @@ SETTINGS: dict[str, _Rule] = {
     "gldm_a": _FROM_0,
 }
 
+# What image types need beyond PyRadiomics' own requirements: module and package.
+_PACKAGES = {"LBP2D": ("skimage", "scikit-image"), "LBP3D": ("trimesh", "trimesh")}
+
 # Settings of PyRadiomics which another step of the workflow owns.
 REFUSED: dict[str, str] = {
     "resampledPixelSpacing": "the image would be resampled twice; remove it, and set `resample.spacing` "
@@ -289,6 +294,7 @@ class FeatureParams:
 
     ibsi: by IBSI's definitions where PyRadiomics departs from them, see `radloom.ibsi`.
     outlier_sigma: with `ibsi`, outlier re-segmentation beside `resegmentRange`.
+    engine: what computes: `radloom` (PyRadiomics' numbers by `radloom.features`) or `pyradiomics` (itself).
     """
 
     setting: Mapping[str, Any]
@@ -296,6 +302,7 @@ class FeatureParams:
     features: Mapping[str, tuple[str, ...]]
     ibsi: bool = False
     outlier_sigma: float | None = None
+    engine: Engine = "radloom"
 
     def effective(self, image_type: str) -> dict[str, Any]:
         """The settings that hold for an image type: the common ones, overridden by its own."""
@@ -309,12 +316,18 @@ def validate_params(path: Path, ibsi: bool = False) -> list[str]:
     return _parse(path, ibsi)[1]
 
 
-def read_params(path: Path, ibsi: bool = False, outlier_sigma: float | None = None) -> FeatureParams:
+def read_params(
+    path: Path, ibsi: bool = False, outlier_sigma: float | None = None, engine: Engine = "radloom"
+) -> FeatureParams:
     """Read a parameter file; raises CohortError that lists everything that is wrong with it."""
-    params, problems = _parse(path, ibsi, outlier_sigma)
+    if outlier_sigma is not None and not ibsi:
+        raise CohortError("`outlier_sigma` needs `ibsi: true`: PyRadiomics has one re-segmentation only")
+    if ibsi and engine == "pyradiomics":
+        raise CohortError("`ibsi: true` needs `engine: radloom`: PyRadiomics can't bin as IBSI does")
+    params, problems = _parse(path, ibsi)
     if params is None:
         raise CohortError(f"the PyRadiomics parameter file {path.name} can't be used:\n" + "\n".join(problems))
-    return params
+    return replace(params, outlier_sigma=outlier_sigma, engine=engine)
 
 
 def feature_columns(params: FeatureParams) -> list[str]:
@@ -328,6 +341,34 @@ def feature_columns(params: FeatureParams) -> list[str]:
                 if name not in SHAPE_CLASSES:
                     columns += [f"{image}_{name}_{feature}" for feature in features]
     return columns
+
+
+def map_features(names: Sequence[str], params: FeatureParams) -> tuple[dict[str, dict[str, list[str]]], list[str]]:
+    """What to compute voxel by voxel: by image type the columns of each class; and what is wrong with `names`.
+
+    A name is a column (`wavelet-LLH_glcm_Contrast`), or class and feature of the original image (`glcm_Contrast`).
+    Shape has no maps, and an image type must be one of the parameter file's, whose settings it takes.
+    """
+    types = {"original": "Original"}
+    for image_type in params.image_types:
+        types |= dict.fromkeys(image_names(image_type, params.effective(image_type)), image_type)
+    classes = {name: (*features, *ON_REQUEST.get(name, ())) for name, features in FEATURES.items()}
+    known = [f"{name}_{feature}" for name, features in classes.items() for feature in features]
+    found: dict[str, dict[str, list[str]]] = {}
+    problems: list[str] = []
+    for given in dict.fromkeys(names):
+        image, _, rest = given.partition("_") if given.count("_") > 1 else ("original", "", given)
+        name = rest.partition("_")[0]
+        if image not in types:
+            problems.append(f"{given}: the parameter file makes no image {image}{_suggest(image, list(types))}")
+        elif rest not in known:
+            problems.append(f"{given}: unknown feature{_suggest(rest, known)}")
+        elif name in SHAPE_CLASSES:
+            problems.append(f"{given}: shape is a feature of the whole ROI, it has no map")
+        else:
+            columns = found.setdefault(types[image], {}).setdefault(name, [])
+            columns += [column for column in [f"{image}_{rest}"] if column not in columns]
+    return found, problems
 
 
 def image_names(image_type: str, setting: Mapping[str, Any]) -> list[str]:
@@ -350,9 +391,7 @@ def image_names(image_type: str, setting: Mapping[str, Any]) -> list[str]:
     return [image_type.lower()]
 
 
-def _parse(
-    path: Path, ibsi: bool = False, outlier_sigma: float | None = None
-) -> tuple[FeatureParams | None, list[str]]:
+def _parse(path: Path, ibsi: bool) -> tuple[FeatureParams | None, list[str]]:
     # The parser that PyRadiomics uses as well (YAML 1.2, of which JSON is a part), so that a value means the
     # same to both.
     from ruamel.yaml import YAML
@@ -390,7 +429,7 @@ def _parse(
             ]
     if problems:
         return None, problems
-    return FeatureParams(setting, image_types, features, ibsi, outlier_sigma), []
+    return FeatureParams(setting, image_types, features, ibsi), []
 
 
 def _suggest(word: object, known: list[str]) -> str:
@@ -435,20 +474,10 @@ def _check_image_types(
         image_types[name] = _check_settings(where, own or {}, problems)
         if name == "LoG" and "sigma" not in {**setting, **image_types[name]}:
             problems.append(f"{where}: needs `sigma`, a list of filter widths in mm")
-        if name == "LBP2D" and importlib.util.find_spec("skimage") is None:
-            problems.append(f"{where}: needs the package scikit-image, which is not installed")
-        if name == "LBP3D" and not _has_lbp3d():
-            problems.append(
-                f"{where}: PyRadiomics needs the package trimesh and a SciPy older than 1.17 for it, "
-                "which are not installed"
-            )
+        module, package = _PACKAGES.get(name, ("", ""))
+        if module and importlib.util.find_spec(module) is None:
+            problems.append(f"{where}: needs the package {package}, which is not installed (see envs/requirements.txt)")
     return image_types
-
-
-def _has_lbp3d() -> bool:
-    import scipy.special
-
-    return importlib.util.find_spec("trimesh") is not None and hasattr(scipy.special, "sph_harm")
 
 
 def _check_features(given: dict[Any, Any], setting: dict[str, Any], problems: list[str]) -> dict[str, tuple[str, ...]]:

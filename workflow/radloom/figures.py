@@ -237,6 +237,23 @@ def explained_by_batch(name: str, before: np.ndarray, after: np.ndarray | None) 
         return _svg(figure, name, "Variance explained by the batch, before and after harmonisation")
 
 
+def stability(name: str, title: str, estimate: np.ndarray, low: np.ndarray) -> str:
+    """Histograms of intraclass correlations and of the lower ends of their intervals; what is below 0 counts as 0."""
+    with matplotlib.rc_context(STYLE):
+        figure, (axes,) = _axes(4.4, 2.6)
+        edges = np.linspace(0, 1, 21)
+        for values, label, colour, filled in (
+            (estimate, "ICC", COLOURS[0], True), (low, "lower end of the 95 % interval", COLOURS[1], False),
+        ):  # fmt: skip
+            counts, _ = np.histogram(np.clip(values[np.isfinite(values)], 0, 1), edges)
+            axes.stairs(counts, edges, fill=filled, color=colour, alpha=0.45 if filled else 1, label=label, lw=1.4)
+        for level in (0.75, 0.9):
+            axes.axvline(level, color=INK, lw=0.7, ls=":")
+        axes.set(xlim=(0, 1), xlabel=title, ylabel="features")
+        axes.legend(loc="upper left")
+        return _svg(figure, name, f"Histogram of {title}")
+
+
 def components(name: str, stages: Sequence[tuple[str, np.ndarray]], groups: np.ndarray) -> str:
     """Cases on the first two principal components of the standardised features, coloured by batch, a panel a
     stage.

@@ -248,8 +248,9 @@ def write_nifti(path: Path, volume: Volume) -> None:
         file.write(compressor.flush())
 
 
-def read_nifti(path: Path) -> Volume:
-    """Read a three-dimensional NIfTI-1 file as `write_nifti` writes it, gzipped or not.
+def read_nifti(path: Path, box: Box | None = None) -> Volume:
+    """Read a three-dimensional NIfTI-1 file as `write_nifti` writes it, gzipped or not; with `box`, slices (z, y, x)
+    within it, only that part is held in memory.
 
     For the files between the steps; what the world sends is read by `radloom.ingest`. Spacing and origin come
     back as the shortest decimal numbers that the file's float32 stand for (0.7, not 0.699999988). Raises
@@ -266,19 +267,44 @@ def read_nifti(path: Path) -> Volume:
             skip = int(header["vox_offset"]) - _HEADER_BYTES
             if len(file.read(skip)) != skip:
                 raise EOFError
-            array = np.empty(geometry.shape, dtype=dtype)
-            buffer = array.reshape(-1).view(np.uint8)
-            done = 0
-            while done < len(buffer):
-                count = file.readinto(buffer[done:].data)
-                if not count:
-                    raise EOFError
-                done += count
+            if box is None:
+                array = np.empty(geometry.shape, dtype=dtype)
+                _fill(array, file)
+            else:
+                array = np.empty(tuple(side.stop - side.start for side in box), dtype=dtype)
+                plane = np.empty(geometry.shape[1:], dtype=dtype)
+                for z in range(geometry.shape[0]):
+                    _fill(plane, file)
+                    if box[0].start <= z < box[0].stop:
+                        array[z - box[0].start] = plane[box[1:]]
             # gzip checks its sum only when the end of the file is reached.
             file.read(1)
         except DAMAGED_GZIP as error:
             raise ValueError("the NIfTI file is truncated or damaged") from error
-    return Volume(array.astype(array.dtype.newbyteorder("="), copy=False), geometry)
+    place = geometry if box is None else crop_geometry(geometry, box)
+    return Volume(array.astype(array.dtype.newbyteorder("="), copy=False), place)
+
+
+def read_nifti_geometry(path: Path) -> Geometry:
+    """Where the voxels of a NIfTI-1 file lie that `read_nifti` can read; raises ValueError as it does."""
+    with open(path, "rb") as raw:
+        packed = raw.read(2) == _GZIP_MAGIC
+        raw.seek(0)
+        try:
+            content = (igzip.IGzipFile(fileobj=raw, mode="rb") if packed else raw).read(_HEADER_BYTES)
+        except DAMAGED_GZIP as error:
+            raise ValueError("the NIfTI file is truncated or damaged") from error
+    return _parse(np.frombuffer(content.ljust(_HEADER_BYTES, b"\0"), dtype=_HEADER)[0])[1]
+
+
+def _fill(array: Array, file: Any) -> None:
+    buffer = array.reshape(-1).view(np.uint8)
+    done = 0
+    while done < len(buffer):
+        count = file.readinto(buffer[done:].data)
+        if not count:
+            raise EOFError
+        done += count
 
 
 def to_sitk(volume: Volume) -> SimpleITK.Image:

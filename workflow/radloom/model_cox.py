@@ -75,7 +75,7 @@ def model_cox(tables: CohortTables, params: Mapping[str, Mapping[str, Any]]) -> 
     t = time.loc[data.features.index].to_numpy()
     d = event.loc[data.features.index].to_numpy().astype(int)
     settings = settings_of(params)
-    messages = problem_messages(problems)
+    messages = [*problem_messages(problems), *data.notes]
     refusal, mark = check_events(len(t), int(d.sum()), "events", settings)
     if refusal:
         return refused_tables(NAME, data, d, "c_index", refusal, PREDICTION_COLUMNS, messages)

@@ -63,7 +63,7 @@ def model_logistic(tables: CohortTables, params: Mapping[str, Mapping[str, Any]]
     data = assemble(tables, params, problems)
     y = outcome.loc[data.features.index].to_numpy().astype(int)
     settings = settings_of(params)
-    messages = problem_messages(problems)
+    messages = [*problem_messages(problems), *data.notes]
     refusal, mark = check_events(len(y), limiting_count(y, True), "cases of the rarer class", settings)
     if refusal:
         return refused_tables(NAME, data, y, "auc", refusal, PREDICTION_COLUMNS, messages)

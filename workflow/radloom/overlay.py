@@ -57,7 +57,7 @@ def draw_overlay(image: Volume, roi: Volume, labels: Mapping[int, str], window: 
     numbers = sorted(labels)
     mask = np.isin(roi.array, numbers)
     smallest = _smallest_roi(roi.array, numbers)
-    at = [_widest_slice(smallest, axis) for axis in range(3)]
+    at = [widest_slice(smallest, axis) for axis in range(3)]
     sx, sy, sz = image.geometry.spacing
     part = _shorten(mask, sz, max(image.array.shape[2] * sx, image.array.shape[1] * sy))
     # Rows run downwards: to the back in the axial plane, and from head to feet (z reversed) in the others.
@@ -86,7 +86,8 @@ def _smallest_roi(array: Plane, numbers: list[int]) -> Plane:
     return array == min(present, key=lambda number: int(counts[number])) if present else np.zeros_like(array, bool)
 
 
-def _widest_slice(mask: Plane, axis: int) -> int:
+def widest_slice(mask: Plane, axis: int) -> int:
+    """Index along an axis of the slice in which a mask has most voxels, the middle one of several."""
     others = tuple(other for other in range(3) if other != axis)
     areas = np.count_nonzero(mask, axis=others)
     widest = np.flatnonzero(areas == areas.max())  # all slices where there is no ROI

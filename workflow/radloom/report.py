@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 
 import pandas as pd
 
+from radloom.assembly import read_stability
 from radloom.codebook import codebook_rows
 from radloom.datapackage import datapackage, datapackage_json, describe, import_r
 from radloom.engine.step import CohortResult, CohortTask
+from radloom.extractions import extraction_of
 from radloom.model_tables import MODEL_TABLES
 from radloom.report_sections import (
     MODELS,
@@ -26,7 +29,10 @@ from radloom.report_sections import (
     overlays_section,
     provenance_section,
     quality_section,
+    stability_section,
+    voxel_maps_section,
 )
+from radloom.report_sensitivity import sensitivity_section
 from radloom.report_view import Section, count
 
 FILES_IN_ORDER = [
@@ -39,6 +45,8 @@ FILES_IN_ORDER = [
     "qc",
     "combat_parameters",
     "combat_diagnostics",
+    "stability",
+    "sensitivity",
     "coefficients",
     "performance",
     "predictions",
@@ -75,7 +83,6 @@ def gather(task: CohortTask) -> Material:
     inputs = task.inputs
     harmonized = inputs.get("tables/features_harmonized.parquet")
     diagnostics = inputs.get("tables/combat_diagnostics.csv")
-    pictures = task.entries.get("overlay", {})
     cohort = read_text_table(inputs["tables/cohort.csv"])
     return Material(
         params=task.params,
@@ -86,29 +93,43 @@ def gather(task: CohortTask) -> Material:
         acquisition=read_text_table(inputs["tables/acquisition.csv"]),
         qc=read_text_table(inputs["tables/qc.csv"]),
         harmonized=None if harmonized is None else pd.read_parquet(harmonized),
+        sensitivity=read_text_table(inputs.get("tables/sensitivity.csv"), ("roi",)),
         diagnostics=None if diagnostics is None else read_text_table(diagnostics),
         coefficients=join_model_tables(inputs, "coefficients"),
         performance=join_model_tables(inputs, "performance"),
         predictions=join_model_tables(inputs, "predictions"),
         ph_test=join_model_tables(inputs, "ph_test"),
-        overlays=[
-            (case, pictures[case].files["overlay.png"])
-            for case in cohort["case_id"]
-            if case in pictures and "overlay.png" in pictures[case].files
-        ],
+        overlays=_pictures(task, "overlay", cohort),
+        voxel_maps=_pictures(task, "voxel_maps", cohort),
         provenance=task.provenance,
+        stability=read_stability(inputs.get("tables/stability.csv")),
+        filters={model: _filter_of(inputs.get(f"models/{model}/model.json")) for model in MODELS},
+        further_extractions=sorted({extraction_of(Path(name).stem) for name in inputs} - {""}),
     )
 
 
-def document_tables(inputs: Mapping[str, Path], folder: Path) -> list[str]:
+def _filter_of(path: Path | None) -> list[str]:
+    """What a model's description says of the features that it left out beforehand."""
+    return json.loads(path.read_text(encoding="utf-8")).get("feature_filter", []) if path is not None else []
+
+
+def _pictures(task: CohortTask, step: str, cohort: pd.DataFrame) -> list[tuple[str, Path]]:
+    """The pictures `<step>.png` of a step in the order of the cohort."""
+    files = {case: entry.files for case, entry in task.entries.get(step, {}).items()}
+    return [(case, files[case][f"{step}.png"]) for case in cohort["case_id"] if f"{step}.png" in files.get(case, {})]
+
+
+def document_tables(inputs: Mapping[str, Path], folder: Path, extraction: str = "") -> list[str]:
     """Write codebook.csv, datapackage.json and import.R for the tables of `inputs` and those that `folder`
     already holds.
 
-    Returns the paths of all files of the folder, below results/.
+    `extraction` names the one of several that features_raw has. Returns the paths of all files of the folder,
+    below results/.
     """
     files = {key.removeprefix("tables/"): path for key, path in inputs.items() if key.startswith("tables/")}
     files |= {path.name: path for path in folder.iterdir()}
     order = {name: position for position, name in enumerate(FILES_IN_ORDER)}
+    order |= {stem: order["features_raw"] for stem in (Path(name).stem for name in files) if extraction_of(stem)}
     names = sorted(files, key=lambda name: (order.get(Path(name).stem, len(order)), name))
     tables = [describe(files[name]) for name in names if name.endswith(".csv")]
     rows = [row for one in tables for row in codebook_rows(one.name, list(one.types))]
@@ -121,7 +142,8 @@ def document_tables(inputs: Mapping[str, Path], folder: Path) -> list[str]:
     tables.append(describe(codebook))
     others = [files[name] for name in names if not name.endswith(".csv")]
     meanings = {(row["table"], row["column"]): {"description": row["meaning"], "unit": row["unit"]} for row in rows}
-    (folder / "datapackage.json").write_text(datapackage_json(datapackage(tables, others, meanings)), encoding="utf-8")
+    package = datapackage(tables, others, meanings, extraction)
+    (folder / "datapackage.json").write_text(datapackage_json(package), encoding="utf-8")
     (folder / "import.R").write_text(import_r(tables), encoding="utf-8")
     return [f"tables/{name}" for name in [*names, "codebook.csv", "datapackage.json", "import.R"]]
 
@@ -145,16 +167,19 @@ def build_report(task: CohortTask) -> CohortResult:
     for name in MODEL_TABLES:
         frame: pd.DataFrame = getattr(material, name)
         frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", encoding="utf-8")
-    paths = document_tables(task.inputs, folder)
+    paths = document_tables(task.inputs, folder, material.extraction)
     sections = [
         headline(material),
         cohort_section(material),
         exclusions_section(material),
         overlays_section(material),
+        *([voxel_maps_section(material)] if material.voxel_maps else []),
         quality_section(material),
+        *([sensitivity_section(material.sensitivity, material.main_roi)] if len(material.sensitivity) else []),
         harmonisation_section(material),
+        *stability_section(material),
         *(model_section(material, model) for model in MODELS),
-        files_section(paths),
+        files_section(paths, material.extraction),
         provenance_section(material),
     ]
     included = material.included

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from radloom import figures
-from radloom.datapackage import DESCRIPTIONS
+from radloom.datapackage import description
 from radloom.report_view import (
     Block,
     Picture,
@@ -32,6 +32,7 @@ from radloom.report_view import (
     table,
     text,
 )
+from radloom.stability import few_cases_warnings
 
 FEW_IN_BATCH = 20
 """Below this many cases a batch's mean and variance are poorly known; about 20 to 30 are advised for ComBat."""
@@ -100,13 +101,23 @@ class Material:
     performance: pd.DataFrame
     predictions: pd.DataFrame
     ph_test: pd.DataFrame
+    sensitivity: pd.DataFrame = field(default_factory=pd.DataFrame)
     overlays: list[tuple[str, Path]] = field(default_factory=list)
+    voxel_maps: list[tuple[str, Path]] = field(default_factory=list)
     provenance: list[dict[str, Any]] = field(default_factory=list)
+    stability: pd.DataFrame | None = None
+    filters: Mapping[str, list[str]] = field(default_factory=dict)
+    further_extractions: list[str] = field(default_factory=list)
 
     def setting(self, section: str, key: str, default: Any = None) -> Any:
         """A setting of the configuration, or the default where the section was not given."""
         value = self.params.get(section, {}).get(key)
         return default if value is None else value
+
+    @property
+    def extraction(self) -> str:
+        """The extraction of several that the statistics use; empty where there is only one."""
+        return str(self.setting("model", "extraction", ""))
 
     @property
     def included(self) -> pd.DataFrame:
@@ -227,6 +238,10 @@ def headline(material: Material) -> Section:
         ("ROIs", listed(dict.fromkeys(material.features["roi"]), 4)),
         ("features per ROI", str(len(material.feature_names))),
     ]
+    if material.further_extractions:
+        others = listed(f"{name} (features_raw_{name})" for name in material.further_extractions)
+        tiles.append(("extraction shown here", material.extraction or "features_raw"))
+        tiles.append(("further extractions", others))
     one_each = included.drop_duplicates("patient_id")
     endpoints = (material.setting("model_cox", "event"), material.setting("model_logistic", "outcome"))
     for column in dict.fromkeys(endpoints):
@@ -348,10 +363,13 @@ def _describe(column: str, rows: pd.DataFrame, across: Any) -> list[list[str]]:
 
 def exclusions_section(material: Material) -> Section:
     """Who is not in the tables, why, and the way out."""
-    rows = material.exclusions
-    whole = rows[rows["roi"] == ""]
-    if rows.empty:
+    everything = material.exclusions
+    if everything.empty:
         return Section("exclusions", "Exclusions", [text("No case and no ROI was excluded.")])
+    named = "extraction" in everything
+    of_others = everything["extraction"].isin(material.further_extractions) if named else everything["roi"].isna()
+    rows = everything[~of_others]
+    whole = rows[rows["roi"] == ""]
     parts = len(rows) - len(whole)
     single = f" and {count(parts, 'single ROI')}" if parts else ""
     excluded = f"{count(len(whole), 'case')}{single} {'was' if len(rows) == 1 else 'were'}"
@@ -362,6 +380,10 @@ def exclusions_section(material: Material) -> Section:
             "exactly one of the feature tables and this list."
         )
     ]
+    if of_others.any():
+        others = everything[of_others]
+        n = count(len(others), "row")
+        blocks.append(text(f"{n} of the list {'is' if len(others) == 1 else 'are'} of further extractions alone."))
     steps = list(dict.fromkeys(rows["step"]))
     if len(rows) > 3:
         by_centre = [
@@ -369,18 +391,26 @@ def exclusions_section(material: Material) -> Section:
             for centre in dict.fromkeys(rows["centre"])
         ]
         blocks.append(table(["centre", *steps], by_centre, "Exclusions by centre and step"))
-    shown = rows.head(MOST_ROWS)
+    shown = everything.head(MOST_ROWS)
     blocks.append(
         table(
-            ["case", "centre", "ROI", "step", "reason", "way out"],
+            ["case", "centre", "ROI", *(["extraction"] if named else []), "step", "reason", "way out"],
             [
-                [r["case_id"], r["centre"], r["roi"] or "whole case", r["step"], r["reason"], r["way_out"]]
+                [
+                    r["case_id"],
+                    r["centre"],
+                    r["roi"] or "whole case",
+                    *([r["extraction"] or "all"] if named else []),
+                    r["step"],
+                    r["reason"],
+                    r["way_out"],
+                ]
                 for r in shown.to_dict("records")
             ],
         )
     )
-    if len(rows) > len(shown):
-        blocks.append(text(f"{len(rows) - len(shown)} more are in tables/exclusions.csv."))
+    if len(everything) > len(shown):
+        blocks.append(text(f"{len(everything) - len(shown)} more are in tables/exclusions.csv."))
     return Section("exclusions", "Exclusions", blocks)
 
 
@@ -419,6 +449,30 @@ def overlays_section(material: Material) -> Section:
             )
         )
     return Section("pictures", title, [*blocks, Block("cases", pictures=pictures)])
+
+
+def voxel_maps_section(material: Material) -> Section:
+    """The pictures of every case's voxel maps."""
+    shown = material.voxel_maps[: int(material.setting("report", "max_overlays", 500))]
+    pictures = [
+        Picture(
+            case,
+            png=base64.b64encode(path.read_bytes()).decode("ascii"),
+            alt=f"Voxel maps of case {case} on three planes",
+        )
+        for case, path in shown
+    ]
+    blocks = [
+        text(
+            "Every voxel of the ROI is coloured by the feature of its neighbourhood, over the image in grey, on three "
+            "planes through the largest cross-section. The colours run from the 2nd to the 98th percentile of each "
+            "map, so compare numbers, not colours, between cases. Voxels of the ROI that stay grey have no value. The "
+            "maps are in cases/<case>/voxel_maps/ as NIfTI, NaN outside of the ROI (programs built on ITK show 0)."
+        )
+    ]
+    if len(shown) < len(material.voxel_maps):
+        blocks.append(note(f"{len(shown)} of {len(material.voxel_maps)} cases are shown (report.max_overlays)."))
+    return Section("voxel-maps", "Voxel maps", [*blocks, Block("pictures", pictures=pictures)])
 
 
 def quality_section(material: Material) -> Section:
@@ -679,6 +733,64 @@ def _without_stage(column: str, names: Mapping[str, str]) -> str:
     return names.get(bare, bare)
 
 
+STABILITY = {
+    "perturbation": "perturbations of image and ROI",
+    "repeats": "real repeats (repeat_id)",
+}
+LEVELS = (0.75, 0.9)
+"""Good and excellent reliability, of the lower end of the 95 % interval (Koo and Li, J Chiropr Med 15:155, 2016)."""
+
+
+def stability_section(material: Material) -> list[Section]:
+    """How many features are stable over perturbations and repeats; nothing where neither was computed."""
+    found = material.stability
+    if found is None:
+        return []
+    if found.empty:
+        told = "There is no ROI with perturbations, and no patient with two repeats: nothing can be said of stability."
+        return [Section("stability", "Stability of the features", [text(told)])]
+    whole = found[found["scope"] == "all"]
+    pictures: list[Picture] = []
+    lines: list[list[Any]] = []
+    for (roi, source, form), rows in whole.groupby(["roi", "source", "icc"], sort=False):
+        low, estimate = rows["ci_low"].to_numpy(), rows["estimate"].to_numpy()
+        counts = [f"{int((values >= level).sum())}" for values in (low, estimate) for level in LEVELS]
+        middle = decimal(float(np.nanmedian(estimate)), 2) if np.isfinite(estimate).any() else "–"
+        size = (int(rows["n_cases"].max()), number(float(rows["n_repeats"].max())))
+        lines.append([roi, source, form, *size, len(rows), middle, *counts, int(np.isnan(estimate).sum())])
+        if source == "perturbation" or form == "ICC(2,1)":
+            name = f"stability-{len(pictures)}"
+            svg = figures.stability(name, f"{form}, {source}", estimate, low)
+            pictures.append(Picture(f"{roi}: {form} over {STABILITY[source]}, all cases.", svg=svg))
+    columns = ["ROI", "source", "form", "cases", "repeats", "features", "median ICC"]
+    columns += [f"{what} ≥ {level:g}" for what in ("interval", "ICC") for level in LEVELS]
+    blocks = [
+        text(
+            "Intraclass correlations of a single measurement: the share of a feature's variance that lies between "
+            "cases, not between repeats of one case. ICC(1,1): repeats are exchangeable; ICC(2,1): they must agree in "
+            "value; ICC(3,1): a difference that is the same in all cases doesn't count.",
+            "A coefficient over centres that differ is larger than within them, and all count on cases as different "
+            "as these. tables/stability.csv has every feature, with its interval, in all and within centres.",
+        ),
+        *(note(f"{warning}.") for warning in few_cases_warnings(found)),
+        table(
+            [*columns, "no coefficient"], lines, "Features by stability; interval: the lower end of the 95 % interval"
+        ),
+        Block("grid", pictures=pictures),
+    ]
+    within = found[found["scope"] == "centre"]
+    if len(within):
+        shares = within.groupby(["roi", "source", "icc", "centre"], sort=False).agg(
+            cases=("n_cases", "max"), median=("estimate", "median"), stable=("estimate", lambda e: (e >= 0.75).sum())
+        )
+        rows_within = [
+            [*key, cases, decimal(middle, 2), stable] for key, cases, middle, stable in shares.itertuples(name=None)
+        ]
+        columns = ["ROI", "source", "form", "centre", "cases", "median ICC", "ICC ≥ 0.75"]
+        blocks.append(table(columns, rows_within, "Within centres"))
+    return [Section("stability", "Stability of the features", blocks)]
+
+
 def model_section(material: Material, model: str) -> Section:
     """One model: how it was made, its performance, figures of its out-of-fold predictions, and its
     coefficients.
@@ -705,6 +817,13 @@ def model_section(material: Material, model: str) -> Section:
             "the penalty see the training cases only. Every prediction is of a case that its model had not seen.",
         )
     ]
+    if material.filters.get(model):
+        blocks.append(
+            text(
+                *(f"{told}." for told in material.filters[model]),
+                "The filter looks at all cases, those of the held-out folds too, but never at an outcome.",
+            )
+        )
     everywhere = performance[_everywhere(performance)]
     refused = everywhere[(everywhere["status"] == "not estimable") & everywhere["metric"].isin(DISCRIMINATION)]
     for reason, rows in refused.groupby("note", sort=False):
@@ -912,8 +1031,8 @@ def _ph_blocks(material: Material) -> list[Block]:
     ]
 
 
-def files_section(paths: list[str]) -> Section:
-    """What lies in the folder beside the report."""
+def files_section(paths: list[str], extraction: str = "") -> Section:
+    """What lies in the folder beside the report; `extraction` names the one of several that features_raw has."""
     meanings = {
         "tables/combat_parameters.json": "ComBat's estimates for every feature, ROI and batch.",
         "tables/datapackage.json": "The folder for machines (Frictionless): columns, types, sizes, hashes.",
@@ -922,7 +1041,7 @@ def files_section(paths: list[str]) -> Section:
     pairs = []
     for path in paths:
         stem, _, kind = Path(path).name.partition(".")
-        meaning = meanings.get(path, DESCRIPTIONS.get(stem, ""))
+        meaning = meanings.get(path, description(stem, extraction))
         if kind == "parquet":
             meaning = f"The same as {stem}.csv, for Python and R (arrow), exact to the bit and faster to read."
         pairs.append((path, meaning))

@@ -72,13 +72,17 @@ def resample_image(image: Volume, spacing: tuple[float, float, float], interpola
 
 
 def resample_mask(mask: Volume, spacing: tuple[float, float, float]) -> tuple[Volume, list[str]]:
-    """The labelled mask at `spacing` on the grid of `new_grid`, of the same type, and warnings.
+    """The labelled mask at `spacing` on the grid of `new_grid`, of the same type, and warnings: see `mask_on_grid`."""
+    return mask_on_grid(mask, new_grid(mask.geometry, spacing))
+
+
+def mask_on_grid(mask: Volume, grid: Geometry) -> tuple[Volume, list[str]]:
+    """The labelled mask on another grid with its axes and its centre, of the same type, and warnings.
 
     A voxel whose linearly interpolated weight of all labels together is at least 0.5 takes the label of the
     largest weight, of equal ones the lower. A label too small for the new grid is warned of. Raises CaseError
     where none is left.
     """
-    grid = new_grid(mask.geometry, spacing)
     weights = axis_weights(mask.geometry, grid, "linear")
     result = np.zeros(grid.shape, dtype=mask.array.dtype)
     left: set[int] = set()
@@ -130,7 +134,7 @@ def _fill_by_largest_weight(result: Array, wanted: Array, rows: Box, labels: Arr
     """
     around = [_neighbours(w, n) for w, n in zip(weights, labels.shape, strict=True)]
     written: set[int] = set()
-    for z in np.flatnonzero(wanted.reshape(wanted.shape[0], -1).any(axis=1)).tolist():
+    for z in np.flatnonzero(wanted.any(axis=(1, 2))).tolist():
         y, x = np.nonzero(wanted[z])
         at = (np.full(y.shape, z + rows[0].start), y + rows[1].start, x + rows[2].start)
         corners, shares = [], []

@@ -19,6 +19,7 @@ import numpy as np
 
 from radloom.errors import CaseError, CohortError
 from radloom.feature_params import SHAPE_CLASSES, FeatureParams
+from radloom.features.filters import lbp3d_bridge
 from radloom.images import Array, Volume, from_sitk, to_sitk
 
 if TYPE_CHECKING:
@@ -53,7 +54,10 @@ def stock_shape(image: Volume, mask: Volume, params: FeatureParams, name: str) -
 def stock_textures(image: Volume, mask: Volume, params: FeatureParams) -> dict[str, float]:
     """Return the first order and texture features of all image types by column; the mask is 1 inside."""
     classes = {name: features for name, features in params.features.items() if name not in SHAPE_CLASSES}
-    return _execute(_extractor(params.setting, params.image_types, classes), image, mask) if classes else {}
+    if not classes:
+        return {}
+    with lbp3d_bridge():
+        return _execute(_extractor(params.setting, params.image_types, classes), image, mask)
 
 
 def check_grey_levels(values: Array, params: FeatureParams) -> None:

@@ -11,6 +11,7 @@ import difflib
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pandas as pd
 
 from radloom.engine.step import CohortResult, CohortTask, Entry
 from radloom.errors import CohortError
+from radloom.extractions import facts_of, features_file, table_name
 from radloom.table_entry import ID_COLUMNS, Clinical, FeatureTable, read_clinical, read_feature_table
 
 FEATURE_PATH = ("ingest", "resample", "calibrate", "segment", "postprocess", "extract")
@@ -26,6 +28,8 @@ FEATURE_PATH = ("ingest", "resample", "calibrate", "segment", "postprocess", "ex
 
 NOT_IN_COHORT = frozenset({"image", "mask", "roi_name", "water_hu", "air_hu", "status", "n_rois"})
 EXCLUSION_COLUMNS = ["case_id", "centre", "roi", "step", "reason", "way_out"]
+NAMED_EXCLUSION_COLUMNS = ["case_id", "centre", "roi", "extraction", "step", "reason", "way_out"]
+"""With several extractions: from which one; empty for what is excluded from all of them."""
 QC_COLUMNS = ["case_id", "centre", "roi", "step", "item", "value", "warning"]
 ACQUISITION_COLUMNS = [
     "case_id",
@@ -106,6 +110,28 @@ def exclusion_rows(cases: Sequence[Mapping[str, str]], entries: Entries) -> list
                 for roi in found
             ]
     return rows
+
+
+def of_extraction(entries: Entries, name: str) -> Entries:
+    """The cases' entries as if the extraction `name` were the only one; with an empty name they are as they are."""
+    if not name:
+        return entries
+    extracted = {case_id: _entry_of(entry, name) for case_id, entry in entries["extract"].items()}
+    return {**entries, "extract": extracted}
+
+
+def _entry_of(entry: Entry, name: str) -> Entry:
+    if entry.status != "ok":
+        return entry
+    facts = dict(facts_of(entry.facts, name))
+    if "reason" in facts:
+        return replace(entry, status="excluded", reason=facts["reason"], advice=facts["advice"], facts={}, files={})
+    return replace(entry, facts=facts, files={"features.csv": entry.files[features_file(name)]})
+
+
+def name_extraction(rows: Sequence[Row], name: str, entries: Entries) -> list[Row]:
+    """Exclusions with the column `extraction`, which stays empty where a case was excluded from all of them."""
+    return [{**row, "extraction": name if entries["extract"][row["case_id"]].status == "ok" else ""} for row in rows]
 
 
 def _exclusion(case_id: str, centre: str, roi: str, step: str, reason: str, way_out: str) -> Row:
@@ -208,17 +234,15 @@ def _facts(entries: Entries, step: str, case_id: str) -> dict[str, Any]:
     return entry.facts if entry is not None and entry.status == "ok" else {}
 
 
-def qc_rows(cases: Sequence[Mapping[str, str]], entries: Entries, table: FeatureTable) -> list[Row]:
+def qc_rows(cases: Sequence[Mapping[str, str]], entries: Entries, tables: Mapping[str, FeatureTable]) -> list[Row]:
     """What is worth checking, long: one row a measured item (volumes in mm3, counts in voxels) or a step's
-    warning.
+    warning. `tables` has the main feature table under an empty name, and those of further extractions.
     """
-    empty: dict[tuple[str, str], int] = {
-        (row["case_id"], row["roi"]): int(n)
-        for row, n in zip(table.ids, np.isnan(table.values).sum(axis=1), strict=True)
-    }
-    rois_of: dict[str, list[str]] = {}
-    for row in table.ids:
-        rois_of.setdefault(row["case_id"], []).append(row["roi"])
+    empty: dict[str, list[tuple[str, str, int]]] = {}
+    for name, one in tables.items():
+        item = f"features_not_computed_{name}" if name else "features_not_computed"
+        for row, n in zip(one.ids, np.isnan(one.values).sum(axis=1), strict=True):
+            empty.setdefault(row["case_id"], []).append((row["roi"], item, int(n)))
     rows: list[Row] = []
     for case in cases:
         case_id = case["case_id"]
@@ -242,13 +266,8 @@ def qc_rows(cases: Sequence[Mapping[str, str]], entries: Entries, table: Feature
             add("extract", roi, "voxels", facts.get("voxels"))
             if roi not in segmented:  # a derived ROI
                 add("extract", roi, "volume_mm3", facts.get("volume_mm3"))
-        for roi in rois_of.get(case_id, []):
-            add(
-                "extract" if "extract" in entries else "tables",
-                roi,
-                "features_not_computed",
-                empty[case_id, roi],
-            )
+        for roi, item, n in empty.get(case_id, []):
+            add("extract" if "extract" in entries else "tables", roi, item, n)
         for step, by_case in entries.items():
             if (entry := by_case.get(case_id)) is None:
                 continue
@@ -393,15 +412,30 @@ def build_tables(task: CohortTask) -> CohortResult:
     clinical = read_clinical(task.inputs["clinical"]) if "clinical" in task.inputs else None
     wanted = wanted_columns(task.params)
     exclusions: list[Row] = []
+    tables: dict[str, FeatureTable] = {}
     if "features" in task.inputs:
-        table = read_feature_table(task.inputs["features"], clinical, wanted)
-        cases, entries = _cases_of(table), {}
+        main = ""
+        tables[main] = read_feature_table(task.inputs["features"], clinical, [*wanted, "repeat_id"])
+        cases: Sequence[Mapping[str, str]] = _cases_of(tables[main])
+        entries: Entries = {}
+        check_complete(cases, exclusions, tables[main], entries)
     else:
-        cases, entries = task.cases, dict(task.entries)
-        exclusions = exclusion_rows(cases, entries)
-        check_excluded_fraction(len(cases), exclusions, float(task.params["run"]["max_excluded_fraction"]))
-        table = collect_features(cases, entries, {row["case_id"] for row in exclusions if not row["roi"]})
-    check_complete(cases, exclusions, table, entries)
+        cases = task.cases
+        names = task.params["run"].get("extractions") or [""]
+        main = task.params["model"]["extraction"] if names != [""] else ""
+        entries = of_extraction(task.entries, main)
+        for name in [main, *(name for name in names if name != main)]:
+            own = of_extraction(task.entries, name)
+            rows = exclusion_rows(cases, own)
+            if name == main:
+                check_excluded_fraction(len(cases), rows, float(task.params["run"]["max_excluded_fraction"]))
+            tables[name] = collect_features(cases, own, {row["case_id"] for row in rows if not row["roi"]})
+            check_complete(cases, rows, tables[name], own)
+            named = name_extraction(rows, name, task.entries)
+            exclusions += [row for row in named if name == main or row["extraction"]]
+        place = {case["case_id"]: position for position, case in enumerate(cases)}
+        exclusions.sort(key=lambda row: place[row["case_id"]])
+    table = tables[main]
 
     sheet_columns = list(dict.fromkeys(name for case in cases for name in case))
     columns = ["case_id", "patient_id", "centre"]
@@ -417,8 +451,8 @@ def build_tables(task: CohortTask) -> CohortResult:
         for case in cases
     ]
     clinical_columns, patients, without = clinical_rows(cases, columns, clinical, wanted)
-    qc = qc_rows(cases, entries, table)
-    warnings = list(table.warnings)
+    qc = qc_rows(cases, entries, {name if name != main else "": one for name, one in tables.items()})
+    warnings = [f"{name}: {text}" if name else text for name, one in tables.items() for text in one.warnings]
     if without:
         shown = ", ".join(without[:10]) + (f" and {len(without) - 10} more" if len(without) > 10 else "")
         warnings.append(
@@ -434,8 +468,9 @@ def build_tables(task: CohortTask) -> CohortResult:
     folder = task.out / "tables"
     write_table(folder / "cohort.csv", [*columns, "status", "n_rois"], cohort)
     write_table(folder / "clinical.csv", clinical_columns, patients)
-    write_features(folder, "features_raw", feature_frame(table))
-    write_table(folder / "exclusions.csv", EXCLUSION_COLUMNS, exclusions)
+    for name, one in tables.items():
+        write_features(folder, table_name(name, main), feature_frame(one))
+    write_table(folder / "exclusions.csv", NAMED_EXCLUSION_COLUMNS if main else EXCLUSION_COLUMNS, exclusions)
     write_table(folder / "acquisition.csv", ACQUISITION_COLUMNS, acquisition_rows(cases, entries))
     write_table(folder / "qc.csv", QC_COLUMNS, qc)
     excluded = sum(row["status"] == "excluded" for row in cohort)
@@ -447,4 +482,7 @@ def build_tables(task: CohortTask) -> CohortResult:
         "features": len(table.features),
         "rois": list(dict.fromkeys(row["roi"] for row in table.ids)),
     }
+    if main:
+        sizes = {name: {"rows": len(one.ids), "features": len(one.features)} for name, one in tables.items()}
+        facts["extractions"] = sizes
     return CohortResult(facts=facts, warnings=warnings)

@@ -754,6 +754,7 @@ def describe_model(
         "max_correlation": settings.max_correlation,
         "bootstraps": settings.bootstraps,
         "batch": data.batch,
+        "feature_filter": list(data.notes),
         "arms": arms,
         "not_estimable": dict(refused),
     }

@@ -1,4 +1,4 @@
-# Features, and the picture of each case for the report.
+# Features, what their settings do to them, and the picture of each case for the report.
 
 
 rule extract:
@@ -21,6 +21,26 @@ rule extract:
         'python "$RADLOOM_SCRIPTS"/extract.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'
 
 
+rule perturb:
+    input:
+        plan=RUN.plan("perturb"),
+        before=RUN.before("perturb"),
+    output:
+        RUN.manifest("perturb"),
+    log:
+        RUN.log("perturb"),
+    priority: 6
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=minutes(10 + RUN.config["perturb"]["count"]),
+        gpu=0,
+    shell:
+        'python "$RADLOOM_SCRIPTS"/perturb.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'
+
+
 rule overlay:
     input:
         plan=RUN.plan("overlay"),
@@ -39,3 +59,43 @@ rule overlay:
         gpu=0,
     shell:
         'python "$RADLOOM_SCRIPTS"/overlay.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'
+
+
+rule sensitivity:
+    input:
+        plan=RUN.plan("sensitivity"),
+        before=RUN.before("sensitivity"),
+    output:
+        RUN.manifest("sensitivity"),
+    log:
+        RUN.log("sensitivity"),
+    priority: 7
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=minutes(30),
+        gpu=0,
+    shell:
+        'python "$RADLOOM_SCRIPTS"/sensitivity.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'
+
+
+rule voxel_maps:
+    input:
+        plan=RUN.plan("voxel_maps"),
+        before=RUN.before("voxel_maps"),
+    output:
+        RUN.manifest("voxel_maps"),
+    log:
+        RUN.log("voxel_maps"),
+    priority: 7
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=minutes(60),
+        gpu=0,
+    shell:
+        'python "$RADLOOM_SCRIPTS"/voxel_maps.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'

@@ -22,8 +22,7 @@ rule report:
 
 rule tidy:
     input:
-        RUN.manifest("extract"),
-        RUN.manifest("overlay"),
+        RUN.before_tidy(),
     output:
         RUN.manifest("tidy"),
     log:

@@ -20,6 +20,25 @@ rule tables:
         'python "$RADLOOM_SCRIPTS"/tables.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'
 
 
+rule stability:
+    input:
+        plan=RUN.plan("stability", COHORT),
+        before=RUN.before_cohort("stability"),
+    output:
+        RUN.manifest("stability", COHORT),
+    log:
+        RUN.log("stability", COHORT),
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=60,
+        gpu=0,
+    shell:
+        'python "$RADLOOM_SCRIPTS"/stability.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'
+
+
 rule harmonize:
     input:
         plan=RUN.plan("harmonize", COHORT),
@@ -75,3 +94,22 @@ rule model_logistic:
         gpu=0,
     shell:
         'python "$RADLOOM_SCRIPTS"/model_logistic.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'
+
+
+rule sensitivity_table:
+    input:
+        plan=RUN.plan("sensitivity_table", COHORT),
+        before=RUN.before_cohort("sensitivity_table"),
+    output:
+        RUN.manifest("sensitivity_table", COHORT),
+    log:
+        RUN.log("sensitivity_table", COHORT),
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=60,
+        gpu=0,
+    shell:
+        'python "$RADLOOM_SCRIPTS"/sensitivity_table.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'

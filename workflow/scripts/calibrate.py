@@ -4,6 +4,8 @@ By hand: calibrate.py image.nii.gz --out out.nii.gz [--water-hu W --air-hu A | -
 """
 
 import argparse
+import dataclasses
+import json
 from pathlib import Path
 
 from radloom.engine.step import CaseResult, CaseStep, CaseTask, main
@@ -20,6 +22,8 @@ def run_case(task: CaseTask) -> CaseResult:
     write_nifti(task.out / "image.nii.gz", image)
     air_hu, air_voxels = measure_air(image.array, calibration)
     warnings += air_warning(air_hu, task.params["air_tolerance"])
+    # For steps that interpolate anew and have to calibrate as this one did.
+    (task.out / "calibration.json").write_text(json.dumps(dataclasses.asdict(calibration)) + "\n", encoding="utf-8")
     facts = {
         "method": calibration.method,
         "slope": calibration.slope,

@@ -12,25 +12,49 @@ from radloom.engine.step import CaseResult, CaseStep, CaseTask, main
 
 
 def run_case(task: CaseTask) -> CaseResult:
-    """Extract the features of all ROIs of a case into features.csv."""
-    from radloom.extract import extract_features, read_params, write_features
-    from radloom.images import read_nifti
+    """Extract the features of all ROIs of a case into features.csv, or of each extraction into features_<name>.csv.
+
+    Of several extractions one may fail, where the ROIs have no use for its parameters: the others go on.
+    """
+    from radloom.errors import CaseError
+    from radloom.extract import extract_features, read_around, read_params, write_features
+    from radloom.extractions import features_file
     from radloom.roi_definitions import read_definitions
 
-    extraction = extract_features(
-        read_nifti(task.inputs["calibrate/image.nii.gz"]),
-        read_nifti(task.inputs["postprocess/roi.nii.gz"]),
-        _labels(task.inputs["postprocess/labels.json"]),
-        read_params(task.resources["params"]),
-        task.params["rois"],
-        task.params["min_voxels"],
-        read_definitions(task.params["derived_rois"]),
-        task.params["engine"],
+    labels = _labels(task.inputs["postprocess/labels.json"])
+    derived = read_definitions(task.params["derived_rois"])
+    # The parameter file is called params, or params.<name> for each of several extractions.
+    extractions = {
+        key.partition(".")[2]: read_params(
+            path, task.params["ibsi"], task.params["outlier_sigma"], task.params["engine"]
+        )
+        for key, path in sorted(task.resources.items())
+    }
+    image, roi = read_around(
+        task.inputs["calibrate/image.nii.gz"], task.inputs["postprocess/roi.nii.gz"], extractions.values(), derived
     )
-    write_features(task.out / "features.csv", extraction)
-    return CaseResult(
-        facts={"rois": extraction.rois, "excluded_rois": extraction.excluded}, warnings=extraction.warnings
-    )
+    facts: dict[str, dict[str, Any]] = {}
+    warnings: list[str] = []
+    failures: dict[str, CaseError] = {}
+    for name, params in extractions.items():
+        try:
+            extraction = extract_features(
+                image, roi, labels, params, task.params["rois"], task.params["min_voxels"], derived
+            )
+        except CaseError as error:
+            failures[name] = error
+            facts[name] = {"reason": error.reason, "advice": error.advice}
+            continue
+        write_features(task.out / features_file(name), extraction)
+        facts[name] = {"rois": extraction.rois, "excluded_rois": extraction.excluded}
+        warnings += [f"{name}: {warning}" if name else warning for warning in extraction.warnings]
+    if len(failures) == len(facts):
+        reasons = dict.fromkeys(error.reason for error in failures.values())
+        advice = dict.fromkeys(error.advice for error in failures.values())
+        if len(reasons) > 1:
+            reasons = dict.fromkeys(f"{name}: {error.reason}" for name, error in failures.items())
+        raise CaseError("; ".join(reasons), "; ".join(filter(None, advice)))
+    return CaseResult(facts.get("", {"extractions": facts}), warnings)
 
 
 def _labels(path: Path) -> dict[int, str]:
@@ -61,6 +85,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", type=Path, help='JSON with the names of the labels, such as {"1": "tumour"}')
     parser.add_argument("--roi-name", nargs="+", default=[], help="names or label numbers of the ROIs (default: all)")
     parser.add_argument("--derived", type=Path, help="YAML or JSON with derived ROIs, as in `extract.derived_rois`")
+    parser.add_argument("--ibsi", action="store_true", help="IBSI's definitions where PyRadiomics departs from them")
+    parser.add_argument(
+        "--outlier-sigma", type=float, help="with --ibsi: leave out voxels this many sigma off the mean"
+    )
     parser.add_argument("--min-voxels", type=int, default=64, help="exclude ROIs with fewer voxels (default: 64)")
     parser.add_argument("--engine", choices=["radloom", "pyradiomics"], default="radloom", help="what computes them")
 
@@ -72,21 +100,20 @@ def by_hand(args: argparse.Namespace) -> None:
     import numpy as np
 
     from radloom.errors import CaseError
-    from radloom.extract import extract_features, read_params, write_features
-    from radloom.images import read_nifti
+    from radloom.extract import extract_features, read_around, read_params, write_features
     from radloom.roi_definitions import read_definitions
 
-    params = read_params(args.params)
+    params = read_params(args.params, args.ibsi, args.outlier_sigma, args.engine)
+    derived = read_definitions(_mapping(args.derived)) if args.derived else {}
     try:
-        image, roi = read_nifti(args.image), read_nifti(args.roi)
+        image, roi = read_around(args.image, args.roi, [params], derived)
     except ValueError as error:
         raise CaseError(str(error)) from None
     if args.labels:
         labels = _labels(args.labels)
     else:
         labels = {int(number): f"label_{number}" for number in np.unique(roi.array) if number != 0}
-    derived = read_definitions(_mapping(args.derived)) if args.derived else {}
-    extraction = extract_features(image, roi, labels, params, args.roi_name, args.min_voxels, derived, args.engine)
+    extraction = extract_features(image, roi, labels, params, args.roi_name, args.min_voxels, derived)
     write_features(args.out, extraction)
     for entry in extraction.excluded:
         print(f"excluded: {entry['roi']}: {entry['reason']} ({entry['advice']})", file=sys.stderr)

@@ -34,13 +34,16 @@ def by_hand(args: argparse.Namespace) -> None:
     found = sorted(path for part in ("tables", "models") for path in (args.results / part).rglob("*") if path.is_file())
     inputs = {path.relative_to(args.results).as_posix(): path for path in found}
     pictures = {
-        path.parent.parent.name: Entry("ok", "", "", {}, [], {"overlay.png": path})
-        for path in sorted(args.results.glob("cases/*/overlay/overlay.png"))
+        step: {
+            path.parent.parent.name: Entry("ok", "", "", {}, [], {path.name: path})
+            for path in sorted(args.results.glob(f"cases/*/{step}/{step}.png"))
+        }
+        for step in ("overlay", "voxel_maps")
     }
     task = CohortTask(
         params=load_config(args.config) if args.config else {},
         cases=[],
-        entries={"overlay": pictures},
+        entries=pictures,
         inputs={key: path for key, path in inputs.items() if key not in OWN_FILES},
         out=args.out,
     )

@@ -27,6 +27,8 @@ ALL = {name: (*features, *ON_REQUEST.get(name, ())) for name, features in FEATUR
 # Eigenvalues of a matrix of probabilities are exact to about 1e-15; MCC is the root of one, and so good to 1e-12 where
 # it is above 1e-3, and not at all where it is nothing but rounding.
 SMALLEST_EIGENVALUE = 1e-6
+# Entropies are exact to about 1e-15, and Imc2 is the root of a difference of two.
+SMALLEST_GAIN = 1e-12
 
 
 def stock(image: Volume, roi: Volume, label: int, setting: dict[str, Any]) -> dict[str, float]:
@@ -157,7 +159,9 @@ def _only_rounding(values: np.ndarray, mask: np.ndarray, setting: dict[str, Any]
         # difference over its variance are -1, 0 or 1. Here they are 0.
         columns += ["original_firstorder_Skewness", "original_firstorder_Kurtosis"]
     levels = Levels(make_roi(mask, (1, 1, 1), 3), discretise(values, setting))
-    sums = _sums(_matrices(levels, directions(mask.shape, setting, both_ways=False), setting), levels, False, True)
+    sums = _sums(_matrices(levels, directions(mask.shape, setting, both_ways=False), setting), levels, True, True)
+    if (sums.product_entropy - sums.entropy < SMALLEST_GAIN).any():
+        columns.append("original_glcm_Imc2")
     if (sums.second < SMALLEST_EIGENVALUE).any():
         columns.append("original_glcm_MCC")
     return columns

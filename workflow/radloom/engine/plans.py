@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from radloom.cohort import KNOWN, PATHS, Sheet, read_cohort, source_path
+from radloom.cohort import KNOWN, PATHS, Sheet, read_cohort, repeated_patients, source_path
 from radloom.config import check_run, complete
 from radloom.engine.chunks import Chunk, make_chunks
 from radloom.engine.codehash import code_hash
@@ -29,9 +29,9 @@ from radloom.engine.locks import clear_dead_locks, hold_results
 from radloom.engine.records import Record, as_listed, clear
 from radloom.engine.sources import source_identity, suffix
 from radloom.engine.steps import (
-    CASE_STEPS,
     COHORT_STEPS,
     STEPS,
+    VOLUME_READERS,
     VOLUME_STEPS,
     StepSpec,
     active_steps,
@@ -41,6 +41,7 @@ from radloom.engine.steps import (
     step_params,
 )
 from radloom.errors import ConfigError
+from radloom.extractions import main_file
 
 COHORT = "cohort"  # the name of the one chunk of a step that sees the whole cohort
 TIDY = "tidy"
@@ -75,6 +76,10 @@ class Run:
     def before_cohort(self, step: str) -> list[str]:
         """Return all manifests of the steps before a cohort-level step."""
         return self._manifests(s for s in STEPS[step].after if self.has(s))
+
+    def before_tidy(self) -> list[str]:
+        """Return a chunk's manifests of the steps that read volumes last."""
+        return [self.manifest(step) for step in VOLUME_READERS if self.has(step)]
 
     def targets(self) -> list[str]:
         """Return every manifest of the run, so that one that was removed is made again."""
@@ -111,6 +116,8 @@ def prepare(written: dict[str, Any], workflow: Path, main_process: bool) -> Run:
     else:
         cohort = read_cohort(Path(config["cohort"]))[0] if config["cohort"] else Sheet([], [], [])
     rows, lines = cohort.rows, cohort.lines
+    if config["stability"]["repeats"] == "auto":
+        config["stability"]["repeats"] = bool(repeated_patients(rows))
     chunks = make_chunks([(row["case_id"], row["centre"]) for row in rows], config["cases_per_job"])
     run = Run(config, results, tuple(active_steps(config)), tuple(chunks))
     if not main_process:
@@ -163,12 +170,15 @@ def _check_disk(run: Run, sources: dict[str, dict[str, list[int]]]) -> None:
 
 def _resources(spec: StepSpec, config: dict[str, Any]) -> dict[str, dict[str, str]]:
     """Return path and content hash of the files that a step's configuration names and that it uses."""
-    found = {}
+    found: dict[str, dict[str, str]] = {}
     for key in spec.resources:
         section, name = key.split(".")
         if spec.name != "segment" or config["segment"]["source"] == "model":
-            path = Path(config[section][name])
-            found[name] = {"path": str(path), "sha256": resource_hash(path)}
+            # All extractions are the step extract's; the steps that do it over follow the main one.
+            given = main_file(config) if key == "extract.params" and spec.name != "extract" else config[section][name]
+            # Several files by name: `params.portal`, `params.fine`.
+            paths = {name: given} if isinstance(given, str) else {f"{name}.{k}": path for k, path in given.items()}
+            found |= {k: {"path": str(Path(p)), "sha256": resource_hash(Path(p))} for k, p in paths.items()}
     return found
 
 
@@ -282,7 +292,7 @@ def _drop_broken(run: Run, plans: dict[tuple[str, str], dict[str, Any]]) -> None
         if manifest.exists() and not _holds(run, read_json(manifest), plan):
             manifest.unlink()
     for chunk in (chunk.name for chunk in run.chunks):
-        made = [manifest_path(run.results, step, chunk) for step in CASE_STEPS]
+        made = [manifest_path(run.results, step, chunk) for step in run.steps if STEPS[step].by_case]
         if manifest_path(run.results, TIDY, chunk).exists() and not all(manifest.exists() for manifest in made):
             # Some step has to run: those that made the tidied volumes look case by case whether it needs them.
             for step in VOLUME_STEPS:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from radloom.engine.files import sha256_file, sha256_json
+from radloom.extractions import features_file, parameter_files
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,9 @@ class StepSpec:
     `files` are what it takes of earlier steps (`<step>/<file>` of a case; of cohort-level steps the path below
     `results`), `optional` those of them that a case may lack. `sections` are the sections of the configuration,
     `columns` the columns of the cohort sheet and `packages` the distributions that decide its
-    result. `resources` are configuration keys that name a file or folder whose content decides too. `limits` are keys
-    of the section that can only exclude a case, never change its numbers.
+    result. `resources` are configuration keys that name a file or folder, or several by name, whose content decides
+    too. `limits` are keys of the section that can only exclude a case, never change its numbers. `settings` are keys of
+    other steps' sections (`section.key`) that a case-level step has to follow, because it does over what they do.
     """
 
     name: str
@@ -33,11 +35,15 @@ class StepSpec:
     packages: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
 
 
 _STATISTICS = ("numpy", "pandas", "scipy", "scikit-learn", "scikit-survival", "statsmodels", "neuroCombat")
 _IMAGING = ("ingest", "resample", "calibrate", "segment", "postprocess", "extract")
 _TABLES = ("tables/features_raw.parquet", "tables/cohort.csv", "tables/clinical.csv")
+# What a step that computes features follows of the section `extract`.
+_AS_EXTRACTED = tuple(f"extract.{key}" for key in ("rois", "min_voxels", "engine", "ibsi", "outlier_sigma"))
+STABILITY = "tables/stability.csv"
 
 STEPS: dict[str, StepSpec] = {
     spec.name: spec
@@ -97,6 +103,24 @@ STEPS: dict[str, StepSpec] = {
             resources=("extract.params",),
         ),
         StepSpec(
+            "perturb",
+            by_case=True,
+            after=("ingest", "calibrate", "postprocess"),
+            files=(
+                "ingest/image.nii.gz",
+                "calibrate/calibration.json",
+                "postprocess/roi.nii.gz",
+                "postprocess/labels.json",
+            ),
+            sections=("perturb",),
+            settings=("resample.interpolator", "calibrate.round_hu", *_AS_EXTRACTED),
+            packages=(
+                *("numpy", "scipy", "SimpleITK", "pyradiomics-bhklab", "PyWavelets"),
+                *("connected-components-3d", "edt"),
+            ),
+            resources=("extract.params",),
+        ),
+        StepSpec(
             "overlay",
             by_case=True,
             after=("calibrate", "postprocess"),
@@ -105,12 +129,49 @@ STEPS: dict[str, StepSpec] = {
             packages=("numpy", "pillow"),
         ),
         StepSpec(
+            "sensitivity",
+            by_case=True,
+            after=("ingest", "calibrate", "postprocess", "extract"),
+            files=(
+                "ingest/image.nii.gz",
+                "calibrate/image.nii.gz",
+                "postprocess/roi.nii.gz",
+                "postprocess/labels.json",
+                "extract/features.csv",
+            ),
+            sections=("sensitivity",),
+            settings=(
+                *("resample.spacing", "resample.interpolator", "calibrate.centres", "calibrate.round_hu"),
+                *("extract.derived_rois", *_AS_EXTRACTED),
+            ),
+            columns=("water_hu", "air_hu", "centre"),
+            packages=("numpy", "SimpleITK", "pyradiomics-bhklab", "PyWavelets"),
+            resources=("extract.params",),
+        ),
+        StepSpec(
+            "voxel_maps",
+            by_case=True,
+            after=("calibrate", "postprocess"),
+            files=("calibrate/image.nii.gz", "postprocess/roi.nii.gz", "postprocess/labels.json"),
+            sections=("voxel_maps",),
+            settings=("overlay.window",),
+            packages=("numpy", "SimpleITK", "pyradiomics-bhklab", "PyWavelets", "pillow"),
+            resources=("extract.params",),
+        ),
+        StepSpec(
             "tables",
             by_case=False,
             after=_IMAGING,
-            files=("extract/features.csv",),
+            files=("extract/features.csv",),  # of each extraction, see `step_files`
             sections=("tables", "run", "harmonize", "model", "model_cox", "model_logistic"),
             packages=("numpy", "pandas", "pyarrow"),
+        ),
+        StepSpec(
+            "stability",
+            by_case=False,
+            after=("tables", "perturb"),
+            files=("tables/features_raw.parquet", "tables/cohort.csv", "perturb/features.csv"),
+            packages=("numpy", "pandas", "scipy"),
         ),
         StepSpec(
             "harmonize",
@@ -123,24 +184,34 @@ STEPS: dict[str, StepSpec] = {
         StepSpec(
             "model_cox",
             by_case=False,
-            after=("tables",),
-            files=_TABLES,
+            after=("tables", "stability"),
+            files=(*_TABLES, STABILITY),
             sections=("model_cox", "model", "harmonize"),
             packages=_STATISTICS,
         ),
         StepSpec(
             "model_logistic",
             by_case=False,
-            after=("tables",),
-            files=_TABLES,
+            after=("tables", "stability"),
+            files=(*_TABLES, STABILITY),
             sections=("model_logistic", "model", "harmonize"),
             packages=_STATISTICS,
         ),
         StepSpec(
+            "sensitivity_table",
+            by_case=False,
+            after=("sensitivity",),
+            files=("sensitivity/features.csv",),
+            packages=("numpy", "scipy"),
+        ),
+        StepSpec(
             "report",
             by_case=False,
-            after=(*_IMAGING, "overlay", "tables", "harmonize", "model_cox", "model_logistic"),
-            files=("overlay/overlay.png",),
+            after=(
+                *(*_IMAGING, "overlay", "voxel_maps", "tables", "stability", "harmonize"),
+                *("model_cox", "model_logistic", "sensitivity_table"),
+            ),
+            files=("overlay/overlay.png", "voxel_maps/voxel_maps.png"),
             sections=("report", "harmonize", "model", "model_cox", "model_logistic"),
             packages=("numpy", "pandas", "scipy", "scikit-survival", "matplotlib", "jinja2"),
         ),
@@ -151,16 +222,28 @@ CASE_STEPS = tuple(name for name, spec in STEPS.items() if spec.by_case)
 COHORT_STEPS = tuple(name for name, spec in STEPS.items() if not spec.by_case)
 # Steps whose files are volumes that nobody reads once the features and the picture are there.
 VOLUME_STEPS = ("ingest", "resample", "calibrate", "segment")
+# The steps after which nothing needs them any more.
+VOLUME_READERS = ("extract", "perturb", "overlay", "sensitivity", "voxel_maps")
 
 
 def active_steps(config: dict[str, Any]) -> list[str]:
     """Return the steps that a configuration asks for, in the chain's order."""
     steps = list(COHORT_STEPS) if config["features"] else list(STEPS)
+    off = set()
     if config["model_cox"]["time"] is None:
-        steps.remove("model_cox")
+        off.add("model_cox")
     if config["model_logistic"]["outcome"] is None:
-        steps.remove("model_logistic")
-    return steps
+        off.add("model_logistic")
+    if config["features"] or not (config["sensitivity"]["bin_widths"] or config["sensitivity"]["spacings"]):
+        off |= {"sensitivity", "sensitivity_table"}
+    if not config["voxel_maps"]["features"]:
+        off.add("voxel_maps")
+    perturbed = not config["features"] and config["perturb"]["count"] > 0
+    if not perturbed:
+        off.add("perturb")
+    if not perturbed and config["stability"]["repeats"] is not True:
+        off.add("stability")
+    return [step for step in steps if step not in off]
 
 
 def step_files(spec: StepSpec, config: dict[str, Any]) -> tuple[str, ...]:
@@ -168,6 +251,13 @@ def step_files(spec: StepSpec, config: dict[str, Any]) -> tuple[str, ...]:
     if spec.name == "segment":
         # The U-Net doesn't look at the mask, and a mask is taken whatever the image.
         return (spec.files[0],) if config["segment"]["source"] == "model" else (spec.files[1],)
+    if spec.name in ("model_cox", "model_logistic") and config["model"]["min_icc"] is None:
+        return tuple(file for file in spec.files if file != STABILITY)
+    if spec.name == "tables":
+        return tuple(f"extract/{features_file(name)}" for name in parameter_files(config["extract"]["params"]))
+    if spec.name == "sensitivity":
+        main = f"extract/{features_file(config['model']['extraction'] or '')}"
+        return tuple(main if file == "extract/features.csv" else file for file in spec.files)
     return spec.files
 
 
@@ -175,15 +265,20 @@ def step_params(spec: StepSpec, config: dict[str, Any]) -> dict[str, Any]:
     """Return what of the configuration decides a step's result.
 
     A case-level step has one section and gets what of it counts: not the limits, and not where a model or parameter
-    file lies, whose content counts by itself. A cohort-level step gets its sections by name.
+    file lies, whose content counts by itself; and, as `section.key`, the settings of other steps that it follows. A
+    cohort-level step gets its sections by name.
     """
     if spec.by_case:
         idle = {key.split(".")[1] for key in spec.resources} | set(spec.limits)
         if spec.name == "segment":
             idle |= {"labels"} if config["segment"]["source"] == "model" else {"device", "slices_per_batch"}
-        return {key: value for key, value in config[spec.sections[0]].items() if key not in idle}
+        own = {key: value for key, value in config[spec.sections[0]].items() if key not in idle}
+        return own | {name: config[name.split(".")[0]][name.split(".")[1]] for name in spec.settings}
     general = {
-        "run": {"max_excluded_fraction": config["max_excluded_fraction"]},
+        "run": {
+            "max_excluded_fraction": config["max_excluded_fraction"],
+            "extractions": [] if config["features"] else [n for n in parameter_files(config["extract"]["params"]) if n],
+        },
         "rois": {"derived": [] if config["features"] else list(config["extract"]["derived_rois"])},
     }
     return {section: general[section] if section in general else config[section] for section in spec.sections}
@@ -192,14 +287,15 @@ def step_params(spec: StepSpec, config: dict[str, Any]) -> dict[str, Any]:
 def case_params(spec: StepSpec, params: dict[str, Any], row: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the settings and the sheet's cells that decide one case, so that another case's don't.
 
-    For calibrate the table of centres becomes the entry of the case's own centre, and not even that where the
-    sheet has the case's own values: a case that moves to another centre computes again only if its HU change.
+    Where a step calibrates, the table of centres becomes the entry of the case's own centre, and not even that where
+    the sheet has the case's own values: a case that moves to another centre computes again only if its HU change.
     """
-    if spec.name != "calibrate":
+    centres = {"calibrate": "centres", "sensitivity": "calibrate.centres"}.get(spec.name)
+    if centres is None:
         return params, row
     own = {key: row[key] for key in ("water_hu", "air_hu") if row.get(key)}
-    entry = {} if own else params["centres"].get(row.get("centre", ""), {})
-    return {**{k: v for k, v in params.items() if k != "centres"}, "centre": entry}, own
+    entry = {} if own else params[centres].get(row.get("centre", ""), {})
+    return {**{key: value for key, value in params.items() if key != centres}, "centre": entry}, own
 
 
 def resource_hash(path: Path) -> str:

@@ -7,19 +7,27 @@ from collections import Counter
 from pathlib import Path
 
 from radloom.engine.files import read_json
-from radloom.engine.steps import CASE_STEPS
+from radloom.engine.steps import STEPS
+from radloom.extractions import facts_of
 
 
 def count_cases(results: Path) -> tuple[int, Counter[str]]:
     """Return how many cases have features, and how many each step excluded."""
     included = 0
     excluded: Counter[str] = Counter()
-    for step in CASE_STEPS:
+    plan = read_json(results / "plan" / "tables" / "cohort.json") or {"params": {}}
+    main = plan["params"].get("model", {}).get("extraction") or ""
+    # The steps that a case must pass to be in the tables.
+    for step in STEPS["tables"].after:
         for path in sorted((results / "manifests" / step).glob("*.json")):
-            statuses = Counter(entry["status"] for entry in read_json(path)["cases"])
+            entries = read_json(path)["cases"]
+            statuses = Counter(entry["status"] for entry in entries)
             excluded[step] += statuses["excluded"]
             if step == "extract":
-                included += statuses["ok"]
+                # Of several extractions the one that the feature table has may have nothing of a case.
+                lost = sum("reason" in facts_of(e["facts"], main) for e in entries if main and e["status"] == "ok")
+                excluded[step] += lost
+                included += statuses["ok"] - lost
     return included, +excluded
 
 

@@ -44,7 +44,7 @@ def compute_features(
 
     Raises CaseError where the ROI makes more grey levels than fit.
     """
-    inside = np.asarray(mask) != 0
+    inside = np.asarray(mask).astype(bool, copy=False)
     values = image[inside]
     with_textures = any(name in classes for name in TEXTURE_CLASSES)
     with_levels = with_textures or not LEVEL_FEATURES.isdisjoint(classes.get("firstorder", ()))
@@ -53,6 +53,8 @@ def compute_features(
     if "firstorder" in classes:
         d = distribution(values, None if grey is None else grey.counts, setting, float(np.prod(spacing)))
         found["firstorder"] = first_order_features(d, classes["firstorder"])
+        del d
+    del values  # of a large ROI they are millions, and nothing needs them any more
     if with_textures:
         assert grey is not None
         reach = max(setting.get("distances", (1,)))

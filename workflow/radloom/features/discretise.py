@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from radloom.errors import CaseError
-from radloom.features.kernels import library
+from radloom.features.kernels import count_values, library
 from radloom.images import Array
 
 # A table with one level for each possible value is quicker than a search, up to about this many values.
@@ -99,8 +99,10 @@ def discretise(values: Array, setting: Mapping[str, Any]) -> GreyLevels:
     if anchor is not None:
         levels = fixed_bin_size(values, width, anchor) if count is None else fixed_bin_number(values, count)
     else:
-        levels = _pyradiomics_levels(values, np.asarray(bin_edges(low, high, setting)))
-    occurrences = np.bincount(np.maximum(levels, 0) if float(low) < lowest else levels)
+        levels = _pyradiomics_levels(values, low, high, setting)
+    if float(low) < lowest:
+        levels = np.maximum(levels, 0)
+    occurrences = count_values(levels, 0, int(levels.max()))
     if occurrences[0]:
         raise CaseError(
             f"{occurrences[0]} voxels of the ROI lie below the first bin", "check `resegmentRange` and the bins"
@@ -109,8 +111,8 @@ def discretise(values: Array, setting: Mapping[str, Any]) -> GreyLevels:
     return GreyLevels(levels.astype(np.uint16), present, occurrences[present])
 
 
-def _pyradiomics_levels(values: Array, edges: Array) -> Array:
-    low, high = values.min(), values.max()
+def _pyradiomics_levels(values: Array, low: Any, high: Any, setting: Mapping[str, Any]) -> Array:
+    edges = np.asarray(bin_edges(low, high, setting))
     if values.dtype.kind in "iu" and int(high) - int(low) < _TABLE_AT_MOST:
         table = np.digitize(np.arange(int(low), int(high) + 1), edges)
         return np.asarray(table.astype(np.int32)[np.subtract(values, low, dtype=np.int32)])

@@ -2,21 +2,24 @@
 
 PyRadiomics filters the whole image for each ROI and cuts the box out afterwards. Here a filter gets the box and the
 voxels around it that its values depend on; along an axis on which these leave the image it gets what the whole image
-would give it (the tests hold each value inside the box against `radiomics.imageoperations` on the whole image):
+would give it. The tests hold the values inside the box bit for bit against `radiomics.imageoperations` on the whole
+image. LoG alone may differ, where sigma is more than about 4 voxels: some 3 values in a million then come out as the
+neighbouring float32, since the float64 that a recursive filter rounds depends in its last bits on where a line starts.
 
-| image type | margin | values |
-|---|---|---|
-| Square, SquareRoot, Logarithm, Exponential | none; scaled by the largest absolute value of the whole image | bit for bit |
-| Gradient | 1 voxel | bit for bit |
-| Wavelet | half the filter's length for each level | bit for bit |
-| LoG | 27 sigma: the tail of ITK's recursive filter is then below float64's resolution | bit for bit |
-| LBP2D | the radius; planes from their first voxel on | bit for bit |
-| LBP3D | the radius and the tail of the spline prefilter | bit for bit |
+| image type | margin around the box |
+|---|---|
+| Square, SquareRoot, Logarithm, Exponential | none; scaled by the largest absolute value of the whole image |
+| Gradient | 1 voxel |
+| Wavelet | half the filter's length for each level; an axis on which that leaves the image is taken whole |
+| LoG | 27 sigma: the tail of ITK's recursive filter is then below float64's resolution |
+| LBP2D | the radius and 1 voxel, but each plane from its first voxel on |
+| LBP3D | the radius and the tail of the spline prefilter |
 
-What follows the image's type is PyRadiomics' as well: LoG and Gradient are float32 whatever comes in, Wavelet of a
-float32 image is float32, and both LBP write into an array of the image's own type, LBP3D already its samples on the
-sphere, so that on an int16 image they are rounded to whole HU. Square is positive throughout (PyRadiomics'
-documentation says otherwise); SquareRoot and Logarithm keep the sign.
+What follows from the image's type is PyRadiomics' as well: LoG and Gradient are float32 whatever comes in, Wavelet of a
+float32 image is float32 and of any other float64. LBP2D's codes have the image's own type, which cuts off what is
+behind the point of the method `var` of an int16 image; LBP3D takes its samples in that type, so that those of an int16
+image are rounded to whole HU before they are compared. Square is positive throughout (PyRadiomics' documentation says
+otherwise); SquareRoot and Logarithm keep the sign.
 """
 
 from __future__ import annotations
@@ -34,8 +37,8 @@ import numpy as np
 from radloom.feature_params import image_names
 from radloom.images import Array, Box, Volume, crop, to_sitk
 
-# The slowest of the poles of ITK's recursive Gaussian falls by exp(-1.3530 / sigma) a voxel (Deriche 1993, and
-# itkRecursiveGaussianImageFilter.hxx): to 1.4e-16 over 27 sigma.
+# The slowest pole of ITK's recursive Gaussian falls by exp(-1.3732 / sigma) a voxel (Deriche 1993, and the constant L2
+# in itkRecursiveGaussianImageFilter.hxx): to 7.9e-17 over 27 sigma.
 LOG_MARGIN_SIGMA = 27
 # The pole of the cubic B-spline prefilter is sqrt(3) - 2: 1.4e-18 over 31 voxels; the spline itself reaches over 2.
 SPLINE_MARGIN = 33
@@ -43,6 +46,8 @@ SPLINE_MARGIN = 33
 PAD_DISTANCE = 5
 # Samples on spheres (voxels times vertices) that LBP3D holds at a time, about 30 bytes each and level squared.
 _SAMPLES_AT_A_TIME = 1 << 17
+# Voxels that a pass of LoG hands to ITK at a time.
+_VOXELS_AT_A_TIME = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,10 @@ def filtered_images(
     """The images of all image types inside a box, in PyRadiomics' order, one at a time.
 
     image: whole image, (z, y, x), its values finite; already normalised where `normalize` is set.
-    mask: non-zero in the ROI, (z, y, x), on the image's grid; only LBP3D, which has values in the ROI alone, looks at it.
+    mask: non-zero in the ROI, (z, y, x), on the image's grid; LBP3D has values there alone, the others ignore it.
     box: slices (z, y, x) with start and stop; an ROI's bounding box, or one around several ROIs (`mask` is then their
-        union), of which the caller cuts out what belongs to each. With `preCrop`, for which PyRadiomics' images depend on
-        the ROI's box and `padDistance`, it must be that of a single ROI.
+        union), of which the caller cuts out what belongs to each. It must be that of a single ROI with `preCrop`, with
+        which PyRadiomics' images depend on the ROI's box and on `padDistance`.
     image_types: settings of its own by image type, as in `FeatureParams.image_types`.
     setting: the common settings.
 
@@ -217,37 +222,52 @@ def _laplacians(part: _Part, setting: Mapping[str, Any]) -> Iterator[Array | str
 def _laplacian(part: _Part, sigma: float) -> Array:
     """ITK's LaplacianRecursiveGaussianImageFilter, normalised across scale, in the passes of which it consists.
 
-    One axis after the other gives the second derivative along itself of the image smoothed along the two others. After
-    each pass only the lines of the box go on to the next, which ITK's own filter could not do.
+    One axis after the other gives the second derivative along itself of the image smoothed along the two others, each
+    pass rounded to float32. After a pass only those of its values that lie in the box go on to the next one.
+    """
+    spacing = list(reversed(part.image.geometry.spacing))
+    z, y, x = (max(math.ceil(LOG_MARGIN_SIGMA * sigma / side), 4) for side in spacing)
+    outer = part.around((z, y, x))
+    inside = part.inside(outer)
+    total = np.zeros([side.stop - side.start for side in part.box], dtype=np.float32)
+    for axis in (2, 1, 0):
+        result = part.image.array[outer]
+        for along in (axis, *(other for other in (2, 1, 0) if other != axis)):
+            result = _gaussian_lines(result, along, sigma, spacing[along], along == axis, inside[along])
+        # A float32 sum of products in float64: with the rounding of ITK's own.
+        np.add(total, result * np.float64(1 / spacing[axis] ** 2), out=total, casting="same_kind")
+    return total
+
+
+def _gaussian_lines(
+    array: Array, axis: int, sigma: float, spacing: float, second_derivative: bool, wanted: slice
+) -> Array:
+    """ITK's recursive Gaussian, or its second derivative, along one axis of an array (z, y, x), as float32: of each
+    line just the part that is wanted. Sigma and spacing in mm.
     """
     import SimpleITK as sitk
 
-    spacing = part.image.geometry.spacing
-    z, y, x = (max(math.ceil(LOG_MARGIN_SIGMA * sigma / side), 4) for side in reversed(spacing))
-    outer = part.around((z, y, x))
-    start = to_sitk(crop(part.image, outer))
-    wanted = list(reversed(part.inside(outer)))
     line_filter = sitk.RecursiveGaussianImageFilter()
     line_filter.SetSigma(sigma)
     line_filter.SetNormalizeAcrossScale(True)
-    total = np.zeros([side.stop - side.start for side in part.box], dtype=np.float32)
-    for axis in range(3):
-        result = start
-        for direction in sorted(range(3), key=lambda direction: direction != axis):
-            line_filter.SetDirection(direction)
-            line_filter.SetOrder(line_filter.SecondOrder if direction == axis else line_filter.ZeroOrder)
-            result = line_filter.Execute(result)
-            lines = [slice(None)] * 3
-            lines[direction] = wanted[direction]
-            result = result[tuple(lines)]
-        # A float32 sum of products in float64: with the rounding of ITK's own.
-        np.add(
-            total,
-            sitk.GetArrayViewFromImage(result) * np.float64(1 / spacing[axis] ** 2),
-            out=total,
-            casting="same_kind",
-        )
-    return total
+    line_filter.SetDirection(2 - axis)
+    line_filter.SetOrder(line_filter.SecondOrder if second_derivative else line_filter.ZeroOrder)
+    lines = [slice(None)] * 3
+    lines[axis] = wanted
+    shape = list(array.shape)
+    shape[axis] = wanted.stop - wanted.start
+    result = np.empty(shape, dtype=np.float32)
+    # Lines don't know of each other, so that a slab at a time will do.
+    across = 1 if axis == 0 else 0
+    step = max(_VOXELS_AT_A_TIME * array.shape[across] // array.size, 1)
+    for start in range(0, array.shape[across], step):
+        slab = [slice(None)] * 3
+        slab[across] = slice(start, start + step)
+        image = sitk.GetImageFromArray(array[tuple(slab)])
+        image.SetSpacing([spacing] * 3)
+        image = line_filter.Execute(image)  # a view doesn't keep its image alive
+        result[tuple(slab)] = sitk.GetArrayViewFromImage(image)[tuple(lines)]
+    return result
 
 
 def _wavelets(part: _Part, setting: Mapping[str, Any]) -> Iterator[Array]:
@@ -304,8 +324,8 @@ def _low(data: Array, wavelet: Any, axes: list[int]) -> Array:
 
 
 def _bands(data: Array, wavelet: Any, axes: list[int], inside: Box) -> Iterator[Array]:
-    """All bands of one level in the order LLL, LLH, ..., HHH (the first letter is that of the first of `axes`), cut down
-    to `inside`, of which no more than one branch is held at a time.
+    """All bands of one level in the order LLL, LLH, ..., HHH (the first letter is that of the first of `axes`), cut
+    down to `inside`; what no band still needs is let go.
     """
     import pywt
 
@@ -314,11 +334,14 @@ def _bands(data: Array, wavelet: Any, axes: list[int], inside: Box) -> Iterator[
         return
     axis, *others = axes
     [pair] = pywt.swt(data, wavelet, level=1, axis=axis)
+    del data
+    waiting = list(pair)
+    del pair
     lines = [slice(None)] * 3
     lines[axis] = inside[axis]
     left = [slice(None) if other == axis else side for other, side in enumerate(inside)]
-    for band in pair:
-        yield from _bands(band[tuple(lines)], wavelet, others, (left[0], left[1], left[2]))
+    while waiting:
+        yield from _bands(waiting.pop(0)[tuple(lines)], wavelet, others, (left[0], left[1], left[2]))
 
 
 def _lbp_2d(part: _Part, setting: Mapping[str, Any]) -> Iterator[Array]:
@@ -341,8 +364,9 @@ def _lbp_2d(part: _Part, setting: Mapping[str, Any]) -> Iterator[Array]:
 def _lbp_3d(part: _Part, setting: Mapping[str, Any]) -> Iterator[Array]:
     """Local binary patterns on spheres (Banerjee 2013), as PyRadiomics' `getLBP3DImage` computes them.
 
-    PyRadiomics samples the spheres of all voxels at once, which takes gigabytes for a large ROI, on splines of the whole
-    image. The formulas are its own, with polar angle and azimuth exchanged where it calls `sph_harm`.
+    PyRadiomics samples the spheres of all voxels at once, which takes gigabytes for a large ROI, on splines of the
+    whole image. The formulas are its own, with polar angle and azimuth exchanged where it calls `sph_harm`, and hold
+    for one level as well, at which PyRadiomics fails.
     """
     from scipy.ndimage import map_coordinates, spline_filter
     from scipy.stats import kurtosis
@@ -351,7 +375,8 @@ def _lbp_3d(part: _Part, setting: Mapping[str, Any]) -> Iterator[Array]:
     levels = int(setting.get("lbp3DLevels", 2))
     radius = setting.get("lbp3DIcosphereRadius", 1)
     vertices = np.array(icosphere(setting.get("lbp3DIcosphereSubdivision", 1), radius).vertices)
-    polar = np.arccos(np.true_divide(vertices[:, 2], radius))
+    # At some radii the cosine at the pole is rounded to more than 1, which makes PyRadiomics' images NaN.
+    polar = np.arccos(np.clip(vertices[:, 2] / radius, -1, 1))
     azimuth = np.arctan2(vertices[:, 1], vertices[:, 0])
     degrees = np.array([degree for degree in range(levels) for _ in range(2 * degree + 1)])
     orders = [order for degree in range(levels) for order in range(-degree, degree + 1)]
@@ -375,7 +400,9 @@ def _lbp_3d(part: _Part, setting: Mapping[str, Any]) -> Iterator[Array]:
         # The sum is rounded as in the whole image; taking the corner off again is exact.
         points = (voxels + corner)[:, :, None] + vertices.T[:, None, :] - first
         samples = map_coordinates(splines, points, output=array.dtype, order=3, prefilter=False)
-        values[levels, chunk] = np.real(kurtosis(samples, axis=1))
+        with warnings.catch_warnings():  # of spheres on which all samples are alike: their kurtosis is NaN
+            warnings.filterwarnings("ignore", "Precision loss occurred", RuntimeWarning)
+            values[levels, chunk] = kurtosis(samples, axis=1)
         centres = array[inside][tuple(voxels)]
         pattern = np.greater_equal(samples, centres[:, None]).astype(int)
         coefficients = np.multiply(pattern[:, :, None], harmonics[None, :, :]).sum(axis=1)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from radloom.features.kernels import count_values
 from radloom.images import Array
 
 EPS = float(np.spacing(1))
@@ -139,7 +140,7 @@ def distribution(
     """
     if values.dtype.kind in "iu" and int(values.max()) - int(values.min()) < _TABLE_AT_MOST:
         low = int(values.min())
-        counts = np.bincount(np.subtract(values, low, dtype=np.int32))
+        counts = count_values(values, low, int(values.max()))
         distinct = np.flatnonzero(counts)
         counts, ascending = counts[distinct], (distinct + low).astype(np.float64)
     else:

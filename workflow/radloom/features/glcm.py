@@ -79,8 +79,10 @@ class Cooccurrence:
         return _mean(np.divide(self.entropy - self.cross_entropy, largest, where=largest != 0, out=0 * largest))
 
     def information_correlation_2(self) -> float:
-        gain = self.product_entropy - self.entropy
-        return _mean(np.where(gain == 0, 0.0, (1 - np.exp(-2 * gain)) ** 0.5))
+        # Independence has the largest entropy, so a gain below 0 is rounding. PyRadiomics takes the root of it, and
+        # leaves the direction out or not, depending on the last digit.
+        gain = np.maximum(self.product_entropy - self.entropy, 0.0)
+        return _mean((1 - np.exp(-2 * gain)) ** 0.5)
 
 
 FORMULAS: dict[str, Callable[[Cooccurrence], float]] = {

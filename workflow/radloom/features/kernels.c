@@ -183,12 +183,12 @@ static int32_t find_root(int32_t *parent, int32_t i)
 
 /* Zones of equal level: `offsets` are the neighbours that come earlier in memory (all negative, 32 at most), and bit m
  * of `near[k]` says that neighbours k and m touch or are the same: where k has the voxel's level, m of that level is in
- * its zone already. `parent` is scratch of the padded volume's size. Writes level and size of each zone, returns their
- * number. */
-int64_t zones(const uint16_t *volume, const int64_t *start, const int64_t *length, int64_t n_runs,
-              const int64_t *offsets, const uint32_t *near, int64_t n_offsets, int32_t *parent, uint16_t *zone_level,
-              int32_t *zone_size)
+ * its zone already. Writes into `zone`, of the padded volume's size, -1, -2, ... for the voxels of the first, second ...
+ * zone, and returns their number. */
+int64_t find_zones(const uint16_t *volume, const int64_t *start, const int64_t *length, int64_t n_runs,
+                   const int64_t *offsets, const uint32_t *near, int64_t n_offsets, int32_t *zone)
 {
+    int32_t *parent = zone;
     for (int64_t r = 0; r < n_runs; r++)
         for (int64_t i = start[r]; i < start[r] + length[r]; i++) {
             const uint16_t level = volume[i];
@@ -208,19 +208,23 @@ int64_t zones(const uint16_t *volume, const int64_t *start, const int64_t *lengt
                 same &= ~near[d];
             }
         }
-    /* A parent comes before its child, so one pass in order numbers the zones (as -1, -2, ...) and counts them. */
-    int64_t found = 0;
+    /* A parent comes before its child, so one pass in order numbers the zones. */
+    int32_t found = 0;
+    for (int64_t r = 0; r < n_runs; r++)
+        for (int64_t i = start[r]; i < start[r] + length[r]; i++)
+            zone[i] = parent[i] == i ? -(++found) : zone[parent[i]];
+    return found;
+}
+
+/* Level and size (from 0) of each zone that `find_zones` found. */
+void measure_zones(const uint16_t *volume, const int32_t *zone, const int64_t *start, const int64_t *length,
+                   int64_t n_runs, uint16_t *level, int32_t *size)
+{
     for (int64_t r = 0; r < n_runs; r++)
         for (int64_t i = start[r]; i < start[r] + length[r]; i++) {
-            if (parent[i] == i) {
-                zone_level[found] = volume[i];
-                zone_size[found] = 0;
-                parent[i] = (int32_t)-(++found);
-            } else
-                parent[i] = parent[parent[i]];
-            zone_size[-parent[i] - 1]++;
+            level[-zone[i] - 1] = volume[i];
+            size[-zone[i] - 1]++;
         }
-    return found;
 }
 
 #define CHUNK 512

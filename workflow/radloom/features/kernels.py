@@ -26,6 +26,7 @@ from radloom.images import Array
 
 SOURCE = Path(__file__).with_name("kernels.c")
 # No option may let the compiler reorder or fuse floating point operations: the same numbers on every machine.
+_BLOCK = 1 << 18
 OPTIONS = ("-std=c99", "-O3", "-fPIC", "-shared", "-ffp-contract=off")
 
 
@@ -80,20 +81,8 @@ def library() -> ctypes.CDLL:
         ("scatter", None, (_array(np.uint16, 1), *runs, volume)),
         ("cooccurrences", None, (volume, *runs, ints, i64, i64, _array(np.uint32, 3))),
         ("run_lengths", None, (volume, *runs, ints, i64, i64, i64, volume, _array(np.uint32, 3))),
-        (
-            "zones",
-            i64,
-            (
-                volume,
-                *runs,
-                ints,
-                _array(np.uint32, 1),
-                i64,
-                _array(np.int32, 3),
-                _array(np.uint16, 1),
-                _array(np.int32, 1),
-            ),
-        ),
+        ("find_zones", i64, (volume, *runs, ints, _array(np.uint32, 1), i64, _array(np.int32, 3))),
+        ("measure_zones", None, (volume, _array(np.int32, 3), *runs, _array(np.uint16, 1), _array(np.int32, 1))),
         ("neighbourhoods", None, (volume, *runs, ints, i64, i64, _array(np.uint32, 2), _array(np.float64, 1))),
         (
             "cooccurrence_sums",
@@ -116,6 +105,17 @@ def library() -> ctypes.CDLL:
 def shape_of(array: Array) -> Array:
     """Return an array's shape as the kernels take it."""
     return np.array(array.shape, dtype=np.int64)
+
+
+def count_values(values: Array, low: int, high: int) -> Array:
+    """Return how often each whole number from `low` to `high` occurs among values within; block by block, since NumPy
+    would make a copy of all of them in 64 bits.
+    """
+    counts = np.zeros(high - low + 1, np.int64)
+    for first in range(0, len(values), _BLOCK):
+        block = values[first : first + _BLOCK].astype(np.int64) - low
+        counts += np.bincount(block, minlength=len(counts))
+    return counts
 
 
 if __name__ == "__main__":

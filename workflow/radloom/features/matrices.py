@@ -16,7 +16,7 @@ import numpy as np
 
 from radloom.errors import CaseError
 from radloom.features.discretise import GreyLevels
-from radloom.features.kernels import library
+from radloom.features.kernels import count_values, library
 from radloom.features.roi import Roi
 from radloom.images import Array
 
@@ -128,20 +128,21 @@ def zones(levels: Levels, offsets: Sequence[tuple[int, int, int]]) -> tuple[Arra
 
     `offsets` lead forward; the levels are the present ones.
     """
-    present, voxels = _check_levels(levels), len(levels.grey.level)
-    level, size = np.empty(voxels, np.uint16), np.empty(voxels, np.int32)
+    present = _check_levels(levels)
     # Those that touch most others first: they settle the most.
     ordered = sorted(offsets, key=lambda offset: sum(map(abs, offset)))
     steps, near = -levels.flat(ordered), np.array([_touching(offset, ordered) for offset in ordered], np.uint32)
-    scratch = np.empty(levels.roi.padded_shape, np.int32)
-    found = library().zones(levels.ranks, *levels.roi.runs, steps, near, len(steps), scratch, level, size)
+    zone = np.empty(levels.roi.padded_shape, np.int32)
+    found = library().find_zones(levels.ranks, *levels.roi.runs, steps, near, len(steps), zone)
+    level, size = np.empty(found, np.uint16), np.zeros(found, np.int32)
+    library().measure_zones(levels.ranks, zone, *levels.roi.runs, level, size)
     # By size without sorting all zones, most of which are small.
-    how_often = np.bincount(size[:found])
+    how_often = count_values(size, 0, int(size.max()))
     sizes = np.flatnonzero(how_often)
-    column = np.zeros(len(how_often), np.int64)
+    column = np.zeros(len(how_often), np.int32)
     column[sizes] = np.arange(len(sizes))
-    cells = (level[:found].astype(np.int64) - 1) * len(sizes) + column[size[:found]]
-    return np.bincount(cells, minlength=present * len(sizes)).reshape(present, len(sizes)), sizes
+    cells = (level.astype(np.int64) - 1) * len(sizes) + column[size]
+    return count_values(cells, 0, present * len(sizes) - 1).reshape(present, len(sizes)), sizes
 
 
 def _touching(offset: tuple[int, int, int], others: Sequence[tuple[int, int, int]]) -> int:
