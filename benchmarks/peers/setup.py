@@ -80,8 +80,8 @@ PEERS = (
         "with_pictologics",
         "pictologics",
         ("pictologics==0.9.0", "numba==0.68.1", "numpy==2.5.5", "scipy==1.18.1"),
-        differs="IBSI's definitions: kurtosis 3 less, percentiles by nearest rank, principal axes from a covariance over "
-        "n - 1 voxels; GLCM and GLRLM of one matrix of all directions, not means over 13 matrices",
+        differs="IBSI's definitions: kurtosis 3 less, percentiles by nearest rank; principal axes from a covariance "
+        "over n - 1 voxels; GLCM and GLRLM of one matrix of all directions, not means over 13 matrices",
     ),
     Peer(
         "nyxus",
