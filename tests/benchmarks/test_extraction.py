@@ -11,7 +11,7 @@ import pytest
 REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO))
 
-from benchmarks.extraction import Runs, difference  # noqa: E402
+from benchmarks.extraction import ALL, CLASSES, Runs, difference, tiny_case  # noqa: E402
 from benchmarks.peers import process  # noqa: E402
 from benchmarks.peers.names import to_pyradiomics  # noqa: E402
 from benchmarks.peers.process import Failed, Limits, Process  # noqa: E402
@@ -77,6 +77,19 @@ def test_what_does_not_answer_is_ended_with_a_reason(peer, what, limits, reason)
     with pytest.raises(Failed, match=reason):
         ask(peer, what)
     assert peer.process.poll() is not None
+
+
+def test_radloom_and_pyradiomics_are_run_alike(tmp_path):
+    case = tiny_case(tmp_path)
+    features = {}
+    for module in ("with_radloom", "with_radloom_stock", "with_pyradiomics"):
+        with Process(Path(sys.executable), module, GENEROUS) as running:
+            features[module] = running.ask(*case, CLASSES[ALL])["features"]
+    reference = to_pyradiomics("same", features.pop("with_pyradiomics"))
+    assert len(reference) == 107
+    for theirs in features.values():
+        assert max(difference(reference[name], value) for name, value in theirs.items()) < 1e-9
+        assert theirs.keys() == reference.keys()
 
 
 def test_the_names_are_all_of_pyradiomics_and_unique():
