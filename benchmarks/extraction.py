@@ -33,7 +33,7 @@ CLASSES = {
 ALL = "all seven classes"
 ROUNDS = 5
 # An implementation that has used this many CPU seconds on a case and its classes is not asked again.
-ENOUGH_S = 45.0
+ENOUGH_S = 60.0
 LIMITS = Limits(cpu_s=300, wall_s=3000, memory_mb=10 * 1024)
 CLOSE = (1e-9, 1e-6, 1e-2)
 # PyRadiomics' definitions leave these at rounding noise where they are 0.

@@ -1,6 +1,6 @@
 """`make bench`: measure what the project claims, and write it into docs/benchmarks.md with the command that made it.
 
-Without arguments it runs everything (about an hour on 2 cores); `run.py NAME` runs one measurement.
+Without arguments it runs everything (about an hour and a half on 2 cores); `run.py NAME` runs one measurement.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 import csv
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO))
 
-from benchmarks.extraction import Runs, difference  # noqa: E402
+from benchmarks.extraction import ALL, CLASSES, Runs, difference, tiny_case  # noqa: E402
 from benchmarks.peers import process  # noqa: E402
 from benchmarks.peers.names import to_pyradiomics  # noqa: E402
 from benchmarks.peers.process import Failed, Limits, Process  # noqa: E402
@@ -37,13 +38,16 @@ def numbers(raw):
 """
 
 
+GENEROUS = Limits(cpu_s=60, wall_s=300, memory_mb=1000)
+
+
 @pytest.fixture
 def peer(tmp_path, monkeypatch):
     """A made-up implementation beside the real runner."""
     (tmp_path / "runner.py").write_text((REPO / "benchmarks" / "peers" / "runner.py").read_text())
     (tmp_path / "with_peer.py").write_text(PEER)
     monkeypatch.setattr(process, "HERE", tmp_path)
-    with Process(Path(sys.executable), "with_peer", Limits(cpu_s=3, wall_s=20, memory_mb=200)) as running:
+    with Process(Path(sys.executable), "with_peer", GENEROUS) as running:
         yield running
 
 
@@ -59,19 +63,33 @@ def test_a_repeat_is_answered_with_features_and_costs(peer):
 
 
 @pytest.mark.parametrize(
-    ("what", "reason"),
+    ("what", "limits", "reason"),
     [
-        ("toil", "more than 3 CPU seconds"),
-        ("sleep", "no answer within 20 s"),
-        ("hoard", "GB of memory"),
-        ("fail", "no such feature"),
+        ("toil", replace(GENEROUS, cpu_s=1), "more than 1 CPU seconds"),
+        ("sleep", replace(GENEROUS, wall_s=1), "no answer within 1 s"),
+        ("hoard", replace(GENEROUS, memory_mb=200), "GB of memory"),
+        ("fail", GENEROUS, "no such feature"),
     ],
 )
-def test_what_does_not_answer_is_ended_with_a_reason(peer, what, reason):
+def test_what_does_not_answer_is_ended_with_a_reason(peer, what, limits, reason):
     ask(peer, "fine")
+    peer.limits = limits
     with pytest.raises(Failed, match=reason):
         ask(peer, what)
     assert peer.process.poll() is not None
+
+
+def test_radloom_and_pyradiomics_are_run_alike(tmp_path):
+    case = tiny_case(tmp_path)
+    features = {}
+    for module in ("with_radloom", "with_radloom_stock", "with_pyradiomics"):
+        with Process(Path(sys.executable), module, GENEROUS) as running:
+            features[module] = running.ask(*case, CLASSES[ALL])["features"]
+    reference = to_pyradiomics("same", features.pop("with_pyradiomics"))
+    assert len(reference) == 107
+    for theirs in features.values():
+        assert max(difference(reference[name], value) for name, value in theirs.items()) < 1e-9
+        assert theirs.keys() == reference.keys()
 
 
 def test_the_names_are_all_of_pyradiomics_and_unique():
