@@ -145,7 +145,7 @@ STEPS: dict[str, StepSpec] = {
                 *("extract.derived_rois", *_AS_EXTRACTED),
             ),
             columns=("water_hu", "air_hu", "centre"),
-            packages=("numpy", "SimpleITK", "pyradiomics-bhklab", "PyWavelets"),
+            packages=("numpy", "SimpleITK", "pyradiomics-bhklab", "PyWavelets", "connected-components-3d", "edt"),
             resources=("extract.params",),
         ),
         StepSpec(
@@ -154,7 +154,7 @@ STEPS: dict[str, StepSpec] = {
             after=("calibrate", "postprocess"),
             files=("calibrate/image.nii.gz", "postprocess/roi.nii.gz", "postprocess/labels.json"),
             sections=("voxel_maps",),
-            settings=("overlay.window",),
+            settings=("overlay.window", "extract.rois"),
             packages=("numpy", "SimpleITK", "pyradiomics-bhklab", "PyWavelets", "pillow"),
             resources=("extract.params",),
         ),
