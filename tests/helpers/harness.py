@@ -85,12 +85,17 @@ class Workspace:
             *("--snakefile", str(self.snakefile), "--cores", str(cores), "--configfile", "config.yaml"),
         ]
 
-    def run_command(self, cores: int = 2) -> subprocess.CompletedProcess[str]:
-        """Run the workflow by its command line."""
+    def run_command(self, *options: str, cores: int = 2) -> subprocess.CompletedProcess[str]:
+        """Run the workflow by its command line, with further options of Snakemake."""
         self.write()
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("RADLOOM", "PYTEST"))}
         return subprocess.run(
-            self.command(cores), cwd=self.folder, env=environment, text=True, capture_output=True, check=False
+            [*self.command(cores), *options],
+            cwd=self.folder,
+            env=environment,
+            text=True,
+            capture_output=True,
+            check=False,
         )
 
     def tables(self) -> dict[str, bytes]:

@@ -39,6 +39,17 @@ def test_bin_widths_are_not_compared_with_a_bin_count(good: dict[str, Any]) -> N
     assert "sensitivity.bin_widths: count.yaml sets binCount" in message
 
 
+@pytest.mark.parametrize(
+    "params",
+    ["imageType: {LoG: {sigma: [2], binWidth: 5}}", "featureClass: {shape: [], firstorder: [Mean]}"],
+)
+def test_bin_widths_must_matter(good: dict[str, Any], params: str) -> None:
+    Path("own.yaml").write_text(params)
+    good["extract"] = {"params": "own.yaml"}
+    check_run(complete(good))
+    assert "nothing in own.yaml depends on its binWidth" in problems_of({**good, "sensitivity": {"bin_widths": [10]}})
+
+
 def test_a_good_configuration_passes_with_its_defaults(good: dict[str, Any]) -> None:
     config = complete(good)
     assert check_run(config).rows[0]["case_id"] == "P1"
@@ -152,6 +163,21 @@ def test_numbers_as_keys_become_text(good: dict[str, Any]) -> None:
             {"extract": {"derived_rois": {"lesion": {"each": {"of": "ROI"}}}}, "model": {"roi": "lesion"}},
             "model.roi: lesion stands for lesion_1, lesion_2, ...: name one of them",
         ),
+        (
+            {"extract": {"derived_rois": {"rim": {"largest": {"of": "ROI"}, "core": {"of": "ROI", "depth_mm": 2}}}}},
+            "extract.derived_rois.rim: it needs exactly one of shell, core, union, intersection, largest, each",
+        ),
+        (
+            {"extract": {"derived_rois": {"rim": {"largest": {"of": "ROI"}}}}, "voxel_maps": {"rois": ["rim"]}},
+            "voxel_maps.rois: rim is a derived ROI, and this step takes those of the segmentation alone",
+        ),
+        (
+            {
+                "extract": {"derived_rois": {"rim": {"largest": {"of": "ROI"}}}, "rois": ["rim"]},
+                "perturb": {"count": 2},
+            },
+            "perturb.rois: extract.rois names derived ROIs alone, and this step takes those of the segmentation",
+        ),
     ],
 )
 def test_each_mistake_is_named(good: dict[str, Any], change: dict[str, Any], message: str) -> None:
@@ -171,7 +197,10 @@ def test_several_extractions_and_the_main_one(good: dict[str, Any]) -> None:
         ({"model": {"extraction": "fine"}}, "model.extraction: extract.params is one file"),
         ({"extract": {"params": {"a": path, "A": path}}}, "two names differ in capitals only"),
         ({"extract": {"params": {"a": path, "b": "none.yaml"}}}, "extract.params: the file none.yaml does not exist"),
-        ({"extract": {"params": {"a-b": path}}}, "config: extract.params: 'a-b' does not match"),
+        (
+            {"extract": {"params": {"a-b": path}}},
+            "config: extract.params: 'a-b': a name is a letter followed by up to 31 letters",
+        ),
         ({"extract": {"params": {}}}, "config: extract.params: "),
         ({"extract": {"params": 3}}, "config: extract.params: 3 is not of type 'string', 'object'"),
     ):
@@ -191,6 +220,25 @@ def test_derived_rois_are_rois_like_any_other(good: dict[str, Any], roi: str, ro
     config = complete({**good, "extract": extract, "model": {"roi": roi}})
     check_run(config)
     assert config["extract"]["derived_rois"] == derived
+
+
+@pytest.mark.parametrize(
+    "extract",
+    [
+        {},
+        {"rois": ["tumour", 2]},
+        {"rois": ["tumour", "rim"], "derived_rois": {"rim": {"core": {"of": "tumour", "depth_mm": 2}}}},
+        {"rois": ["lesion"], "derived_rois": {"lesion": {"each": {"of": "tumour"}}}},
+    ],
+)
+def test_models_of_several_rois_need_to_know_which(good: dict[str, Any], extract: dict[str, Any]) -> None:
+    good |= {"segment": {"labels": {1: "tumour", 2: "node"}}, "extract": {**good["extract"], **extract}}
+    check_run(complete(good))
+    modelled = {**good, "model_logistic": {"outcome": "outcome"}}
+    assert "model.roi is missing: the models use one ROI" in problems_of(modelled)
+    roi = "lesion_1" if "lesion" in extract.get("rois", []) else "tumour"
+    check_run(complete({**modelled, "model": {"roi": roi}}))
+    check_run(complete({**modelled, "extract": {**good["extract"], "rois": ["node"], "derived_rois": {}}}))
 
 
 @pytest.mark.parametrize(
@@ -258,10 +306,14 @@ def test_what_a_filter_by_stability_needs(good: dict[str, Any]) -> None:
     problems = problems_of({**filtered, "perturb": {"count": 2, "rois": ["other"]}})
     assert "perturb.rois: there is no ROI other" in problems
     assert "model.roi ROI is not among perturb.rois" in problems
+    extract = {**good["extract"], "derived_rois": {"rim": {"core": {"of": "ROI", "depth_mm": 2}}}}
+    derived = {**good, "extract": extract, "model": {"min_icc": 0.75, "roi": "rim"}}
+    assert "model.roi rim is a derived ROI, which isn't perturbed" in problems_of({**derived, "perturb": {"count": 2}})
     assert "no patient of the cohort sheet has two rows" in problems_of({**good, "stability": {"repeats": True}})
     Path("cohort.tsv").write_text(
         "case_id\tpatient_id\tcentre\timage\trepeat_id\nP1\tP1\tA\tp1.nii.gz\t1\nP2\tP1\tA\tp1.nii.gz\t2\n"
     )
     assert check_run(complete({**good, "model": {"min_icc": 0.75}, "stability": {"repeats": True}}))
     assert check_run(complete({**good, "model": {"min_icc": 0.75}}))
+    assert check_run(complete({**derived, "perturb": {"count": 2}})), "the repeats tell of derived ROIs, too"
     assert "model.min_icc needs" in problems_of({**filtered, "stability": {"repeats": False}})

@@ -20,7 +20,7 @@ from PIL import Image
 from radloom.datapackage import describe
 from radloom.engine.step import CohortTask, Entry
 from radloom.report import MODEL_TABLES, build_report
-from radloom.report_sections import choose_features, risk_groups
+from radloom.report_sections import _refused, choose_features, risk_groups
 from radloom.report_view import number, p_value
 from radloom.stability import COLUMNS as STABILITY_COLUMNS
 from radloom.stability import stability_rows
@@ -228,6 +228,25 @@ def _stability(task: CohortTask) -> CohortTask:
     return replace(task, inputs=inputs, out=task.out.parent / "with_stability")
 
 
+@pytest.mark.parametrize(
+    ("pairs_within", "told"),
+    [
+        ("ok", []),
+        ("few pairs", [", Harrell's C, pairs within centres: not estimable (features): few pairs."]),
+        ("few events", [" not estimable (features): few events."]),
+    ],
+)
+def test_what_is_not_estimable_is_named(pairs_within: str, told: list[str]) -> None:
+    whole = "few events" if pairs_within == "few events" else "ok"
+    table = pd.DataFrame(
+        [
+            {"arm": "features", "metric": metric, "status": "ok" if note == "ok" else "not estimable", "note": note}
+            for metric, note in (("c_index", whole), ("c_index_within_centre", pairs_within))
+        ]
+    )
+    assert _refused(table) == told
+
+
 def test_stability_is_counted_and_the_filter_is_told(results: CohortTask) -> None:
     assert 'id="stability"' not in _page(results)
     results = _stability(results)
@@ -266,6 +285,7 @@ def test_sections_show_the_tables(results: CohortTask) -> None:
     assert "the air is far from -1000 HU" in quality
     harmonisation = _section(page, "harmonisation")
     assert "0.700 / 0.000" in harmonisation
+    assert "Features are of the ROI tumour." in _section(page, "cox")
     assert "4 / 0" in harmonisation
     assert "after ComBat" in harmonisation
     cox = _section(page, "cox")

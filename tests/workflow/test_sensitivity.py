@@ -50,6 +50,19 @@ def test_it_is_computed_on_top_of_a_run_and_leaves_nothing_when_it_is_off(worksp
     assert 'id="sensitivity"' not in (workspace.results / "report.html").read_text()
 
 
+def test_a_dry_run_keeps_the_tables_of_what_is_turned_off(workspace: Workspace) -> None:
+    workspace.set("sensitivity", bin_widths=[10])
+    assert workspace.run_command().returncode == 0
+    made = workspace.tables()
+    assert "sensitivity.csv" in made
+    workspace.set("sensitivity", bin_widths=[])
+    looked = workspace.run_command("-n")
+    assert looked.returncode == 0, looked.stderr
+    assert workspace.tables() == made
+    assert workspace.run_command().returncode == 0
+    assert "sensitivity.csv" not in workspace.tables()
+
+
 def test_its_numbers_are_those_of_a_run_with_that_setting(workspace: Workspace) -> None:
     workspace.set("sensitivity", bin_widths=[10])
     workspace.run(whole=True)

@@ -248,7 +248,8 @@ class ComBatHarmonizer(TransformerMixin, BaseEstimator):
         self.batches_ = sorted(str(name) for name in used.index)
         if not self.batches_:
             raise HarmonizationError(
-                f"no batch has {self.min_batch_size} cases or more: {counts}. Choose a coarser batch column"
+                f"no batch has {self.min_batch_size} cases or more: {counts}. Choose a coarser batch column, "
+                "or lower harmonize.min_batch_size"
             )
         self.batch_sizes_ = {name: int(used[name]) for name in self.batches_}
         few = [f"{name} ({size})" for name, size in self.batch_sizes_.items() if size < ADVISED_BATCH_SIZE]

@@ -78,6 +78,10 @@ def schema_problems(written: Any) -> list[str]:
                 nearest = difflib.get_close_matches(key, known, 1, 0.5)
                 hint = f"; did you mean {nearest[0]}?" if nearest else f"; known: {', '.join(sorted(known))}"
                 problems.append(f"config: unknown key {f'{where}.{key}' if where else key}{hint}")
+        elif error.validator in ("minProperties", "maxProperties") and "properties" in error.schema:
+            problems.append(f"config: {where}: it needs exactly one of {', '.join(error.schema['properties'])}")
+        elif error.validator == "pattern" and "description" in error.schema:
+            problems.append(f"config: {where}: {error.instance!r}: {error.schema['description']}")
         elif error.validator == "required":
             problems.append(f"config: {error.message}" + (f" in {where}" if where else ""))
         elif error.validator in ("oneOf", "anyOf"):
@@ -274,11 +278,15 @@ def _roi_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
             (f"{step}.rois", name, labelled) for step in ("perturb", "voxel_maps") for name in config[step]["rois"]
         ]
         named += [("model.roi", name, known) for name in [roi] if name]
-    problems += [
-        f"config: {key}: there is no ROI {name}{_nearest(name, there) or '; known: ' + ', '.join(there)}"
-        for key, name, there in named
-        if name not in there and (there is labelled or not family_of(name, derived))
-    ]
+    for key, name, there in named:
+        made = name in derived or family_of(name, derived)
+        if made and there is labelled:
+            problems.append(
+                f"config: {key}: {name} is a derived ROI, and this step takes those of the segmentation alone"
+            )
+        elif not made and name not in there:
+            nearest = _nearest(name, there) or f"; known: {', '.join(there)}"
+            problems.append(f"config: {key}: there is no ROI {name}{nearest}")
     if isinstance(derived.get(roi), Each):
         problems.append(f"config: model.roi: {roi} stands for {roi}_1, {roi}_2, ...: name one of them")
     if wanted:
@@ -291,6 +299,17 @@ def _roi_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
         family = family_of(roi or "", derived)
         if roi and roi not in wanted and not (family and family[0] in wanted):
             problems.append(f"config: model.roi: extract.rois doesn't name {roi}, so it has no features")
+        asked = {"perturb": config["perturb"]["count"] > 0, "voxel_maps": bool(config["voxel_maps"]["features"])}
+        problems += [
+            f"config: {step}.rois: extract.rois names derived ROIs alone, and this step takes those of the "
+            f"segmentation alone: name some of {', '.join(labelled)}"
+            for step, on in asked.items()
+            if on and not config[step]["rois"] and not set(wanted) & set(labelled)
+        ]
+    modelled = config["model_cox"]["time"] or config["model_logistic"]["outcome"]
+    extracted = list(dict.fromkeys(wanted or [*labelled, *derived]))
+    if modelled and not roi and not found and (len(extracted) > 1 or isinstance(derived.get(extracted[0]), Each)):
+        problems.append(f"config: model.roi is missing: the models use one ROI, and there are {', '.join(extracted)}")
     return problems
 
 
@@ -303,13 +322,20 @@ def _stability_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
     if config["model"]["min_icc"] is None:
         return problems
     perturbed, rois = not config["features"] and config["perturb"]["count"] > 0, config["perturb"]["rois"]
-    if not perturbed and not (repeats is True or (repeats == "auto" and found)):
+    repeated, roi = repeats is True or (repeats == "auto" and found), config["model"]["roi"]
+    if not perturbed and not repeated:
         problems.append(
             "config: model.min_icc needs the stability of the features: set perturb.count, or give repeats of patients "
             "(repeat_id in the cohort sheet; with a feature table made elsewhere also stability.repeats: true)"
         )
-    if perturbed and rois and config["model"]["roi"] not in (None, *rois):
-        problems.append(f"config: model.min_icc: model.roi {config['model']['roi']} is not among perturb.rois")
+    derived = parse_definitions(config["extract"]["derived_rois"])[0]
+    if perturbed and not repeated and roi and (roi in derived or family_of(roi, derived)):
+        problems.append(
+            f"config: model.min_icc: model.roi {roi} is a derived ROI, which isn't perturbed, so that nothing is known "
+            "of its stability: take an ROI of the segmentation, or leave min_icc out"
+        )
+    elif perturbed and rois and roi not in (None, *rois):
+        problems.append(f"config: model.min_icc: model.roi {roi} is not among perturb.rois")
     return problems
 
 
@@ -353,10 +379,19 @@ def _params_problems(config: dict[str, Any], path: Path) -> list[str]:
     if main is None or path != Path(main):  # the optional steps follow the main extraction
         return []
     problems = []
-    if config["sensitivity"]["bin_widths"] and "binCount" in read_params(path).setting:
-        problems.append(
-            f"config: sensitivity.bin_widths: {path} sets binCount, which a bin width can't be compared with"
-        )
+    if config["sensitivity"]["bin_widths"]:
+        from radloom.sensitivity import binned_params
+
+        params = read_params(path)
+        if "binCount" in params.setting:
+            problems.append(
+                f"config: sensitivity.bin_widths: {path} sets binCount, which a bin width can't be compared with"
+            )
+        elif binned_params(params, 1) is None:
+            problems.append(
+                f"config: sensitivity.bin_widths: nothing in {path} depends on its binWidth: "
+                "no feature has bins, or every image type has bins of its own"
+            )
     if config["voxel_maps"]["features"]:
         _, wrong = map_features(config["voxel_maps"]["features"], read_params(path))
         problems += [f"config: voxel_maps.features: {problem}" for problem in wrong]

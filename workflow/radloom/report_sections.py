@@ -145,16 +145,26 @@ class Material:
         return configured if configured in rois.index else str(rois.index[0])
 
 
+def _refused(performance: pd.DataFrame) -> list[str]:
+    """What of a model's discrimination is not estimable, to stand behind its name: all of it, or a metric of it."""
+    shown = performance[performance["metric"].isin(DISCRIMINATION)]
+    told = []
+    for reason, rows in shown[shown["status"] == "not estimable"].groupby("note", sort=False):
+        arms = list(dict.fromkeys(rows["arm"]))
+        missing = set(rows["metric"])
+        other = shown[shown["arm"].isin(arms) & ~shown["metric"].isin(missing) & (shown["status"] != "not estimable")]
+        what = f", {listed(METRICS[metric] for metric in METRICS if metric in missing)}:" if len(other) else ""
+        told.append(f"{what} not estimable ({listed(arms)}): {reason}.")
+    return told
+
+
 def warnings_of(material: Material) -> list[str]:
     """What a reader must know before any number: the first lines of the report."""
     found: list[str] = []
     performance, coefficients = material.performance, material.coefficients
     for model, (name, _) in MODELS.items():
         mine = performance[(performance["model"] == model) & _everywhere(performance)]
-        refused = mine[(mine["status"] == "not estimable") & mine["metric"].isin(DISCRIMINATION)]
-        for reason, rows in refused.groupby("note", sort=False):
-            arms = listed(dict.fromkeys(rows["arm"]))
-            found.append(f"{name} not estimable ({arms}): {reason}.")
+        found += [f"{name}{refused}" for refused in _refused(mine)]
         marked = coefficients[(coefficients["model"] == model) & coefficients["override"].map(_is_true)]
         if len(marked):
             found.append(
@@ -235,7 +245,8 @@ def headline(material: Material) -> Section:
         ("cases included", f"{len(included)} of {len(cohort)}"),
         ("patients included", str(included["patient_id"].nunique())),
         ("centres", str(included["centre"].nunique())),
-        ("ROIs", listed(dict.fromkeys(material.features["roi"]), 4)),
+        # The models' ROI first: a list that is cut short names it.
+        ("ROIs", listed(dict.fromkeys([material.main_roi, *material.features["roi"]]), 4)),
         ("features per ROI", str(len(material.feature_names))),
     ]
     if material.further_extractions:
@@ -437,9 +448,9 @@ def overlays_section(material: Material) -> Section:
     ]
     blocks = [
         text(
-            "Three planes through the largest cross-section of each case's smallest ROI, with the outlines that the "
-            "features were extracted from (after post-processing). Look for outlines that miss the lesion, and for "
-            "cases that were oriented wrongly."
+            "Three planes through the largest cross-section of each case's smallest ROI, with the outlines of the "
+            "segmentation after post-processing, from which features were extracted and ROIs derived. Derived ROIs are "
+            "not drawn. Look for outlines that miss the lesion, and for cases that were oriented wrongly."
         )
     ]
     if len(shown) < len(material.overlays):
@@ -811,7 +822,7 @@ def model_section(material: Material, model: str) -> Section:
             f"Endpoint: {endpoint}{event}. Elastic net (l1_ratio "
             f"{material.setting(f'model_{model}', 'l1_ratio', '–')}) in "
             f"{_folds(material, predictions)}cross-validation, stratified by batch and outcome and grouped by "
-            f"patient. Arms: {listed(arms)}.",
+            f"patient. Arms: {listed(arms)}. Features are of the ROI {material.main_roi}.",
             "Harmonised inside each fold: ComBat, the standardisation, the removal of correlated features and the "
             "choice of "
             "the penalty see the training cases only. Every prediction is of a case that its model had not seen.",
@@ -825,9 +836,7 @@ def model_section(material: Material, model: str) -> Section:
             )
         )
     everywhere = performance[_everywhere(performance)]
-    refused = everywhere[(everywhere["status"] == "not estimable") & everywhere["metric"].isin(DISCRIMINATION)]
-    for reason, rows in refused.groupby("note", sort=False):
-        blocks.append(note(f"Not estimable ({listed(dict.fromkeys(rows['arm']))}): {reason}."))
+    blocks += [note(f"{name}{refused}") for refused in _refused(everywhere)]
     if coefficients["override"].map(_is_true).any():
         blocks.append(
             note(

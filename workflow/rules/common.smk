@@ -9,7 +9,7 @@ ENVIRONMENT = "../../envs/radloom.yaml"
 sys.path.insert(0, str(ROOT / "workflow"))
 
 from radloom.engine.environment import set_environment
-from radloom.engine.plans import COHORT, prepare
+from radloom.engine.plans import COHORT, clear_abandoned, prepare
 from radloom.engine.progress import Progress, hide_scheduling
 from radloom.engine.steps import uses_gpu
 from radloom.engine.worker import trace
@@ -51,6 +51,7 @@ hide_scheduling(logger)
 
 
 onstart:
+    clear_abandoned(RUN)
     jobs = [
         job
         for job in workflow.dag.needrun_jobs()

@@ -17,16 +17,16 @@ def run_case(task: CaseTask) -> CaseResult:
     from radloom.voxel_maps import voxel_maps, write_maps
 
     names = json.loads(task.inputs["postprocess/labels.json"].read_text(encoding="utf-8"))
+    asked = {str(one) for one in task.params["rois"] or task.params["extract.rois"]}
     image = read_nifti(task.inputs["calibrate/image.nii.gz"])
     maps = voxel_maps(
         image,
         read_nifti(task.inputs["postprocess/roi.nii.gz"]),
-        {int(number): name for number, name in names.items()},
+        {int(number): name for number, name in names.items() if not asked or asked & {name, number}},
         read_params(task.resources["params"]),
         task.params["features"],
-        task.params["rois"],
-        task.params["kernel_radius"],
-        task.params["masked_kernel"],
+        kernel_radius=task.params["kernel_radius"],
+        masked_kernel=task.params["masked_kernel"],
     )
     low, high = task.params["overlay.window"]
     facts, warnings = write_maps(task.out, image, maps, (low, high))

@@ -270,13 +270,20 @@ def _write_plans(run: Run, plans: dict[tuple[str, str], dict[str, Any]]) -> None
         path = plan_path(run.results, step, chunk)
         write_if_changed(path, canonical_json(plan) + "\n")
         wanted.add((step, path.name))
-    # A chunk or model that is no more leaves nothing that could be taken for a result.
+    # A chunk or step that is no more has neither plan nor manifest.
     chunks = {f"{chunk.name}.json" for chunk in run.chunks}
     for kind in ("plan", "manifests"):
         for path in (run.results / kind).glob("*/*.json"):
             step = path.parent.name
             if (step, path.name) not in wanted and not (step == TIDY and path.name in chunks):
                 path.unlink()
+
+
+def clear_abandoned(run: Run) -> None:
+    """Remove the tables of steps that the configuration doesn't ask for any more.
+
+    Not while the workflow is parsed, but when a run starts: `snakemake -n` only looks.
+    """
     for step in set(COHORT_STEPS) - set(run.steps):
         folder = run.results / "steps" / step
         record = Record.read(folder)

@@ -154,7 +154,7 @@ STEPS: dict[str, StepSpec] = {
             after=("calibrate", "postprocess"),
             files=("calibrate/image.nii.gz", "postprocess/roi.nii.gz", "postprocess/labels.json"),
             sections=("voxel_maps",),
-            settings=("overlay.window",),
+            settings=("overlay.window", "extract.rois"),
             packages=(*_FEATURES, "pillow"),
             resources=("extract.params",),
         ),
