@@ -340,7 +340,7 @@ def test_a_run_that_stops_leaves_no_old_report_beside_new_tables(workspace: Work
     assert set(workspace.tables()) == before - of_harmonize - of_report
     assert not (workspace.results / "report.html").exists()
     workspace.set("harmonize", small_batch="passthrough", min_batch_size=2)
-    assert workspace.run(whole=True) == {("harmonize", "cohort"), ("report", "cohort")}
+    assert workspace.run(whole=True) == ALL_COHORT
     assert set(workspace.tables()) == before
 
 
