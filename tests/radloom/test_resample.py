@@ -55,7 +55,9 @@ def test_the_grid_is_that_of_ibsi(geometry: Geometry, spacing: Vector) -> None:
         if spacing[axis] == 0:
             assert (grid.size[axis], grid.spacing[axis]) == (geometry.size[axis], geometry.spacing[axis])
         else:
-            assert grid.spacing[axis] == spacing[axis]
+            assert grid.spacing[axis] == pytest.approx(
+                spacing[axis], rel=1e-6
+            )  # a hair from the old one keeps the old one
             assert extent / spacing[axis] - 2e-3 <= grid.size[axis] < extent / spacing[axis] + 1
 
 

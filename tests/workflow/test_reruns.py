@@ -326,24 +326,6 @@ def test_keep_final_removes_the_volumes_and_brings_them_back_when_they_are_neede
     assert workspace.run() == pairs(IMAGING, "b1") | TABLES
 
 
-def test_a_run_that_stops_leaves_no_old_report_beside_new_tables(workspace: Workspace) -> None:
-    edit(workspace.folder / "features.yaml", "binWidth: 25", "binWidth: 10")
-    workspace.set("harmonize", small_batch="error", min_batch_size=4)
-    before = set(workspace.tables())
-    result = workspace.run_command()
-    assert result.returncode != 0
-    assert "harmonize cohort failed" in result.stderr
-    of_harmonize = {name for name in before if name.startswith(("features_harmonized", "combat_"))}
-    of_report = {"codebook.csv", "datapackage.json", "import.R"}
-    of_report |= {f"{name}.csv" for name in ("coefficients", "performance", "ph_test", "predictions")}
-    assert of_harmonize
-    assert set(workspace.tables()) == before - of_harmonize - of_report
-    assert not (workspace.results / "report.html").exists()
-    workspace.set("harmonize", small_batch="passthrough", min_batch_size=2)
-    assert workspace.run(whole=True) == ALL_COHORT
-    assert set(workspace.tables()) == before
-
-
 def test_a_system_error_fails_the_job_and_is_tried_again(workspace: Workspace) -> None:
     root = workspace.own_code()
     workspace.set("overlay", window=[-200, 200])

@@ -23,7 +23,7 @@ from radloom.engine.progress import report_case, report_failure
 from radloom.engine.records import Record, adopt, as_listed, clear, scratch
 from radloom.engine.sources import source_hash, source_identity, suffix
 from radloom.engine.step import CaseStep, CaseTask, CohortStep, CohortTask, Entry
-from radloom.engine.steps import CASE_STEPS, COHORT_STEPS, STEPS, VOLUME_STEPS, case_params, resource_hash
+from radloom.engine.steps import CASE_STEPS, STEPS, VOLUME_STEPS, case_params, resource_hash
 from radloom.engine.worker import Answer, Worker, trace
 from radloom.errors import CohortError
 
@@ -426,33 +426,12 @@ def run_cohort(step: CohortStep, plan: dict[str, Any]) -> dict[str, Any]:
             name = path.relative_to(out).as_posix()
             (results / name).parent.mkdir(parents=True, exist_ok=True)
             record.outputs[name] = adopt(path, results / name)
-        gone = set(old.outputs if old is not None else {}) - set(record.outputs)
-        for name in gone:
+        for name in set(old.outputs if old is not None else {}) - set(record.outputs):
             (results / name).unlink(missing_ok=True)
-        _withdraw(results, step.name, record, gone)
         shutil.rmtree(out)
         record.write(folder)
         report_case(results, step.name, "cohort", "ok", computed=True)
         return _entry(record, "cohort", "")
-
-
-def _withdraw(results: Path, step: str, record: Record, gone: set[str]) -> None:
-    """Remove what later steps of the cohort made of other files than those that a step has just made.
-
-    They will run again; but should the run end before, nobody may find an old report beside new tables. `gone` are
-    files that the step doesn't make any more.
-    """
-    for later in COHORT_STEPS[COHORT_STEPS.index(step) + 1 :]:
-        folder = results / "steps" / later
-        old = Record.read(folder)
-        if old is None:
-            continue
-        made = {name: file.sha256 for name, file in record.outputs.items()}
-        if any(name in gone or made.get(name, sha256) != sha256 for name, sha256 in old.inputs.items()):
-            gone = gone | set(old.outputs)
-            for name in old.outputs:
-                (results / name).unlink(missing_ok=True)
-            clear(folder)
 
 
 def _merged(results: Path, step: str, chunks: list[str]) -> dict[str, dict[str, Any]]:
