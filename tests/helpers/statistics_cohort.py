@@ -69,7 +69,6 @@ def configuration(**changes: Any) -> dict[str, dict[str, Any]]:
         },
         "model": {
             "roi": None,
-            "clinical": [],
             "features": ["*"],
             "max_correlation": 0.9,
             "folds": 5,
@@ -78,8 +77,9 @@ def configuration(**changes: Any) -> dict[str, dict[str, Any]]:
             "min_events": 20,
             "override_sample_size": False,
         },
-        "model_cox": {"time": "days", "event": "died", "l1_ratio": 0.9},
-        "model_logistic": {"outcome": "response", "l1_ratio": 0.9},
+        "analysis_plan": {"time": "days", "event": "died", "outcome": "response", "covariates": []},
+        "model_cox": {"l1_ratio": 0.9},
+        "model_logistic": {"l1_ratio": 0.9},
     }
     for name, value in changes.items():
         section, key = name.split("__")

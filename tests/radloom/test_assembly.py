@@ -132,7 +132,7 @@ def test_predictors_are_coded() -> None:
         type_predictors(pd.DataFrame({"empty": [np.nan, np.nan]}))
 
 
-@pytest.mark.parametrize("part", ["model__clinical", "harmonize__covariates"])
+@pytest.mark.parametrize("part", ["analysis_plan__covariates", "harmonize__covariates"])
 def test_a_mistyped_cell_names_its_case_and_not_its_value(part: str) -> None:
     tables = cohort_tables(40)
     tables.patients.loc["P007", "age"] = "6O.1"
@@ -143,7 +143,7 @@ def test_a_mistyped_cell_names_its_case_and_not_its_value(part: str) -> None:
     assert "6O" not in str(told.value)
 
 
-@pytest.mark.parametrize("part", ["model__clinical", "harmonize__covariates"])
+@pytest.mark.parametrize("part", ["analysis_plan__covariates", "harmonize__covariates"])
 def test_a_column_of_many_words_is_refused(part: str) -> None:
     tables = cohort_tables(40)
     tables.patients["site"] = [f"word {number % 11}" for number in range(40)]

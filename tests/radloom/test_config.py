@@ -91,21 +91,21 @@ def test_numbers_as_keys_become_text(good: dict[str, Any]) -> None:
         ({"cohort": "none.tsv"}, "none.tsv does not exist"),
         ({"cohort": None}, "cohort is missing"),
         ({"features": "f.csv"}, "exclude each other"),
-        ({"clinical": None, "model_cox": {"time": "days", "event": "event"}}, "clinical is missing"),
-        ({"model_cox": {"time": "days"}}, "needs both time and event"),
-        ({"model_cox": {"time": "dys", "event": "event"}}, "no such column; did you mean days?"),
+        ({"clinical": None, "analysis_plan": {"time": "days", "event": "event"}}, "clinical is missing"),
+        ({"analysis_plan": {"time": "days"}}, "needs both time and event"),
+        ({"analysis_plan": {"time": "dys", "event": "event"}}, "no such column; did you mean days?"),
         (
             {"harmonize": {"covariates": ["sex"]}},
             "harmonize.covariates: sex: the clinical table has no such column",
         ),
         ({"harmonize": {"batch": "kernl"}}, "did you mean kernel?"),
-        ({"harmonize": {"batch": "outcome"}, "model_logistic": {"outcome": "outcome"}}, "batch: outcome is an outcome"),
+        ({"harmonize": {"batch": "outcome"}, "analysis_plan": {"outcome": "outcome"}}, "batch: outcome is an outcome"),
         (
-            {"harmonize": {"covariates": ["event"]}, "model_cox": {"time": "days", "event": "event"}},
+            {"harmonize": {"covariates": ["event"]}, "analysis_plan": {"time": "days", "event": "event"}},
             "event is an outcome",
         ),
         (
-            {"model": {"clinical": ["outcome"]}, "model_logistic": {"outcome": "outcome"}},
+            {"analysis_plan": {"covariates": ["outcome"], "outcome": "outcome"}},
             "outcome is an outcome",
         ),
         ({"extract": {"params": "none.yaml"}}, "none.yaml does not exist"),
@@ -234,7 +234,7 @@ def test_derived_rois_are_rois_like_any_other(good: dict[str, Any], roi: str, ro
 def test_models_of_several_rois_need_to_know_which(good: dict[str, Any], extract: dict[str, Any]) -> None:
     good |= {"segment": {"labels": {1: "tumour", 2: "node"}}, "extract": {**good["extract"], **extract}}
     check_run(complete(good))
-    modelled = {**good, "model_logistic": {"outcome": "outcome"}}
+    modelled = {**good, "analysis_plan": {"outcome": "outcome"}}
     assert "model.roi is missing: the models use one ROI" in problems_of(modelled)
     roi = "lesion_1" if "lesion" in extract.get("rois", []) else "tumour"
     check_run(complete({**modelled, "model": {"roi": roi}}))
@@ -256,7 +256,7 @@ def test_models_of_several_rois_need_to_know_which(good: dict[str, Any], extract
 def test_each_bad_clinical_value_is_named_with_its_line(good: dict[str, Any], row: str, message: str) -> None:
     with open("clinical.csv", "a") as table:
         table.write(row)
-    models = {"model_cox": {"time": "days", "event": "event"}, "model_logistic": {"outcome": "outcome"}}
+    models = {"analysis_plan": {"time": "days", "event": "event", "outcome": "outcome"}}
     assert message in problems_of({**good, **models})
 
 

@@ -23,7 +23,7 @@ def tables() -> CohortTables:
 
 @pytest.fixture(scope="module")
 def fitted(tables: CohortTables) -> ModelTables:
-    return model_cox(tables, configuration(model__clinical=["age", "sex"], harmonize__covariates=["age"]))
+    return model_cox(tables, configuration(analysis_plan__covariates=["age", "sex"], harmonize__covariates=["age"]))
 
 
 def test_finds_the_planted_effect(fitted: ModelTables) -> None:
@@ -60,7 +60,7 @@ def test_tables_have_their_columns(fitted: ModelTables, tables: CohortTables) ->
 def test_order_of_rows_changes_nothing(tables: CohortTables, fitted: ModelTables) -> None:
     order = np.random.default_rng(3).permutation(len(tables.features))
     turned = CohortTables(tables.features.iloc[order], tables.cases[::-1], tables.patients[::-1])
-    again = model_cox(turned, configuration(model__clinical=["age", "sex"], harmonize__covariates=["age"]))
+    again = model_cox(turned, configuration(analysis_plan__covariates=["age", "sex"], harmonize__covariates=["age"]))
     pd.testing.assert_frame_equal(again.performance, fitted.performance, check_exact=True)
     pd.testing.assert_frame_equal(again.coefficients, fitted.coefficients, check_exact=True)
     assert again.ph_test is not None
@@ -107,11 +107,11 @@ def test_unusable_cases_are_named() -> None:
 def test_the_outcome_can_not_be_kept_by_combat(tables: CohortTables) -> None:
     with pytest.raises(HarmonizationError, match="'died' is an outcome"):
         model_cox(tables, configuration(harmonize__covariates=["died"]))
-    with pytest.raises(CohortError, match=r"model_cox\.time"):
-        model_cox(tables, configuration(model_cox__time=None))
+    with pytest.raises(CohortError, match=r"analysis_plan\.time"):
+        model_cox(tables, configuration(analysis_plan__time=None))
 
 
-@pytest.mark.parametrize("part", ["harmonize__batch", "model__clinical"])
+@pytest.mark.parametrize("part", ["harmonize__batch", "analysis_plan__covariates"])
 def test_the_outcome_under_another_name_is_refused(part: str) -> None:
     tables = cohort_tables(60)
     tables.patients["status"] = np.where(tables.patients["died"] == "1", "dead", "alive")

@@ -85,7 +85,7 @@ def test_a_batch_that_missing_outcomes_make_small_leaves_its_arms_unfitted() -> 
     tables = cohort_tables(120)
     tables.features.loc[:5, "centre"] = "D"
     tables.patients.loc[["P000", "P001"], "response"] = ""
-    result = model_logistic(tables, configuration(model__bootstraps=50, model__clinical=["age"]))
+    result = model_logistic(tables, configuration(model__bootstraps=50, analysis_plan__covariates=["age"]))
     rows = result.performance[result.performance["centre"] == "all"].drop_duplicates("arm").set_index("arm")
     assert rows.loc[["clinical", "features"], "status"].eq("estimable").all()
     refused = rows.loc[["features_combat", "features_combat+clinical"]]
@@ -112,7 +112,7 @@ def test_unusable_cases_are_named() -> None:
     assert any("other than 0 or 1: K003" in message for message in result.warnings)
     assert any("without an outcome: K004" in message for message in result.warnings)
     with pytest.raises(CohortError, match="outcome"):
-        model_logistic(tables, configuration(model_logistic__outcome=None))
+        model_logistic(tables, configuration(analysis_plan__outcome=None))
 
 
 def test_step_writes_its_files(tmp_path: Path) -> None:

@@ -47,9 +47,10 @@ PARAMS: dict[str, Any] = {
     "run": {"max_excluded_fraction": 0.5},
     "report": {"title": "Cohort <one> & two", "max_overlays": 500},
     "harmonize": {"batch": "centre", "covariates": ["age"], "min_batch_size": 5, "small_batch": "error"},
-    "model": {"roi": "tumour", "clinical": ["age"], "folds": 2},
-    "model_cox": {"time": "days", "event": "died", "l1_ratio": 0.9},
-    "model_logistic": {"outcome": "meta", "l1_ratio": 0.5},
+    "model": {"roi": "tumour", "folds": 2},
+    "analysis_plan": {"time": "days", "event": "died", "outcome": "meta", "covariates": ["age"]},
+    "model_cox": {"l1_ratio": 0.9},
+    "model_logistic": {"l1_ratio": 0.5},
     "tables": {"clinical_columns": []},
 }
 

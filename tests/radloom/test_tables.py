@@ -209,7 +209,7 @@ def test_clinical_table_keeps_only_configured_columns_and_misses_nobody_silently
     clinical = "patient_id\tage\tname\tos\tdied\np0\t61\tJane Roe\t100.5\t1\np2\tNA\tJohn Roe\t20\t0\np9\t1\tX\t1\t1\n"
     task = _task(
         tmp_path, cases, _cohort(tmp_path, cases, {}), clinical,
-        model={"clinical": ["age"]}, model_cox={"time": "os", "event": "died"},
+        analysis_plan={"covariates": ["age"], "time": "os", "event": "died"},
         harmonize={"batch": "scanner", "covariates": []},
     )  # fmt: skip
     result = build_tables(task)
@@ -225,14 +225,14 @@ def test_missing_columns_and_contradictions_are_named_together(tmp_path: Path, c
     clinical = "case_id,age,scanner\n" + "".join(f"c{i},{i},s0\n" for i in range(8))
     task = _task(
         tmp_path, cases, _cohort(tmp_path, cases, {}), clinical.replace(",", "\t"),
-        model={"clinical": ["aeg"]}, model_logistic={"outcome": "meta"}, harmonize={"batch": "scanner"},
+        analysis_plan={"covariates": ["aeg"], "outcome": "meta"}, harmonize={"batch": "scanner"},
     )  # fmt: skip
     with pytest.raises(CohortError) as error:
         build_tables(task)
     message = str(error.value)
-    assert "column 'aeg' (model.clinical) is neither" in message
+    assert "column 'aeg' (analysis_plan.covariates) is neither" in message
     assert "did you mean 'age'?" in message
-    assert "'meta' (model_logistic.outcome)" in message
+    assert "'meta' (analysis_plan.outcome)" in message
     assert "case c1: column 'scanner' differs" in message
     # Two cases of one patient, two ages: which one would be the patient's?
     task = _task(
@@ -240,7 +240,7 @@ def test_missing_columns_and_contradictions_are_named_together(tmp_path: Path, c
         cases,
         _cohort(tmp_path, cases, {}),
         clinical.replace(",", "\t"),
-        model={"clinical": ["age"]},
+        analysis_plan={"covariates": ["age"]},
     )
     with pytest.raises(CohortError, match="patient p0: the rows of the patient's cases differ"):
         build_tables(task)
@@ -328,7 +328,7 @@ def test_real_table_of_two_centres(tmp_path: Path, shared_data: Path) -> None:
     folder = shared_data / "tables/hn_two_centres"
     params = {
         "tables": {"clinical_columns": ["hpv_p16"]}, "harmonize": {"batch": "centre", "covariates": ["age", "sex"]},
-        "model_cox": {"time": "os_days", "event": "os_event"},
+        "analysis_plan": {"time": "os_days", "event": "os_event"},
     }  # fmt: skip
     inputs = {"features": folder / "features.csv.gz", "clinical": folder / "clinical.csv"}
     result = build_tables(CohortTask(params, [], {}, inputs, tmp_path))

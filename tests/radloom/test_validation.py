@@ -76,7 +76,7 @@ def test_pruning_keeps_the_earlier_of_two() -> None:
 
 
 def test_preparation_sees_the_training_cases_alone() -> None:
-    data = data_of(90, model__clinical=["age", "sex"], harmonize__covariates=["age"])
+    data = data_of(90, analysis_plan__covariates=["age", "sex"], harmonize__covariates=["age"])
     features = data.features.copy()
     features.iloc[4, 2] = np.nan
     data = replace(data, features=features)
@@ -150,7 +150,7 @@ def test_small_batches_are_the_same_in_every_fold() -> None:
 
 
 def test_missing_words_take_the_commonest_of_the_training_cases() -> None:
-    data = data_of(model__clinical=["age", "sex"])
+    data = data_of(analysis_plan__covariates=["age", "sex"])
     clinical = data.clinical.copy()
     train = np.arange(90) >= 30
     clinical["sex"] = pd.Categorical(["F"] * 30 + ["M"] * 40 + ["F"] * 20, categories=["F", "M"])

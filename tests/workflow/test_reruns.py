@@ -349,8 +349,7 @@ def test_parameters_of_tables_and_models_changed_and_changed_back(workspace: Wor
     lines = [f"{case},{100 + n},{n % 2},{n % 2}" for n, case in enumerate(CASES)]
     (workspace.folder / "clinical.csv").write_text("\n".join(["patient_id,days,event,outcome", *lines]) + "\n")
     workspace.config["clinical"] = "clinical.csv"
-    workspace.set("model_cox", time="days", event="event")
-    workspace.set("model_logistic", outcome="outcome")
+    workspace.set("analysis_plan", time="days", event="event", outcome="outcome")
     # Five patients: both models are refused, which is a result too, and the run ends well.
     models = {("model_cox", "cohort"), ("model_logistic", "cohort")}
     assert workspace.run(whole=True) == ALL_COHORT | models
@@ -366,7 +365,7 @@ def test_parameters_of_tables_and_models_changed_and_changed_back(workspace: Wor
         assert (section, "cohort") in computed
         assert computed & models == {(section, "cohort")}
     for section in ("model_cox", "model_logistic"):
-        del workspace.config[section]["l1_ratio"]
+        del workspace.config[section]
     del workspace.config["max_excluded_fraction"]
     assert workspace.run(whole=True) >= TABLES | models
     assert workspace.tables() == tables

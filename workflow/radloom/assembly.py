@@ -280,7 +280,7 @@ def type_predictors(table: pd.DataFrame) -> pd.DataFrame:
     for name in table.columns:
         column = table[name]
         if not column.notna().any():
-            raise CohortError(f"the column {name!r} (model.clinical) is empty for all cases of the model")
+            raise CohortError(f"the column {name!r} (analysis_plan.covariates) is empty for all cases of the model")
         if is_numeric(column):
             columns[str(name)] = pd.to_numeric(column, errors="coerce").astype(np.float64)
         else:
@@ -348,7 +348,8 @@ def assemble(
         names, note = stable_features(tables.stability, roi, names, model["min_icc"], model["icc_bound"])
         notes = (note,)
     index = pd.Index(rows["case_id"], name="case_id")
-    words = pd.DataFrame({name: tables.column(name, rows) for name in model["clinical"]}, index=index)
+    covariates = params["analysis_plan"]["covariates"]
+    words = pd.DataFrame({name: tables.column(name, rows) for name in covariates}, index=index)
     wanted = dict.fromkeys([combat["batch"], *combat["covariates"]])
     metadata = pd.DataFrame({name: tables.column(name, rows) for name in wanted}, index=index)
     for name in combat["covariates"]:

@@ -62,7 +62,6 @@ def model_by_hand(
         },
         "model": {
             "roi": args.roi,
-            "clinical": args.clinical_columns,
             "features": ["*"],
             "min_icc": args.min_icc,
             "icc_bound": args.icc_bound,
@@ -73,7 +72,8 @@ def model_by_hand(
             "min_events": args.min_events,
             "override_sample_size": args.override_sample_size,
         },
-        section: {**endpoint, "l1_ratio": args.l1_ratio},
+        "analysis_plan": {**endpoint, "covariates": args.clinical_columns},
+        section: {"l1_ratio": args.l1_ratio},
     }
     result = run(tables, params)
     write_model(args.out, result)

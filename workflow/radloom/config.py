@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from radloom.analysis_plan import columns_by_key, outcome_columns
 from radloom.cohort import (
     NAME,
     REQUIRED,
@@ -27,8 +28,10 @@ from radloom.errors import ConfigError
 from radloom.extractions import parameter_files
 from radloom.roi_definitions import Each, family_of, parse_definitions, reached_from
 
+LEARNED_FROM = ("harmonize.covariates", "analysis_plan.covariates", "analysis_plan.strata", "analysis_plan.subgroups")
+"""Keys of columns that must be known before the outcome."""
+
 SCHEMA = Path(__file__).resolve().parent.parent / "schemas" / "config.schema.yaml"
-OUTCOMES = (("model_cox", "time"), ("model_cox", "event"), ("model_logistic", "outcome"))
 
 
 @cache
@@ -180,8 +183,8 @@ def _clinical_problems(config: dict[str, Any], clinical: Sheet) -> list[str]:
         return ["clinical table: column missing: patient_id (or case_id)"]
     problems = []
     seen: dict[str, int] = {}
-    time, event = config["model_cox"]["time"], config["model_cox"]["event"]
-    outcome = config["model_logistic"]["outcome"]
+    plan = config["analysis_plan"]
+    time = plan["time"]
     for row, line in zip(clinical.rows, clinical.lines, strict=True):
         where = f"clinical table, line {line}"
         patient = row[keys[0]]
@@ -190,7 +193,7 @@ def _clinical_problems(config: dict[str, Any], clinical: Sheet) -> list[str]:
         elif patient in seen:
             problems.append(f"{where}: duplicate {keys[0]}, first on line {seen[patient]}")
         seen.setdefault(patient, line)
-        for column in (event, outcome):
+        for column in (plan["event"], plan["competing_event"], plan["outcome"]):
             cell = row.get(column, "") if column else ""
             if not is_missing(cell) and cell not in ("0", "1", "0.0", "1.0"):
                 problems.append(f"{where}: {column} is neither 0 nor 1")
@@ -206,18 +209,24 @@ def _clinical_problems(config: dict[str, Any], clinical: Sheet) -> list[str]:
 
 def _column_problems(config: dict[str, Any], cohort: Sheet, clinical: Sheet) -> list[str]:
     problems = []
-    outcomes = {f"{section}.{key}": config[section][key] for section, key in OUTCOMES if config[section][key]}
-    if (config["model_cox"]["time"] is None) != (config["model_cox"]["event"] is None):
-        problems.append("config: model_cox needs both time and event, or neither")
-    wanted = {f"harmonize.covariates: {c}": c for c in config["harmonize"]["covariates"]}
-    wanted |= {f"model.clinical: {c}": c for c in config["model"]["clinical"]}
-    wanted |= {f"tables.clinical_columns: {c}": c for c in config["tables"]["clinical_columns"]}
+    plan, outcomes = config["analysis_plan"], outcome_columns(config)
+    if (plan["time"] is None) != (plan["event"] is None):
+        problems.append("config: analysis_plan needs both time and event, or neither")
+    if plan["competing_event"] and not plan["event"]:
+        problems.append("config: analysis_plan.competing_event: there is no event that it competes with")
+    if plan["open_test_set"] and not plan["test_set"]:
+        problems.append("config: analysis_plan.open_test_set: there is no test_set")
+    wanted = {
+        f"{key}: {column}": column
+        for key, columns in columns_by_key(config).items()
+        for column in columns
+        if key != "harmonize.batch"
+    }
     for key, column in wanted.items():
-        if column in outcomes.values() and not key.startswith("tables"):
+        if column in outcomes and key.startswith(LEARNED_FROM):
             problems.append(f"config: {key} is an outcome: as a covariate it would leak into what it should predict")
-    wanted |= {f"{key}: {column}": column for key, column in outcomes.items()}
     batch = config["harmonize"]["batch"]
-    if batch in outcomes.values():
+    if batch in outcomes:
         problems.append(f"config: harmonize.batch: {batch} is an outcome: harmonising by it would leak it")
     columns = [*cohort.columns, *clinical.columns]
     # A feature table made elsewhere may carry columns itself; the tables step looks for them there.
@@ -306,7 +315,7 @@ def _roi_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
             for step, on in asked.items()
             if on and not config[step]["rois"] and not set(wanted) & set(labelled)
         ]
-    modelled = config["model_cox"]["time"] or config["model_logistic"]["outcome"]
+    modelled = config["analysis_plan"]["time"] or config["analysis_plan"]["outcome"]
     extracted = list(dict.fromkeys(wanted or [*labelled, *derived]))
     if modelled and not roi and not found and (len(extracted) > 1 or isinstance(derived.get(extracted[0]), Each)):
         problems.append(f"config: model.roi is missing: the models use one ROI, and there are {', '.join(extracted)}")

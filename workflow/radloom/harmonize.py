@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from radloom.analysis_plan import outcome_columns
 from radloom.assembly import ID_COLUMNS, CohortTables, listed, read_tables
 from radloom.combat import HarmonizationError, HarmonizationWarning, harmonizer_of
 from radloom.engine.step import CohortResult, CohortTask
@@ -35,21 +36,11 @@ class Harmonized:
     warnings: list[str]
 
 
-def outcome_columns(params: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The columns that the configuration declares as outcomes."""
-    named = [
-        params.get("model_cox", {}).get("time"),
-        params.get("model_cox", {}).get("event"),
-        params.get("model_logistic", {}).get("outcome"),
-    ]
-    return [name for name in named if name]
-
-
 def columns_of(params: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """The columns that ComBat and the models learn from, with the part that each has."""
     combat = params["harmonize"]
     return {
-        **dict.fromkeys(params.get("model", {}).get("clinical", []), "clinical predictor"),
+        **dict.fromkeys(params.get("analysis_plan", {}).get("covariates", []), "clinical predictor"),
         **dict.fromkeys(combat["covariates"], "covariate of ComBat"),
         combat["batch"]: "batch of ComBat",
     }

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from radloom.analysis_plan import outcome_columns
 from radloom.assembly import CohortTables, ModelData, assemble, binary, problem_messages, read_tables
 from radloom.cox import (
     PenalisedFit,
@@ -20,7 +21,7 @@ from radloom.cox import (
 )
 from radloom.engine.step import CohortResult, CohortTask
 from radloom.errors import CohortError
-from radloom.harmonize import columns_of, outcome_columns, refuse_outcome
+from radloom.harmonize import columns_of, refuse_outcome
 from radloom.model_tables import MODEL_TABLES
 from radloom.validation import (
     PERFORMANCE_COLUMNS,
@@ -56,16 +57,16 @@ def model_cox(tables: CohortTables, params: Mapping[str, Mapping[str, Any]]) -> 
 
     Raises CohortError where the tables can't carry any model; too few events give tables that say so.
     """
-    named = params["model_cox"]
-    if not named["time"] or not named["event"]:
-        raise CohortError("the Cox model needs both model_cox.time and model_cox.event")
+    named, plan = params["model_cox"], params["analysis_plan"]
+    if not plan["time"] or not plan["event"]:
+        raise CohortError("the Cox model needs both analysis_plan.time and analysis_plan.event")
     if not 0 < named["l1_ratio"] <= 1:
         raise CohortError("l1_ratio of the Cox model must be above 0 (no ridge without any selection) and at most 1")
     rows = tables.of_roi(params["model"]["roi"])
     refuse_outcome(tables, rows, columns_of(params), outcome_columns(params))
-    time = pd.to_numeric(tables.column(named["time"], rows), errors="coerce").astype(np.float64)
-    event = pd.Series(binary(tables.column(named["event"], rows)), index=time.index)
-    unknown = time.isna() | np.isinf(time) | tables.column(named["event"], rows).isna()
+    time = pd.to_numeric(tables.column(plan["time"], rows), errors="coerce").astype(np.float64)
+    event = pd.Series(binary(tables.column(plan["event"], rows)), index=time.index)
+    unknown = time.isna() | np.isinf(time) | tables.column(plan["event"], rows).isna()
     problems = {
         "without a time or an event": list(time.index[unknown]),
         "with an event other than 0 or 1": list(time.index[~unknown & event.isna()]),

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from radloom.analysis_plan import outcome_columns
 from radloom.assembly import CohortTables, ModelData, assemble, binary, problem_messages, read_tables
 from radloom.cox import PenalisedFit
 from radloom.engine.step import CohortResult, CohortTask
 from radloom.errors import CohortError
-from radloom.harmonize import columns_of, outcome_columns, refuse_outcome
+from radloom.harmonize import columns_of, refuse_outcome
 from radloom.logistic import calibration, class_pairs, fit_penalised_logistic
 from radloom.model_tables import MODEL_TABLES
 from radloom.validation import (
@@ -47,14 +48,14 @@ def model_logistic(tables: CohortTables, params: Mapping[str, Mapping[str, Any]]
 
     Raises CohortError where the tables can't carry any model; too few cases of a class give tables that say so.
     """
-    named = params["model_logistic"]
-    if not named["outcome"]:
-        raise CohortError("the logistic model needs model_logistic.outcome")
+    named, plan = params["model_logistic"], params["analysis_plan"]
+    if not plan["outcome"]:
+        raise CohortError("the logistic model needs analysis_plan.outcome")
     if not 0 <= named["l1_ratio"] <= 1:
         raise CohortError("l1_ratio of the logistic model must lie between 0 and 1")
     rows = tables.of_roi(params["model"]["roi"])
     refuse_outcome(tables, rows, columns_of(params), outcome_columns(params))
-    given = tables.column(named["outcome"], rows)
+    given = tables.column(plan["outcome"], rows)
     outcome = pd.Series(binary(given), index=given.index)
     problems = {
         "without an outcome": list(given.index[given.isna()]),

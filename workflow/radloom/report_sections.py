@@ -254,7 +254,7 @@ def headline(material: Material) -> Section:
         tiles.append(("extraction shown here", material.extraction or "features_raw"))
         tiles.append(("further extractions", others))
     one_each = included.drop_duplicates("patient_id")
-    endpoints = (material.setting("model_cox", "event"), material.setting("model_logistic", "outcome"))
+    endpoints = (material.setting("analysis_plan", "event"), material.setting("analysis_plan", "outcome"))
     for column in dict.fromkeys(endpoints):
         if column in one_each:
             values = numbers(one_each[column])
@@ -310,8 +310,8 @@ def cohort_section(material: Material) -> Section:
         across("included", included, len),
         across("patients included", included, lambda part: part["patient_id"].nunique()),
     ]
-    outcome = material.setting("model_logistic", "outcome")
-    time, event = (material.setting("model_cox", key) for key in ("time", "event"))
+    outcome = material.setting("analysis_plan", "outcome")
+    time, event = (material.setting("analysis_plan", key) for key in ("time", "event"))
     for column in dict.fromkeys((event, outcome)):
         if column in one_each:
             rows.append(
@@ -324,7 +324,7 @@ def cohort_section(material: Material) -> Section:
                 lambda part: number(_median_follow_up(numbers(part[time]), numbers(part[event]))),
             )
         )  # fmt: skip
-    described = [*material.setting("harmonize", "covariates", []), *material.setting("model", "clinical", [])]
+    described = [*material.setting("harmonize", "covariates", []), *material.setting("analysis_plan", "covariates", [])]
     for column in dict.fromkeys(described):
         if column in one_each:
             rows += _describe(column, one_each, across)
@@ -695,7 +695,7 @@ def _batch_sizes(name: str, order: list[str], batches: np.ndarray, roi: str, mat
         material.included, on="case_id", how="left"
     )
     columns = [name, "cases"]
-    endpoints = [material.setting("model_cox", "event"), material.setting("model_logistic", "outcome")]
+    endpoints = [material.setting("analysis_plan", "event"), material.setting("analysis_plan", "outcome")]
     endpoints = [column for column in dict.fromkeys(endpoints) if column in rows]
     lines = []
     for batch in order:
@@ -810,12 +810,12 @@ def model_section(material: Material, model: str) -> Section:
     performance = material.performance[material.performance["model"] == model]
     coefficients = material.coefficients[material.coefficients["model"] == model]
     predictions = material.predictions[material.predictions["model"] == model]
-    endpoint = material.setting(f"model_{model}", "time" if model == "cox" else "outcome")
+    endpoint = material.setting("analysis_plan", "time" if model == "cox" else "outcome")
     if performance.empty and coefficients.empty:
         reason = "no time and event are configured" if model == "cox" else "no outcome is configured"
         told = name if model == "cox" else name[0].lower() + name[1:]
         return Section(model, name, [text(f"The {told} is left out: {reason}.")])
-    event = f" with event {material.setting('model_cox', 'event')}" if model == "cox" else ""
+    event = f" with event {material.setting('analysis_plan', 'event')}" if model == "cox" else ""
     arms = [f"{arm} ({ARMS[arm]})" if arm in ARMS else str(arm) for arm in dict.fromkeys(performance["arm"])]
     blocks = [
         text(
@@ -898,7 +898,7 @@ def risk_groups(risk: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, list[s
 def survival_blocks(material: Material, predictions: pd.DataFrame) -> list[Block]:
     """Kaplan-Meier curves by out-of-fold risk, an arm a figure."""
     pictures, alike = [], []
-    unit = str(material.setting("model_cox", "time", "time"))
+    unit = str(material.setting("analysis_plan", "time", "time"))
     for k, (arm, rows) in enumerate(predictions.groupby("arm", sort=False)):
         rows = rows.assign(**{c: numbers(rows[c]) for c in ("risk", "time", "event")})
         people = rows.dropna(subset=["risk", "time", "event"])  # one case a patient: the models take no more

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from radloom.analysis_plan import columns_by_key
 from radloom.engine.step import CohortResult, CohortTask, Entry
 from radloom.errors import CohortError
 from radloom.extractions import facts_of, features_file, table_name
@@ -283,18 +284,9 @@ def wanted_columns(params: Mapping[str, Mapping[str, Any]]) -> dict[str, list[st
     """The columns of cohort sheet and clinical table that the configuration names, each with the keys that
     name it.
     """
-    asked: list[tuple[str, Any]] = [
-        ("harmonize.batch", params.get("harmonize", {}).get("batch")),
-        ("harmonize.covariates", params.get("harmonize", {}).get("covariates")),
-        ("model.clinical", params.get("model", {}).get("clinical")),
-        ("model_cox.time", params.get("model_cox", {}).get("time")),
-        ("model_cox.event", params.get("model_cox", {}).get("event")),
-        ("model_logistic.outcome", params.get("model_logistic", {}).get("outcome")),
-        ("tables.clinical_columns", params.get("tables", {}).get("clinical_columns")),
-    ]
     wanted: dict[str, list[str]] = {}
-    for key, value in asked:
-        for column in [value] if isinstance(value, str) else value or []:
+    for key, columns in columns_by_key(params).items():
+        for column in columns:
             wanted.setdefault(column, []).append(key)
     return wanted
 

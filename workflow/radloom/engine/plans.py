@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from radloom.analysis_plan import columns_by_key
 from radloom.cohort import KNOWN, PATHS, Sheet, read_cohort, repeated_patients, source_path
 from radloom.config import check_run, complete
 from radloom.engine.chunks import Chunk, make_chunks
@@ -259,9 +260,7 @@ def public_row(row: dict[str, str], named: list[str]) -> dict[str, str]:
 
 def named_columns(config: dict[str, Any]) -> list[str]:
     """Return the columns of sheet and clinical table that a configuration names."""
-    outcomes = [config["model_cox"]["time"], config["model_cox"]["event"], config["model_logistic"]["outcome"]]
-    listed = [*config["harmonize"]["covariates"], *config["model"]["clinical"], *config["tables"]["clinical_columns"]]
-    return sorted({config["harmonize"]["batch"], *listed, *filter(None, outcomes)})
+    return sorted({column for columns in columns_by_key(config).values() for column in columns})
 
 
 def _write_plans(run: Run, plans: dict[tuple[str, str], dict[str, Any]]) -> None:

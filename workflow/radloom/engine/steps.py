@@ -163,7 +163,7 @@ STEPS: dict[str, StepSpec] = {
             by_case=False,
             after=_IMAGING,
             files=("extract/features.csv",),  # of each extraction, see `step_files`
-            sections=("tables", "run", "harmonize", "model", "model_cox", "model_logistic"),
+            sections=("tables", "run", "harmonize", "model", "analysis_plan"),
             packages=("numpy", "pandas", "pyarrow"),
         ),
         StepSpec(
@@ -178,7 +178,7 @@ STEPS: dict[str, StepSpec] = {
             by_case=False,
             after=("tables",),
             files=_TABLES,
-            sections=("harmonize", "model_cox", "model_logistic", "rois"),
+            sections=("harmonize", "analysis_plan", "rois"),
             packages=_STATISTICS,
         ),
         StepSpec(
@@ -186,7 +186,7 @@ STEPS: dict[str, StepSpec] = {
             by_case=False,
             after=("tables", "stability"),
             files=(*_TABLES, STABILITY),
-            sections=("model_cox", "model", "harmonize"),
+            sections=("model_cox", "model", "harmonize", "analysis_plan"),
             packages=_STATISTICS,
         ),
         StepSpec(
@@ -194,7 +194,7 @@ STEPS: dict[str, StepSpec] = {
             by_case=False,
             after=("tables", "stability"),
             files=(*_TABLES, STABILITY),
-            sections=("model_logistic", "model", "harmonize"),
+            sections=("model_logistic", "model", "harmonize", "analysis_plan"),
             packages=_STATISTICS,
         ),
         StepSpec(
@@ -212,7 +212,7 @@ STEPS: dict[str, StepSpec] = {
                 *("model_cox", "model_logistic", "sensitivity_table"),
             ),
             files=("overlay/overlay.png", "voxel_maps/voxel_maps.png"),
-            sections=("report", "harmonize", "model", "model_cox", "model_logistic"),
+            sections=("report", "harmonize", "model", "model_cox", "model_logistic", "analysis_plan"),
             packages=("numpy", "pandas", "scipy", "scikit-survival", "matplotlib", "jinja2"),
         ),
     )
@@ -230,9 +230,9 @@ def active_steps(config: dict[str, Any]) -> list[str]:
     """Return the steps that a configuration asks for, in the chain's order."""
     steps = list(COHORT_STEPS) if config["features"] else list(STEPS)
     off = set()
-    if config["model_cox"]["time"] is None:
+    if config["analysis_plan"]["time"] is None:
         off.add("model_cox")
-    if config["model_logistic"]["outcome"] is None:
+    if config["analysis_plan"]["outcome"] is None:
         off.add("model_logistic")
     if config["features"] or not (config["sensitivity"]["bin_widths"] or config["sensitivity"]["spacings"]):
         off |= {"sensitivity", "sensitivity_table"}
