@@ -1,5 +1,10 @@
 """The tables of the models: what each model writes, and what the report joins."""
 
+_KEYS = ["model", "arm", "split"]
+_INTERVAL = ["estimate", "ci_low", "ci_high"]
+_COUNTS = ["n", "events"]
+PLAN = "analysis_plan"
+
 MODEL_TABLES = {
     "coefficients": [
         "model",
@@ -10,35 +15,57 @@ MODEL_TABLES = {
         "mean",
         "sd",
         "selected_in_folds",
+        "selection_frequency",
+        "volume_correlation",
         "override",
+        PLAN,
     ],
     "performance": [
-        "model",
-        "arm",
-        "split",
+        *_KEYS,
         "centre",
+        "subgroup",
         "metric",
-        "estimate",
-        "ci_low",
-        "ci_high",
-        "n",
-        "events",
+        "horizon",
+        *_INTERVAL,
+        *_COUNTS,
+        "leads",
         "status",
         "note",
+        PLAN,
     ],
     "predictions": [
-        "model",
-        "arm",
+        *_KEYS,
         "case_id",
         "patient_id",
         "centre",
         "fold",
         "risk",
+        "horizon",
         "probability",
         "time",
         "event",
         "outcome",
+        PLAN,
     ],
-    "ph_test": ["model", "arm", "term", "chi2", "df", "p"],
+    "inference": [
+        "model",
+        "term",
+        "coefficient",
+        "se",
+        "hazard_or_odds_ratio",
+        "ci_low",
+        "ci_high",
+        "z",
+        "p",
+        "method",
+        *_COUNTS,
+        "note",
+        PLAN,
+    ],
+    "ph_test": ["model", "arm", "term", "transform", "chi2", "df", "p", PLAN],
+    "decision_curve": [*_KEYS, "horizon", "threshold", "strategy", *_INTERVAL, *_COUNTS, PLAN],
+    "calibration_curve": [*_KEYS, "horizon", "group", "predicted", "observed", "ci_low", "ci_high", *_COUNTS, PLAN],
+    "cumulative_incidence": ["cause", "group", "time", "at_risk", *_INTERVAL, PLAN],
+    "sample_size": ["model", "arm", "criterion", "needed", "available", "met", "note", PLAN],
 }
 """Columns of each table, in order; a model has those that concern it."""

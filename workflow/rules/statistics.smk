@@ -68,13 +68,14 @@ rule model_cox:
         RUN.log("model_cox", COHORT),
     conda:
         ENVIRONMENT
-    threads: 1
+    threads: 8
     resources:
         mem_mb=8000,
         runtime=720,
         gpu=0,
     shell:
-        'python "$RADLOOM_SCRIPTS"/model_cox.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'
+        'python "$RADLOOM_SCRIPTS"/model_cox.py --plan {input.plan:q} --manifest {output:q} --workers {threads}'
+        " > {log:q} 2>&1"
 
 
 rule model_logistic:
@@ -87,13 +88,14 @@ rule model_logistic:
         RUN.log("model_logistic", COHORT),
     conda:
         ENVIRONMENT
-    threads: 1
+    threads: 8
     resources:
         mem_mb=8000,
         runtime=720,
         gpu=0,
     shell:
-        'python "$RADLOOM_SCRIPTS"/model_logistic.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'
+        'python "$RADLOOM_SCRIPTS"/model_logistic.py --plan {input.plan:q} --manifest {output:q} --workers {threads}'
+        " > {log:q} 2>&1"
 
 
 rule sensitivity_table:

@@ -64,13 +64,14 @@ class Resources:
 
 
 def job_main(step: CaseStep | CohortStep, argv: Sequence[str]) -> int:
-    """Run a step's script as a job: `--plan PLAN --manifest MANIFEST`."""
+    """Run a step's script as a job: `--plan PLAN --manifest MANIFEST [--workers N]`."""
     # One thread for every numerical library, set before any is imported: results must not depend on threads,
     # and Snakemake already runs as many jobs as there are cores.
     os.environ.update(dict.fromkeys(THREADS, "1"))
     parser = argparse.ArgumentParser()
     parser.add_argument("--plan", type=Path, required=True)
     parser.add_argument("--manifest", type=Path, required=True)
+    parser.add_argument("--workers", type=int, default=1, help="processes that a step of the whole cohort may use")
     args = parser.parse_args(argv)
     plan = read_json(args.plan)
     if plan is None:
@@ -84,7 +85,7 @@ def job_main(step: CaseStep | CohortStep, argv: Sequence[str]) -> int:
         if isinstance(step, CaseStep):
             entries = run_chunk(step, plan)
         else:
-            entries = [run_cohort(step, plan)]
+            entries = [run_cohort(step, plan, args.workers)]
         check_run(Path(plan["results"]))
     except (SystemFailure, Superseded, CohortError) as error:
         print(f"{step.name} {plan['chunk']}: {error}", file=sys.stderr)
@@ -380,7 +381,7 @@ def _entry(record: Record | None, case_id: str, place: str) -> dict[str, Any]:
     }
 
 
-def run_cohort(step: CohortStep, plan: dict[str, Any]) -> dict[str, Any]:
+def run_cohort(step: CohortStep, plan: dict[str, Any], workers: int = 1) -> dict[str, Any]:
     """Bring a step that sees the whole cohort up to date with its plan; return the entry of its manifest.
 
     Its record and scratch folder are at `results/steps/<step>/`, its files anywhere below `results/`.
@@ -416,7 +417,8 @@ def run_cohort(step: CohortStep, plan: dict[str, Any]) -> dict[str, Any]:
         record.versions, record.force = plan["versions"], plan["force"]
         out = scratch(folder)
         _check_taken(entries, plan, results)
-        task = CohortTask(plan["params"], cases, _typed(entries, results), inputs, out, plan.get("provenance", []))
+        provenance, ledger = plan.get("provenance", []), results / f"{step.name}.ledger.jsonl"
+        task = CohortTask(plan["params"], cases, _typed(entries, results), inputs, out, provenance, workers, ledger)
         start = time.perf_counter()
         result = step.run(task)
         record.seconds = time.perf_counter() - start

@@ -54,7 +54,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class CohortTask:
-    """One run of a step that sees the whole cohort."""
+    """One run of a step that sees the whole cohort.
+
+    `workers` is how many processes it may use, which never changes its result. `ledger` is a file beside the results, or
+    None by hand, in which it may write down what must be remembered whatever is computed later.
+    """
 
     params: dict[str, dict[str, Any]]
     cases: list[dict[str, str]]
@@ -62,6 +66,8 @@ class CohortTask:
     inputs: dict[str, Path]
     out: Path
     provenance: list[dict[str, Any]] = field(default_factory=list)
+    workers: int = 1
+    ledger: Path | None = None
 
 
 CohortResult = CaseResult
