@@ -27,8 +27,9 @@ from scipy.stats import rankdata
 from threadpoolctl import threadpool_limits
 
 from radloom.assembly import CohortTables, ModelData, code_words
-from radloom.combat import ComBatHarmonizer, HarmonizationError, HarmonizationWarning, harmonizer_of
+from radloom.combat import ComBatHarmonizer, HarmonizationError, HarmonizationWarning
 from radloom.cox import PenalisedFit, concordance_of_pairs
+from radloom.harmonizers import harmonizer_of
 from radloom.model_tables import MODEL_TABLES
 
 INNER_FOLDS = 10

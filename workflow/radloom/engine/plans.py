@@ -261,7 +261,9 @@ def named_columns(config: dict[str, Any]) -> list[str]:
     """Return the columns of sheet and clinical table that a configuration names."""
     outcomes = [config["model_cox"]["time"], config["model_cox"]["event"], config["model_logistic"]["outcome"]]
     listed = [*config["harmonize"]["covariates"], *config["model"]["clinical"], *config["tables"]["clinical_columns"]]
-    return sorted({config["harmonize"]["batch"], *listed, *filter(None, outcomes)})
+    batch = config["harmonize"]["batch"]
+    batches = [batch] if isinstance(batch, str) else batch
+    return sorted({*batches, *listed, *filter(None, outcomes)})
 
 
 def _write_plans(run: Run, plans: dict[tuple[str, str], dict[str, Any]]) -> None:
