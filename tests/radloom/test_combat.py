@@ -15,7 +15,20 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from radloom.combat import ComBatHarmonizer, HarmonizationError, HarmonizationWarning, _non_parametric
+from radloom.combat import ComBatHarmonizer, HarmonizationError, HarmonizationWarning
+from radloom.combat_effects import non_parametric
+from radloom.harmonizer import (
+    ADAPTED,
+    EXCLUDED,
+    HARMONISED,
+    MERGED,
+    NO_FEATURE,
+    PASSED_SMALL,
+    PASSED_UNSEEN,
+    REFERENCE,
+    ROW_STATUS,
+    SINGLE_BATCH,
+)
 
 KEPT = ["age", "sex", "stage"]
 GOLDEN = {
@@ -65,15 +78,51 @@ def test_equals_sva(golden: tuple[pd.DataFrame, pd.DataFrame, Path], name: str) 
     np.testing.assert_allclose(result.to_numpy(), expected.to_numpy(), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"parametric": False}, {"mean_only": True}], ids=["parametric", "non-parametric", "mean only"]
-)
-def test_transform_of_training_rows_equals_neurocombats_own_output(options: dict[str, bool]) -> None:
+VARIANTS: dict[str, dict[str, bool]] = {
+    "parametric": {},
+    "non-parametric": {"parametric": False},
+    "mean only": {"mean_only": True},
+    "mean only, non-parametric": {"mean_only": True, "parametric": False},
+    "without empirical Bayes": {"eb": False},
+    "without empirical Bayes, mean only": {"eb": False, "mean_only": True},
+}
+
+
+def neurocombat(
+    features: pd.DataFrame, metadata: pd.DataFrame, kept: list[str], options: dict[str, bool], reference: str | None
+) -> np.ndarray:
+    """What neuroCombat itself returns, cases x features; it gets back the name that NumPy 2 has no more."""
+    words = [name for name in kept if name == "sex"]
+    numbers = [name for name in kept if name == "age"]
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+        patch.setattr(np, "int", int, raising=False)
+        result = neuroCombat(
+            features.to_numpy().T.copy(), metadata, "centre", words, numbers, ref_batch=reference, **options
+        )
+    return np.asarray(result["data"]).T
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("kept", [["age", "sex"], []], ids=["covariates", "no covariates"])
+@pytest.mark.parametrize("reference", [None, "B1"])
+def test_transform_of_training_rows_equals_neurocombats_own_output(
+    name: str, kept: list[str], reference: str | None
+) -> None:
+    # Whole years, because neuroCombat casts covariates to float32, which holds them exactly.
     features, metadata = simulated()
-    with contextlib.redirect_stdout(io.StringIO()):
-        theirs = neuroCombat(features.to_numpy().T, metadata, "centre", ["sex"], ["age"], **options)["data"].T
-    ours = ComBatHarmonizer(covariates=["age", "sex"], **options).fit(features, metadata=metadata)
+    theirs = neurocombat(features, metadata, kept, VARIANTS[name], reference)
+    ours = ComBatHarmonizer(covariates=kept, reference_batch=reference, **VARIANTS[name]).fit(
+        features, metadata=metadata
+    )
     np.testing.assert_allclose(ours.transform(features, metadata), theirs, rtol=0, atol=1e-10)
+
+
+def test_features_of_large_mean_keep_their_digits() -> None:
+    features, metadata = simulated()
+    plain = ComBatHarmonizer(covariates=["age"]).fit_transform(features, metadata=metadata)
+    raised = ComBatHarmonizer(covariates=["age"]).fit_transform(features + 1e6, metadata=metadata)
+    # Adding 1e6 rounds a value to 1e-10, and nothing may make that much worse.
+    np.testing.assert_allclose(raised - 1e6, plain, rtol=0, atol=1e-8)
 
 
 def test_removes_the_batch_effect_and_keeps_the_covariates() -> None:
@@ -91,7 +140,7 @@ def test_new_rows_use_their_own_covariates_and_batch() -> None:
     whole = harmonizer.transform(features, metadata)
     some = features.index[[70, 3, 40]]
     part = harmonizer.transform(features.loc[some], metadata.loc[some])
-    np.testing.assert_allclose(part, whole.loc[some], rtol=1e-13)
+    assert part.equals(whole.loc[some])
     older = metadata.loc[some].assign(age=90.0)
     assert not np.allclose(harmonizer.transform(features.loc[some], older), part)
 
@@ -99,10 +148,11 @@ def test_new_rows_use_their_own_covariates_and_batch() -> None:
 def test_non_parametric_likelihoods_of_large_batches_do_not_underflow() -> None:
     rng = np.random.default_rng(2)
     values = rng.normal(size=(4, 1500))
-    gamma_hat, delta_hat = rng.normal(0, 0.02, (1, 4)), rng.uniform(0.95, 1.05, (1, 4))
-    gamma, delta = _non_parametric(
-        values, {"gamma_hat": gamma_hat, "delta_hat": delta_hat}, [np.arange(1500)], mean_only=False
-    )
+    # What the function gets: each feature's mean, variance and squares, of which mean and variance are its priors, too.
+    mean = values.mean(axis=1)
+    squares = ((values - mean[:, None]) ** 2).sum(axis=1)
+    gamma, delta = non_parametric(mean, squares / 1499, squares, 1500)
+    gamma_hat, delta_hat = mean[None], squares[None] / 1499
     # The textbook's formula in numbers with a wider range.
     g, d = gamma_hat[0].astype(np.longdouble), delta_hat[0].astype(np.longdouble)
     for feature in range(4):
@@ -110,8 +160,8 @@ def test_non_parametric_likelihoods_of_large_batches_do_not_underflow() -> None:
         likelihood = (2 * np.pi * d) ** -750 * np.exp(-squares / (2 * d))
         assert float(likelihood.max()) == 0.0  # underflows in double precision
         likelihood[feature] = 0
-        assert gamma[0, feature] == pytest.approx(float((g * likelihood).sum() / likelihood.sum()), rel=1e-9)
-        assert delta[0, feature] == pytest.approx(float((d * likelihood).sum() / likelihood.sum()), rel=1e-9)
+        assert gamma[feature] == pytest.approx(float((g * likelihood).sum() / likelihood.sum()), rel=1e-9)
+        assert delta[feature] == pytest.approx(float((d * likelihood).sum() / likelihood.sum()), rel=1e-9)
 
 
 def test_conditioning_does_not_depend_on_the_unit_of_a_covariate() -> None:
@@ -126,7 +176,10 @@ def test_order_of_rows_does_not_matter() -> None:
     features, metadata = simulated()
     straight = ComBatHarmonizer(covariates=["age"]).fit_transform(features, metadata=metadata)
     turned = ComBatHarmonizer(covariates=["age"]).fit_transform(features[::-1], metadata=metadata[::-1])
-    np.testing.assert_allclose(straight, turned[::-1], atol=1e-11)
+    assert straight.equals(turned[::-1])
+    mixed = np.random.default_rng(3).permutation(len(features))
+    shuffled = ComBatHarmonizer(covariates=["age"]).fit(features.iloc[mixed], metadata=metadata.iloc[mixed])
+    assert shuffled.transform(features, metadata).equals(straight)
 
 
 def test_keeps_the_reference_batch_exactly() -> None:
@@ -140,7 +193,7 @@ def test_keeps_the_reference_batch_exactly() -> None:
 def test_json_gives_the_same_bits() -> None:
     features, metadata = simulated((30, 25, 3))
     features["constant"] = 7.0
-    harmonizer = ComBatHarmonizer(covariates=["age", "sex"], small_batch="passthrough")
+    harmonizer = ComBatHarmonizer(covariates=["age", "sex"], small_batch="passthrough", exempt=["f3"])
     with pytest.warns(HarmonizationWarning):
         harmonizer.fit(features, metadata=metadata)
     again = ComBatHarmonizer.from_json(json.loads(json.dumps(harmonizer.to_json())))
@@ -328,6 +381,194 @@ def test_transform_refuses_what_the_fit_has_not_seen() -> None:
         harmonizer.transform(features.drop(columns="f0"), metadata)
 
 
+def unseen(features: pd.DataFrame, metadata: pd.DataFrame, batch: str = "B2") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The cases of one batch, under a name that no fit knows."""
+    own = metadata["centre"] == batch
+    return features[own], metadata[own].assign(centre="new")
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("kept", [["age", "sex"], []], ids=["covariates", "no covariates"])
+@pytest.mark.parametrize("reference", [None, "B1"])
+def test_adapting_a_batch_of_the_fit_under_another_name_gives_what_the_fit_gave(
+    name: str, kept: list[str], reference: str | None
+) -> None:
+    # Level, covariates and variance of the fit being given, a batch's own estimates are the fit's, up to rounding.
+    features, metadata = simulated()
+    harmonizer = ComBatHarmonizer(covariates=kept, reference_batch=reference, new_batch="adapt", **VARIANTS[name])
+    known = harmonizer.fit_transform(features, metadata=metadata)
+    rows, renamed = unseen(features, metadata)
+    with pytest.warns(HarmonizationWarning, match="the unseen batch new was adapted from its own 40 cases"):
+        adapted = harmonizer.transform(rows, renamed)
+    np.testing.assert_allclose(adapted, known.loc[rows.index], rtol=0, atol=1e-10)
+
+
+def test_adapting_moves_an_unseen_batch_and_changes_nothing_else() -> None:
+    features, metadata = simulated((150, 150, 150))
+    rows, renamed = unseen(features, metadata)
+    known = metadata["centre"] != "B2"
+    harmonizer = ComBatHarmonizer(covariates=["age"], new_batch="adapt")
+    before = harmonizer.fit_transform(features[known], metadata=metadata[known])
+    saved = json.dumps(harmonizer.to_json())
+    together = pd.concat([features[known], rows]), pd.concat([metadata[known], renamed])
+    with pytest.warns(HarmonizationWarning, match="adapted from its own 150 cases"):
+        result = harmonizer.transform(*together)
+    assert result[known.reindex(result.index)].equals(before)
+    assert json.dumps(harmonizer.to_json()) == saved
+    centres = result.groupby(together[1]["centre"])
+    # Ages differ between the centres by chance: by 1 year or so, whose effect of 0.1 a year is kept.
+    assert np.ptp(centres.mean(), axis=0).max() < 0.35
+    assert np.ptp(features.groupby(metadata["centre"]).mean(), axis=0).max() > 2
+    assert (centres.std().max() / centres.std().min()).max() < 1.25
+    turned = together[0].iloc[::-1], together[1].iloc[::-1]
+    with pytest.warns(HarmonizationWarning):
+        assert harmonizer.transform(*turned).iloc[::-1].equals(result)
+
+
+def test_adapting_to_the_only_batch_of_the_fit() -> None:
+    features, metadata = simulated((200, 200))
+    first = metadata["centre"] == "B0"
+    with pytest.warns(HarmonizationWarning, match="only one batch"):
+        harmonizer = ComBatHarmonizer(covariates=["age"], new_batch="adapt").fit(
+            features[first], metadata=metadata[first]
+        )
+    with pytest.warns(HarmonizationWarning, match="unseen batch B1 was adapted"):
+        result = harmonizer.transform(features, metadata)
+    assert result[first].equals(features[first])
+    reference = ComBatHarmonizer(covariates=["age"], reference_batch="B0").fit_transform(features, metadata=metadata)
+    # The covariates' effect is learned from the one batch here, from both there.
+    assert np.abs(result - reference).to_numpy().mean() < 0.1
+    assert harmonizer.row_status(metadata).value_counts().to_dict() == {SINGLE_BATCH: 200, ADAPTED: 200}
+
+
+def test_too_few_cases_of_an_unseen_batch_are_named() -> None:
+    features, metadata = simulated((40, 40, 9, 4, 3))
+    known = metadata["centre"].isin(["B0", "B1"])
+    harmonizer = ComBatHarmonizer(new_batch="adapt").fit(features[known], metadata=metadata[known])
+    with pytest.raises(HarmonizationError, match=r"fewer than 5 cases: B3 \(4\), B4 \(3\)\."):
+        harmonizer.transform(features, metadata)
+    with pytest.raises(HarmonizationError, match=r"B3 \(4\)"):
+        harmonizer.row_status(metadata)
+    enough = ~metadata["centre"].isin(["B3", "B4"])
+    with pytest.warns(HarmonizationWarning, match="B2 was adapted from its own 9 cases, which is uncertain below 20"):
+        harmonizer.transform(features[enough], metadata[enough])
+
+
+def test_a_feature_that_is_constant_in_an_unseen_batch_stays_and_has_no_part_in_its_priors() -> None:
+    features, metadata = simulated()
+    rows, renamed = unseen(features, metadata)
+    known = metadata["centre"] != "B2"
+    harmonizer = ComBatHarmonizer(new_batch="adapt").fit(features[known], metadata=metadata[known])
+    flat = rows.assign(f4=3.0)
+    with pytest.warns(HarmonizationWarning, match="constant in the unseen batch new were left as they are: f4"):
+        result = harmonizer.transform(flat, renamed)
+    assert (result["f4"] == 3.0).all()
+    others = [name for name in features if name != "f4"]
+    alone = ComBatHarmonizer(new_batch="adapt").fit(features.loc[known, others], metadata=metadata[known])
+    with pytest.warns(HarmonizationWarning):
+        np.testing.assert_allclose(result[others], alone.transform(rows[others], renamed), rtol=0, atol=1e-12)
+
+
+def test_unseen_batches_pass_through_on_request() -> None:
+    features, metadata = simulated()
+    rows, renamed = unseen(features, metadata)
+    known = metadata["centre"] != "B2"
+    harmonizer = ComBatHarmonizer(new_batch="passthrough").fit(features[known], metadata=metadata[known])
+    assert harmonizer.transform(rows, renamed).equals(rows)
+    assert set(harmonizer.row_status(renamed)) == {PASSED_UNSEEN}
+
+
+def test_row_status_says_what_became_of_each_case() -> None:
+    features, metadata = simulated((30, 25, 30, 3, 4))
+
+    def statuses(cases: pd.DataFrame = metadata, **options: object) -> dict[str, str]:
+        harmonizer = ComBatHarmonizer(**options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", HarmonizationWarning)
+            harmonizer.fit(features, metadata=metadata)
+        status = harmonizer.row_status(cases)
+        assert status.index.equals(cases.index)
+        assert set(status) <= set(ROW_STATUS)
+        table = pd.DataFrame({"batch": cases["centre"], "status": status}).drop_duplicates()
+        assert table["batch"].is_unique
+        return dict(zip(table["batch"], table["status"], strict=True))
+
+    large = dict.fromkeys(["B0", "B1", "B2"], HARMONISED)
+    assert statuses(small_batch="exclude") == {**large, "B3": EXCLUDED, "B4": EXCLUDED}
+    assert statuses(small_batch="passthrough") == {**large, "B3": PASSED_SMALL, "B4": PASSED_SMALL}
+    assert statuses(small_batch="merge") == {**large, "B3": MERGED, "B4": MERGED}
+    referred = statuses(small_batch="exclude", reference_batch="B1")
+    assert referred == {**large, "B1": REFERENCE, "B3": EXCLUDED, "B4": EXCLUDED}
+    new = metadata[["centre"]].replace({"B0": "X"})
+    assert statuses(new, small_batch="passthrough", new_batch="adapt")["X"] == ADAPTED
+    assert set(statuses(small_batch="passthrough", exempt=["*"]).values()) == {NO_FEATURE, PASSED_SMALL}
+    with pytest.raises(HarmonizationError, match="batches that the fit has not seen: X, in case000"):
+        statuses(new, small_batch="exclude")
+
+
+def test_exempt_features_are_returned_untouched_and_have_no_part_in_the_priors() -> None:
+    features, metadata = simulated()
+    more = features.rename(columns={"f3": "original_shape_Volume", "f11": "original_shape_Sphericity"})
+    more.loc["case004", "original_shape_Sphericity"] = np.nan  # not looked at, so it may be missing
+    shapes = [name for name in more if "shape" in name]
+    harmonizer = ComBatHarmonizer(covariates=["age"], exempt=["*shape*"]).fit(more, metadata=metadata)
+    result = harmonizer.transform(more, metadata)
+    assert list(result) == list(more)
+    assert result[shapes].equals(more[shapes])
+    assert harmonizer.exempt_features_ == shapes
+    others = [name for name in more if name not in shapes]
+    alone = ComBatHarmonizer(covariates=["age"]).fit_transform(more[others], metadata=metadata)
+    assert result[others].equals(alone)
+    again = ComBatHarmonizer.from_json(json.loads(json.dumps(harmonizer.to_json())))
+    assert again.transform(more, metadata).equals(result)
+    with pytest.warns(HarmonizationWarning, match=r"no feature matches the exempt patterns \*Shape\*"):
+        ComBatHarmonizer(exempt=["*Shape*"]).fit(features, metadata=metadata)
+    with pytest.warns(HarmonizationWarning, match="all are exempt or constant"):
+        nothing = ComBatHarmonizer(exempt=["*"]).fit(features, metadata=metadata)
+    assert nothing.transform(features, metadata).equals(features)
+
+
+def test_missing_covariates_are_imputed_from_the_fits_cases_on_request() -> None:
+    features, metadata = simulated()
+    holes = metadata.astype(object)
+    holes.loc[["case003", "case050"], "age"] = np.nan
+    holes.loc["case070", "sex"] = " "
+    filled = metadata.copy()
+    median = metadata["age"].drop(["case003", "case050"]).median()
+    commonest = metadata["sex"].drop("case070").mode()[0]
+    filled.loc[["case003", "case050"], "age"] = median
+    filled.loc["case070", "sex"] = commonest
+    harmonizer = ComBatHarmonizer(covariates=["age", "sex"], missing_covariates="impute")
+    with pytest.warns(HarmonizationWarning) as caught:
+        harmonizer.fit(features, metadata=holes)
+    told = " ".join(str(warning.message) for warning in caught)
+    assert f"'age' was missing in 2 of 95 cases and was filled with the median, {median:g}" in told
+    assert f"'sex' was missing in 1 of 95 cases and was filled with the commonest word, {commonest}" in told
+    expected = ComBatHarmonizer(covariates=["age", "sex"]).fit(features, metadata=filled)
+    with pytest.warns(HarmonizationWarning, match="'age' was missing in 2 of 95"):
+        result = harmonizer.transform(features, holes)
+    assert result.equals(expected.transform(features, filled))
+    # New rows are filled with the fit's values, also after a round trip, and where all of them are missing.
+    again = ComBatHarmonizer.from_json(json.loads(json.dumps(harmonizer.to_json())))
+    some = features.index[:6]
+    with pytest.warns(HarmonizationWarning, match="'age' was missing in 6 of 6"):
+        part = again.transform(features.loc[some], holes.loc[some].assign(age=np.nan))
+    assert part.equals(expected.transform(features.loc[some], filled.loc[some].assign(age=median)))
+    with pytest.raises(HarmonizationError, match="'age' is empty in all cases"):
+        harmonizer.fit(features, metadata=holes.assign(age=np.nan))
+
+
+def test_a_feature_that_the_covariates_explain_without_rest_is_left_alone() -> None:
+    features, metadata = simulated()
+    with pytest.warns(HarmonizationWarning, match="explain without rest.*: months"):
+        result = ComBatHarmonizer(covariates=["age"]).fit_transform(
+            features.assign(months=metadata["age"] * 12.0), metadata=metadata
+        )
+    assert (result["months"] == metadata["age"] * 12).all()
+    alone = ComBatHarmonizer(covariates=["age"]).fit_transform(features, metadata=metadata)
+    assert result[features.columns].equals(alone)
+
+
 def test_refuses_settings_that_make_no_sense() -> None:
     features, metadata = simulated((30, 25, 3))
     with pytest.raises(HarmonizationError, match="doesn't occur"):
@@ -336,6 +577,18 @@ def test_refuses_settings_that_make_no_sense() -> None:
         ComBatHarmonizer(reference_batch="B2", small_batch="exclude").fit(features, metadata=metadata)
     with pytest.raises(HarmonizationError, match="small_batch must be"):
         ComBatHarmonizer(small_batch="ignore").fit(features, metadata=metadata)
+    with pytest.raises(HarmonizationError, match="new_batch must be one of error, passthrough, adapt, not 'guess'"):
+        ComBatHarmonizer(new_batch="guess").fit(features, metadata=metadata)
+    with pytest.raises(HarmonizationError, match="missing_covariates must be"):
+        ComBatHarmonizer(missing_covariates="drop").fit(features, metadata=metadata)
+    with pytest.raises(HarmonizationError, match="exempt must be a list"):
+        ComBatHarmonizer(exempt="*shape*").fit(features, metadata=metadata)
+    with pytest.raises(HarmonizationError, match="features occur twice: f0"):
+        ComBatHarmonizer().fit(features.join(features["f0"].rename("x")).rename(columns={"x": "f0"}), metadata=metadata)
+    taken = metadata.assign(centre=metadata["centre"].replace({"B0": "B1+B2"}))
+    taken.loc[taken.index[32:55], "centre"] = "B3"
+    with pytest.raises(HarmonizationError, match="a batch is called 'B1\\+B2' already"):
+        ComBatHarmonizer(small_batch="merge").fit(features, metadata=taken)
     with pytest.raises(HarmonizationError, match="at least 2"):
         ComBatHarmonizer(min_batch_size=1).fit(features, metadata=metadata)
 

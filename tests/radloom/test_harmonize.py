@@ -26,7 +26,10 @@ def test_each_roi_by_itself() -> None:
     for roi in ("tumour", "liver"):
         rows = tables.features[tables.features["roi"] == roi]
         metadata = pd.DataFrame({"centre": rows["centre"], "age": tables.column("age", rows).to_numpy()})
-        expected = ComBatHarmonizer(covariates=["age"]).fit_transform(rows[tables.feature_names], metadata=metadata)
+        # Sums go over the cases in the order of their names, so equal bits need the same names.
+        values = rows[tables.feature_names].set_axis(rows["case_id"])
+        metadata = metadata.set_axis(rows["case_id"])
+        expected = ComBatHarmonizer(covariates=["age"]).fit_transform(values, metadata=metadata)
         np.testing.assert_array_equal(result.features.loc[rows.index, tables.feature_names], expected)
 
 
@@ -50,6 +53,9 @@ def test_excluded_batches_are_left_out_and_named() -> None:
     assert len(result.features) == 58
     assert result.features.notna().all(axis=None)
     assert any("small (2)" in message for message in result.warnings)
+    fates = result.rows.set_index("case_id")["status"]
+    assert list(fates[["K000", "K001"]]) == ["excluded (small batch)"] * 2
+    assert fates.value_counts().to_dict() == {"harmonised": 58, "excluded (small batch)": 2}
 
 
 def test_a_derived_roi_that_few_cases_have_does_not_stop_the_others() -> None:
@@ -155,5 +161,11 @@ def test_step_writes_its_tables(tmp_path: Path) -> None:
     again = ComBatHarmonizer.from_json(saved).transform(raw.filter(like="f"), metadata)
     np.testing.assert_array_equal(again, csv.filter(like="f"))
     assert len(pd.read_csv(written / "combat_diagnostics.csv")) == 12
+    fates = pd.read_csv(written / "combat_rows.csv")
+    assert list(fates.columns) == ["case_id", "roi", "column", "batch", "status"]
+    assert list(fates["case_id"]) == list(csv["case_id"])
+    assert list(fates["batch"]) == list(csv["centre"])
+    assert set(fates["status"]) == {"harmonised"}
+    assert set(fates["column"]) == {"centre"}
     assert result.facts["batches"] == {"tumour": {"C0": 20, "C1": 20, "C2": 20}}
     assert result.facts["excluded_cases"] == []

@@ -1,54 +1,54 @@
 """ComBat as a scikit-learn estimator: learned on some cases, applied to others, refused where it can't be right.
 
-Model (Johnson, Li & Rabinovic, Biostatistics 2007, 10.1093/biostatistics/kxj037; for imaging Fortin et al., NeuroImage
-2018, 10.1016/j.neuroimage.2017.11.024): the value of feature f of case i in batch b is
-
-    y = alpha_f + C_i beta_f + gamma_bf + delta_bf * epsilon,
-
-with C the covariates whose effect is kept, and gamma, delta shrunk over the features by empirical Bayes.
-
-Who does what: the fit is neuroCombat's (standardisation, least squares, priors, the parametric empirical Bayes),
-called function by function rather than by its front door. The front door prints, casts covariates to float32, builds
-its reference level with a name that NumPy 2 no longer has, and takes the rows' order for their identity. The design
-matrix, the guards and the application to new cases are ours. So is the non-parametric empirical Bayes: neuroCombat
-multiplies likelihoods, which underflows to 0/0 in a batch of some 500 cases or more, and loops over the features;
-here it is summed in logarithms.
+Johnson, Li & Rabinovic, Biostatistics 2007, 10.1093/biostatistics/kxj037; for imaging Fortin et al., NeuroImage 2018,
+10.1016/j.neuroimage.2017.11.024. The numbers are made in `combat_effects`, equal to neuroCombat's and to `sva`'s; here
+are the guards, the coding of the covariates, what becomes of each case, and JSON. neuroCombat's front door is not used:
+it prints, casts covariates to float32, builds its reference level with a name that NumPy 2 no longer has, takes the
+rows' order for their identity, and is wrong for new cases.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from neuroCombat.neuroCombat import (
-    find_non_eb_adjustments,
-    find_parametric_adjustments,
-    fit_LS_model_and_find_priors,
-    standardize_across_features,
-)
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from radloom import combat_effects
 from radloom.assembly import is_numeric, levels_of, listed
+from radloom.combat_effects import Effects
 from radloom.errors import CohortError
+from radloom.harmonizer import (
+    ADAPTED,
+    EXCLUDED,
+    HARMONISED,
+    MERGED,
+    NO_FEATURE,
+    PASSED_SMALL,
+    PASSED_UNSEEN,
+    REFERENCE,
+    SINGLE_BATCH,
+    HarmonizationError,
+    HarmonizationWarning,
+    Harmonizer,
+)
 
-SMALL_BATCH_POLICIES = ("error", "exclude", "merge", "passthrough")
+__all__ = ["ComBatHarmonizer", "HarmonizationError", "HarmonizationWarning"]
+
+CHOICES = {
+    "small_batch": ("error", "exclude", "merge", "passthrough"),
+    "new_batch": ("error", "passthrough", "adapt"),
+    "missing_covariates": ("error", "impute"),
+}
 ADVISED_BATCH_SIZE = 20
-FORMAT = "radloom-combat-1"
+FORMAT = "radloom-combat-2"
 
 
-class HarmonizationError(CohortError, ValueError):
-    """Data or settings with which ComBat would give numbers that look right and are not."""
-
-
-class HarmonizationWarning(UserWarning):
-    """ComBat went on, and the reader of its results must know how."""
-
-
-class ComBatHarmonizer(TransformerMixin, BaseEstimator):
+class ComBatHarmonizer(Harmonizer):
     """ComBat over the batches of one column, keeping the effect of covariates.
 
     Parameters
@@ -61,11 +61,24 @@ class ComBatHarmonizer(TransformerMixin, BaseEstimator):
         Parametric priors, else non-parametric ones.
     mean_only
         Adjust the mean alone.
+    eb
+        Empirical Bayes; without it every feature's location and scale are its own (neuroCombat's `eb=False`).
     reference_batch
         The batch that stays as it is and to which the others are moved.
     min_batch_size, small_batch
         A batch of fewer cases is an `error`; or `exclude`: its rows come out as NaN; or `merge`: all such batches
         count as one; or `passthrough`: its rows come out unchanged.
+    new_batch
+        What `transform` does with a batch that `fit` never saw: `error`; `passthrough`: its rows come out unchanged; or
+        `adapt`: its gamma and delta are estimated from its own rows in that call (`min_batch_size` of them at least),
+        standardised with the fit's level, covariate effects and pooled variance, with priors over its own features.
+        That is transductive: the rows of the new batch inform their own adjustment, so one row's result depends on
+        which others come with it. No outcome takes part, and the fit doesn't change.
+    missing_covariates
+        A missing cell is an `error`; or `impute`: it is filled with the median, or the commonest word, of the fit's
+        cases, also in new rows.
+    exempt
+        Shell-style patterns of features that are returned untouched and have no part in the priors.
 
     Attributes
     ----------
@@ -73,12 +86,15 @@ class ComBatHarmonizer(TransformerMixin, BaseEstimator):
         What was harmonised, in sorted order, and how many cases each had.
     excluded_batches_, passthrough_batches_, merged_batches_
         What `small_batch` did.
-    untouched_features_
-        Features that are constant, overall or within a batch (as `sva` does, they are returned as they came).
+    exempt_features_, untouched_features_
+        Features that match `exempt`; features that are constant, overall or within a batch, or that the covariates
+        explain without rest (returned as they came).
+    imputed_
+        What fills missing cells of each covariate, and `n_imputed_`, how many cells the fit filled.
     warnings_
         What the reader must know; the same texts are issued as `HarmonizationWarning`.
 
-    The outcome has no way in: `y` is ignored.
+    The outcome has no way in: `y` is ignored. The order of the rows changes nothing.
     """
 
     def __init__(
@@ -88,46 +104,62 @@ class ComBatHarmonizer(TransformerMixin, BaseEstimator):
         *,
         parametric: bool = True,
         mean_only: bool = False,
+        eb: bool = True,
         reference_batch: str | None = None,
         min_batch_size: int = 5,
         small_batch: str = "error",
+        new_batch: str = "error",
+        missing_covariates: str = "error",
+        exempt: Sequence[str] = (),
     ) -> None:
         self.batch = batch
         self.covariates = covariates
         self.parametric = parametric
         self.mean_only = mean_only
+        self.eb = eb
         self.reference_batch = reference_batch
         self.min_batch_size = min_batch_size
         self.small_batch = small_batch
+        self.new_batch = new_batch
+        self.missing_covariates = missing_covariates
+        self.exempt = exempt
+
+    @property
+    def batch_columns(self) -> list[str]:
+        """The batch column."""
+        return [self.batch]
+
+    @property
+    def metadata_columns(self) -> list[str]:
+        """The batch column, then the covariates."""
+        return [self.batch, *self.covariates]
 
     # ------------------------------------------------------------------ fit
 
-    def fit(self, X: pd.DataFrame, y: object = None, metadata: pd.DataFrame | None = None) -> ComBatHarmonizer:  # noqa: ARG002
+    def fit(self, X: pd.DataFrame, y: object = None, metadata: pd.DataFrame | None = None) -> Self:  # noqa: ARG002
         """Learn the batch effects of X, cases x features.
 
         Raises HarmonizationError where the data can't carry the fit, naming the cases and the way out.
         """
-        if self.small_batch not in SMALL_BATCH_POLICIES:
-            raise HarmonizationError(
-                f"small_batch must be one of {', '.join(SMALL_BATCH_POLICIES)}, not {self.small_batch!r}"
-            )
-        if self.min_batch_size < 2:
-            raise HarmonizationError("min_batch_size must be at least 2: one case has no variance")
+        self._check_settings()
         features, meta = self._separate(X, metadata)
         if features.shape[1] == 0:
             raise HarmonizationError("there is no feature to harmonise")
-        values = self._checked_values(features)
-        labels = self._checked_batch(meta)
-
+        if features.columns.has_duplicates:
+            twice = features.columns[features.columns.duplicated()].unique()
+            raise HarmonizationError(f"features occur twice: {listed(twice)}")
         self.feature_names_in_ = np.array(features.columns, dtype=object)
         self.n_features_in_ = len(self.feature_names_in_)
-        self.warnings_: list[str] = []
-        labels = self._resolve_batches(labels)
-        rows = labels.isin(self.batches_).to_numpy()
-        values, labels, meta = values[rows], labels[rows], meta.loc[rows]
+        self.warnings_ = []
+        self._set_exempt()
+        values = self._checked_values(features)
+        labels = self._resolve_batches(self._checked_batch(meta))
 
-        self._learn_encoding(meta)
-        covariates = self._encode(meta)
+        rows = np.flatnonzero(labels.isin(self.batches_).to_numpy())
+        # In the order of their names: then the order in which the cases come doesn't change a bit of the sums.
+        rows = rows[np.argsort(labels.index[rows].astype(str), kind="stable")]
+        labels, meta = labels.iloc[rows], meta.iloc[rows]
+        covariates = self._learn_encoding(meta)
         codes = pd.Categorical(labels, categories=self.batches_).codes.astype(int)
         self.identity_ = len(self.batches_) == 1
         if self.identity_:
@@ -135,9 +167,8 @@ class ComBatHarmonizer(TransformerMixin, BaseEstimator):
                 f"there is only one batch ({self.batches_[0]}), so nothing was harmonised and the features are "
                 "unchanged"
             )
-        else:
-            self._check_rank(codes, covariates)
-        self._learn_effects(values, codes, covariates)
+        self._check_rank(codes, covariates)
+        self._learn_effects(values, rows, codes, covariates)
         for message in self.warnings_:
             warnings.warn(message, HarmonizationWarning, stacklevel=2)
         return self
@@ -145,13 +176,23 @@ class ComBatHarmonizer(TransformerMixin, BaseEstimator):
     def _warn(self, message: str) -> None:
         self.warnings_.append(message)
 
+    def _check_settings(self) -> None:
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise HarmonizationError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+        if self.min_batch_size < 2:
+            raise HarmonizationError("min_batch_size must be at least 2: one case has no variance")
+        for name in ("covariates", "exempt"):
+            if isinstance(getattr(self, name), str):
+                raise HarmonizationError(f"{name} must be a list, not the text {getattr(self, name)!r}")
+
     def _separate(self, X: pd.DataFrame, metadata: pd.DataFrame | None) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Feature table and the table of batch and covariates, on the same index."""
         if not isinstance(X, pd.DataFrame):
             raise HarmonizationError("X must be a DataFrame, one row a case: ComBat matches rows by their index")
         if X.index.has_duplicates:
             raise HarmonizationError(f"cases occur twice: {listed(X.index[X.index.duplicated()].unique())}")
-        wanted = [self.batch, *self.covariates]
+        wanted = self.metadata_columns
         source = X if metadata is None else metadata
         absent = [name for name in wanted if name not in source.columns]
         if absent:
@@ -175,13 +216,22 @@ class ComBatHarmonizer(TransformerMixin, BaseEstimator):
             )
         return X, metadata[wanted]
 
-    @staticmethod
-    def _checked_values(features: pd.DataFrame) -> np.ndarray:
-        wrong = [str(name) for name, kind in features.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
-        if wrong:
+    def _set_exempt(self) -> None:
+        names = [str(name) for name in self.feature_names_in_]
+        self._exempt = np.array([any(fnmatchcase(name, pattern) for pattern in self.exempt) for name in names])
+        self.exempt_features_ = [name for name, own in zip(names, self._exempt, strict=True) if own]
+        idle = [pattern for pattern in self.exempt if not any(fnmatchcase(name, pattern) for name in names)]
+        if idle:
+            self._warn(f"no feature matches the exempt patterns {listed(idle)}")
+
+    def _checked_values(self, features: pd.DataFrame) -> np.ndarray:
+        """Features as float64, finite where they are not exempt."""
+        if not all(pd.api.types.is_numeric_dtype(kind) for kind in set(features.dtypes)):
+            wrong = [str(name) for name, kind in features.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
             raise HarmonizationError(f"columns that are not numbers can't be harmonised: {listed(wrong)}")
-        values = features.to_numpy(dtype=np.float64)
+        values: np.ndarray = features.to_numpy(dtype=np.float64)
         broken = ~np.isfinite(values)
+        broken[:, self._exempt] = False
         if broken.any():
             raise HarmonizationError(
                 f"{int(broken.sum())} feature values are missing or infinite, in the cases "
@@ -193,9 +243,8 @@ class ComBatHarmonizer(TransformerMixin, BaseEstimator):
         return values
 
     def _checked_batch(self, meta: pd.DataFrame) -> pd.Series:
-        column = meta[self.batch]
-        text = column.astype(str).str.strip()
-        missing = column.isna() | (text == "")
+        text = _text(meta[self.batch])
+        missing = text.isna().to_numpy()
         if missing.any():
             raise HarmonizationError(
                 f"no {self.batch} is given for {listed(meta.index[missing])}. Fill in the column or leave the cases out"
@@ -241,6 +290,11 @@ class ComBatHarmonizer(TransformerMixin, BaseEstimator):
                 )
             self.merged_batches_ = small
             self.merged_name_ = "+".join(small)
+            if self.merged_name_ in sizes.index:
+                raise HarmonizationError(
+                    f"the small batches {counts} can't be merged: a batch is called {self.merged_name_!r} already. "
+                    "Rename it"
+                )
             labels = labels.where(~labels.isin(small), self.merged_name_)
             self._warn(f"batches with fewer than {self.min_batch_size} cases were merged into one: {counts}")
         left_out = {*self.excluded_batches_, *self.passthrough_batches_}
@@ -259,65 +313,101 @@ class ComBatHarmonizer(TransformerMixin, BaseEstimator):
             )
         return labels
 
-    def _learn_encoding(self, meta: pd.DataFrame) -> None:
-        self._check_covariates_present(meta)
+    # ----------------------------------------------------------- covariates
+
+    def _learn_encoding(self, meta: pd.DataFrame) -> np.ndarray:
+        """Learn levels, origin, unit and fill of each covariate; return the coded covariates, cases x columns."""
         self.levels_: dict[str, list[str] | None] = {}
         self.centering_: dict[str, tuple[float, float]] = {}
+        self.imputed_: dict[str, float | str] = {}
+        self.n_imputed_: dict[str, int] = {}
         for name in self.covariates:
-            column = meta[name]
+            column = _text(meta[name], keep_numbers=True)
+            there = column.notna().to_numpy()
+            if self.missing_covariates == "error":
+                self._refuse_missing(name, there, meta.index)
+            if not there.any():
+                raise HarmonizationError(f"the covariate {name!r} is empty in all cases. Leave it out")
+            present = column[there]
             try:
-                levels = None if is_numeric(column) else levels_of(column)
+                levels = None if is_numeric(present) else levels_of(present)
             except CohortError as error:
                 raise HarmonizationError(str(error)) from None
             self.levels_[name] = levels
             if levels is None:
-                number = pd.to_numeric(column).to_numpy(dtype=np.float64)
-                constant = np.ptp(number) == 0
+                self.imputed_[name] = 0.0
+                number = self._numbers(name, column)
+                self.imputed_[name] = float(np.median(number[there]))
+                constant = np.ptp(number[there]) == 0
+                number[~there] = self.imputed_[name]
                 # The fit doesn't change with origin and unit of a covariate; the conditioning of its equations does.
                 self.centering_[name] = (float(number.mean()), float(number.std()) or 1.0)
             else:
+                counts = [int((present == level).sum()) for level in levels]
+                self.imputed_[name] = levels[counts.index(max(counts))]  # of equals the first
                 constant = len(levels) < 2
             if constant:
                 raise HarmonizationError(
                     f"the covariate {name!r} has the same value in all cases, so it has no effect to keep. Leave it out"
                 )
+            if n_missing := int((~there).sum()):
+                self.n_imputed_[name] = n_missing
+                self._warn(self._told_imputed(name, n_missing, len(column)))
+        return self._encode(meta)
 
-    def _check_covariates_present(self, meta: pd.DataFrame) -> None:
-        for name in self.covariates:
-            column = meta[name]
-            missing = column.isna() | (column.astype(str).str.strip() == "")
-            if missing.any():
-                raise HarmonizationError(
-                    f"the covariate {name!r} is missing for {listed(meta.index[missing])}. Fill it in, leave the "
-                    "cases out, or "
-                    "leave the covariate out of harmonize.covariates"
-                )
+    def _told_imputed(self, name: str, n_missing: int, n: int) -> str:
+        fill = self.imputed_[name]
+        what = f"the median, {fill:g}" if isinstance(fill, float) else f"the commonest word, {fill}"
+        return f"the covariate {name!r} was missing in {n_missing} of {n} cases and was filled with {what}"
 
-    def _encode(self, meta: pd.DataFrame) -> np.ndarray:
-        """Covariates as numbers, cases x columns: treatment coding of text, standardised numbers."""
-        self._check_covariates_present(meta)
+    @staticmethod
+    def _refuse_missing(name: str, there: np.ndarray, index: pd.Index) -> None:
+        if not there.all():
+            raise HarmonizationError(
+                f"the covariate {name!r} is missing for {listed(index[~there])}. Fill it in, leave the "
+                "cases out, leave the covariate out of harmonize.covariates, or set harmonize.missing_covariates "
+                "to impute"
+            )
+
+    def _numbers(self, name: str, column: pd.Series) -> np.ndarray:
+        """A covariate of numbers, filled."""
+        there = column.notna().to_numpy()
+        number = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, copy=True)
+        number[~there] = self.imputed_[name]
+        bad = ~np.isfinite(number)
+        if bad.any():
+            raise HarmonizationError(f"the covariate {name!r} is not a finite number for {listed(column.index[bad])}")
+        return number
+
+    def _encode(self, meta: pd.DataFrame, told: list[str] | None = None) -> np.ndarray:
+        """Covariates as numbers, cases x columns: treatment coding of text, standardised numbers.
+
+        What was filled is added to the messages `told`.
+        """
         columns: list[np.ndarray] = []
         for name in self.covariates:
+            column = _text(meta[name], keep_numbers=self.levels_[name] is None)
+            there = column.notna().to_numpy()
+            if self.missing_covariates == "error":
+                self._refuse_missing(name, there, meta.index)
+            elif told is not None and not there.all():
+                told.append(self._told_imputed(name, int((~there).sum()), len(column)))
             levels = self.levels_[name]
             if levels is None:
-                number = pd.to_numeric(meta[name], errors="coerce")
-                bad = number.isna() | np.isinf(number)
-                if bad.any():
-                    raise HarmonizationError(
-                        f"the covariate {name!r} is not a finite number for {listed(meta.index[bad])}"
-                    )
                 mean, scale = self.centering_[name]
-                columns.append((number.to_numpy(dtype=np.float64) - mean) / scale)
+                columns.append((self._numbers(name, column) - mean) / scale)
                 continue
-            text = meta[name].astype(str)
-            unknown = ~text.isin(levels)
+            text = column.to_numpy(dtype=object)
+            text[~there] = self.imputed_[name]
+            coded = [(text == level) for level in levels]
+            unknown = ~np.logical_or.reduce(coded)
             if unknown.any():
                 raise HarmonizationError(
                     f"the covariate {name!r} has levels that the fit has not seen "
-                    f"({listed(sorted(text[unknown].unique()))}), in "
+                    f"({listed(sorted(set(text[unknown])))}), in "
                     f"{listed(meta.index[unknown])}"
                 )
-            columns += [(text == level).to_numpy(dtype=np.float64) for level in levels[1:]]
+            columns += [own.astype(np.float64) for own in coded[1:]]
         return np.column_stack(columns) if columns else np.empty((len(meta), 0))
 
     def _terms(self) -> list[str]:
@@ -326,6 +416,8 @@ class ComBatHarmonizer(TransformerMixin, BaseEstimator):
 
     def _check_rank(self, codes: np.ndarray, covariates: np.ndarray) -> None:
         """Refuse covariates that the batches, or each other, explain without rest."""
+        if covariates.shape[1] == 0:
+            return
         design = np.eye(len(self.batches_))[codes]
         terms = self._terms()
         for name in self.covariates:
@@ -336,89 +428,124 @@ class ComBatHarmonizer(TransformerMixin, BaseEstimator):
                     "level or a value "
                     "of it without rest, so one effect can't be told from the other. Leave the covariate out"
                 )
+        if len(codes) <= design.shape[1] + covariates.shape[1]:
+            raise HarmonizationError(
+                f"{len(codes)} cases can't carry {design.shape[1]} batches and {covariates.shape[1]} covariate columns"
+            )
         if np.linalg.matrix_rank(np.hstack([design, covariates])) < design.shape[1] + covariates.shape[1]:
             raise HarmonizationError(
                 f"batch {self.batch!r} and the covariates {listed(self.covariates)} are collinear: together they "
                 "explain one "
                 "another without rest. Leave a covariate out"
             )
-        if len(codes) <= design.shape[1] + covariates.shape[1]:
-            raise HarmonizationError(
-                f"{len(codes)} cases can't carry {design.shape[1]} batches and {covariates.shape[1]} covariate columns"
-            )
 
-    def _learn_effects(self, values: np.ndarray, codes: np.ndarray, covariates: np.ndarray) -> None:
+    # -------------------------------------------------------------- effects
+
+    def _learn_effects(self, values: np.ndarray, rows: np.ndarray, codes: np.ndarray, covariates: np.ndarray) -> None:
+        """Estimate the effects from some rows of `values`, whose batches and covariates are given."""
         n_batch, n_features = len(self.batches_), values.shape[1]
-        scale = np.abs(values).max(axis=0)
-        varies = np.ptp(values, axis=0) > 1e-12 * scale
-        for batch in range(n_batch):
-            inside = values[codes == batch]
-            varies &= np.ptp(inside, axis=0) > 1e-12 * scale
-        self.untouched_features_ = [str(name) for name in self.feature_names_in_[~varies]]
+        rows_of = [rows[codes == batch] for batch in range(n_batch)]
+        # Values of exempt features may be missing; they are in no sum.
+        chosen = np.flatnonzero(~self._exempt)
+        coded = np.zeros((values.shape[0], covariates.shape[1]))
+        coded[rows] = covariates
+        some = values if len(chosen) == n_features else values[:, chosen]
+        fit = combat_effects.least_squares(some, rows_of, coded, n_batch)
+        good = ~fit.constant
+        self._set_effects(
+            Effects(
+                np.zeros(n_features),
+                np.ones(n_features),
+                np.zeros((covariates.shape[1], n_features)),
+                np.zeros((n_batch, n_features)),
+                np.ones((n_batch, n_features)),
+            ),
+            [str(name) for name in self.feature_names_in_[chosen[~good]]],
+        )
         if self.untouched_features_ and not self.identity_:
             self._warn(
-                "features that are constant, overall or within a batch, were left as they are: "
-                f"{listed(self.untouched_features_)}"
+                "features that are constant, overall or within a batch, or that the covariates explain without rest, "
+                f"were left as they are: {listed(self.untouched_features_)}"
             )
-        self._varies = varies
-        self.grand_mean_ = np.zeros(n_features)
-        self.pooled_variance_ = np.ones(n_features)
-        self.beta_ = np.zeros((covariates.shape[1], n_features))
-        self.gamma_ = np.zeros((n_batch, n_features))
-        self.delta_ = np.ones((n_batch, n_features))
-        if self.identity_ or not varies.any():
+        if not good.any():
+            self._warn("there is no feature to harmonise: all are exempt or constant")
             return
-
-        reference = None if self.reference_batch is None else self.batches_.index(self.reference_batch)
-        batches = np.eye(n_batch)[codes]
-        if reference is not None:
-            batches[:, reference] = 1.0
-        design = np.hstack([batches, covariates])
-        batch_rows = [np.flatnonzero(codes == batch) for batch in range(n_batch)]
-        info = {
-            "n_batch": n_batch,
-            "n_sample": len(codes),
-            "sample_per_batch": np.bincount(codes, minlength=n_batch),
-            "batch_info": batch_rows,
-            "ref_level": reference,
-        }
-        data = np.ascontiguousarray(values[:, varies].T)
-        standardised, mean, variance, _ = standardize_across_features(data, design, info)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a single feature has no spread to learn priors from
-            estimates = fit_LS_model_and_find_priors(standardised, design, info, self.mean_only)
-        if data.shape[0] == 1:
+        if good.sum() == 1 and self.eb and not self.identity_:
             self._warn("there is only one feature that varies: its batch effects were not shrunk (no empirical Bayes)")
-            gamma, delta = find_non_eb_adjustments(standardised, estimates, info)
-        elif self.parametric:
-            gamma, delta = find_parametric_adjustments(standardised, estimates, info, self.mean_only)
-        else:
-            gamma, delta = _non_parametric(standardised, estimates, batch_rows, self.mean_only)
-            if reference is not None:
-                gamma[reference], delta[reference] = 0.0, 1.0
-        gamma, delta = np.asarray(gamma, dtype=np.float64), np.asarray(delta, dtype=np.float64)
+        reference = None if self.reference_batch is None else self.batches_.index(self.reference_batch)
+        learned = combat_effects.estimate(
+            combat_effects.LeastSquares(
+                fit.intercept[:, good], fit.squares[:, good], fit.beta[:, good], fit.constant[good]
+            ),
+            np.array([len(own) for own in rows_of]),
+            # A single batch is what new ones are moved to, and stays as it is.
+            reference=0 if self.identity_ else reference,
+            **self._how(int(good.sum())),
+        )
+        self._refuse_without_end(learned.gamma, learned.delta)
+        varies = self._varies
+        self.grand_mean_[varies], self.pooled_variance_[varies] = learned.grand_mean, learned.pooled_variance
+        self.beta_[:, varies] = learned.beta
+        self.gamma_[:, varies], self.delta_[:, varies] = learned.gamma, learned.delta
+
+    def _how(self, n_features: int) -> dict[str, bool]:
+        """How batch effects are estimated; a single feature has no others to learn priors from."""
+        return {"eb": self.eb and n_features > 1, "parametric": self.parametric, "mean_only": self.mean_only}
+
+    @staticmethod
+    def _refuse_without_end(gamma: np.ndarray, delta: np.ndarray) -> None:
         if not (np.isfinite(gamma).all() and np.isfinite(delta).all() and (delta > 0).all()):
             raise HarmonizationError(
                 "ComBat did not arrive at finite batch effects. Look for features that are copies of one "
                 "another, or set "
                 "harmonize.mean_only"
             )
-        self.grand_mean_[varies] = np.asarray(mean)[:, 0]
-        self.pooled_variance_[varies] = np.asarray(variance)[:, 0]
-        self.beta_[:, varies] = np.linalg.lstsq(design, data.T, rcond=None)[0][n_batch:]
-        self.gamma_[:, varies], self.delta_[:, varies] = gamma, delta
+
+    def _set_effects(self, effects: Effects, untouched: list[str]) -> None:
+        self.grand_mean_, self.pooled_variance_ = effects.grand_mean, effects.pooled_variance
+        self.beta_, self.gamma_, self.delta_ = effects.beta, effects.gamma, effects.delta
+        self.untouched_features_ = untouched
+        self._varies = ~self._exempt & ~np.isin(self.feature_names_in_.astype(str), untouched)
+
+    def _effects(self) -> Effects:
+        return Effects(self.grand_mean_, self.pooled_variance_, self.beta_, self.gamma_, self.delta_)
 
     # ------------------------------------------------------------ transform
 
     def transform(self, X: pd.DataFrame, metadata: pd.DataFrame | None = None) -> pd.DataFrame:
         """Remove the batch effects that `fit` learned from X, cases x features; each row uses its own covariates.
 
-        Rows of passed-through batches come back unchanged, rows of excluded ones as NaN. A batch that `fit` never saw
-        is a HarmonizationError.
+        Rows of passed-through batches come back unchanged, rows of excluded ones as NaN; those of batches that `fit`
+        never saw as `new_batch` says. What the reader must know is issued as HarmonizationWarning. Raises
+        HarmonizationError for other features than the fit's, cells that can't be used, and a batch that is neither
+        known nor can be adapted.
         """
         check_is_fitted(self, "gamma_")
         features, meta = self._separate(X, metadata)
-        if list(features.columns) != list(self.feature_names_in_):
+        self._refuse_other_features(features)
+        values = self._checked_values(features)
+        status, labels = self._status(meta)
+        result = np.empty(values.shape[::-1]).T  # each feature's cells side by side, as pandas keeps them
+        told: list[str] = []
+        moved = np.flatnonzero((status == HARMONISED) | (status == MERGED))
+        if len(moved) < len(values):
+            result[:] = values
+            result[status == EXCLUDED] = np.nan
+        if len(moved):
+            place = {name: code for code, name in enumerate(self.batches_)}
+            codes = np.array([place[label] for label in labels[moved]])
+            self._adjust(values, moved, codes, self._encode(meta.iloc[moved], told), result)
+        adapted = status == ADAPTED
+        for name in sorted(set(labels[adapted])):
+            own = np.flatnonzero(adapted & (labels == name))
+            own = own[np.argsort(meta.index[own].astype(str), kind="stable")]
+            self._adapt(values, own, self._encode(meta.iloc[own], told), name, result, told)
+        for message in told:
+            warnings.warn(message, HarmonizationWarning, stacklevel=2)
+        return pd.DataFrame(result, index=features.index, columns=features.columns)
+
+    def _refuse_other_features(self, features: pd.DataFrame) -> None:
+        if not np.array_equal(features.columns.to_numpy(dtype=object), self.feature_names_in_):
             absent = [name for name in self.feature_names_in_ if name not in features.columns]
             more = [name for name in features.columns if name not in set(self.feature_names_in_)]
             raise HarmonizationError(
@@ -426,37 +553,108 @@ class ComBatHarmonizer(TransformerMixin, BaseEstimator):
                 f"{listed(more) or 'none'}; "
                 "the order counts as well)"
             )
-        values = self._checked_values(features)
-        labels = self._checked_batch(meta)
-        if self.merged_name_ is not None:
-            labels = labels.where(~labels.isin(self.merged_batches_), self.merged_name_)
-        known = {*self.batches_, *self.excluded_batches_, *self.passthrough_batches_}
-        unseen = ~labels.isin(known)
-        if unseen.any():
-            raise HarmonizationError(
-                f"batches that the fit has not seen: {listed(sorted(labels[unseen].unique()))}, in "
-                f"{listed(labels.index[unseen])}. Fit again with cases of these batches, or leave them out"
-            )
-        result = values.copy()
-        result[labels.isin(self.excluded_batches_).to_numpy()] = np.nan
-        rows = labels.isin(self.batches_).to_numpy()
-        if rows.any() and not self.identity_:
-            covariates = self._encode(meta.loc[rows])
-            codes = pd.Categorical(labels[rows], categories=self.batches_).codes.astype(int)
-            level = self.grand_mean_ + covariates @ self.beta_
-            spread = np.sqrt(self.pooled_variance_)
-            residual = (values[rows] - level) / spread
-            adjusted = (residual - self.gamma_[codes]) / np.sqrt(self.delta_[codes]) * spread + level
-            if self.reference_batch is not None:
-                stays = codes == self.batches_.index(self.reference_batch)
-                adjusted[stays] = values[rows][stays]
-            adjusted[:, ~self._varies] = values[rows][:, ~self._varies]
-            result[rows] = adjusted
-        return pd.DataFrame(result, index=features.index, columns=features.columns)
 
-    def fit_transform(self, X: pd.DataFrame, y: object = None, metadata: pd.DataFrame | None = None) -> pd.DataFrame:
-        """`fit`, then `transform` of the same cases."""
-        return self.fit(X, y, metadata).transform(X, metadata)
+    def _adjust(
+        self, values: np.ndarray, rows: np.ndarray, codes: np.ndarray, covariates: np.ndarray, out: np.ndarray
+    ) -> None:
+        """Write rows of known batches, without their batch effects, into `out`."""
+        combat_effects.adjust(values, rows, codes, covariates, self._effects(), out)
+
+    def _adapt(
+        self,
+        values: np.ndarray,
+        rows: np.ndarray,
+        covariates: np.ndarray,
+        name: str,
+        out: np.ndarray,
+        told: list[str],
+    ) -> None:
+        """The same for all rows of one unseen batch."""
+        effects = self._effects_of_new(values[rows], covariates, name, told)
+        combat_effects.adjust(values, rows, np.zeros(len(rows), dtype=int), covariates, effects, out)
+
+    def _effects_of_new(self, values: np.ndarray, covariates: np.ndarray, name: str, told: list[str]) -> Effects:
+        """The fit's effects with those of one unseen batch in place of the known ones'; `values` are its rows."""
+        own = self._effects()
+        mean, squares = combat_effects.batch_moments(values, covariates, own)
+        largest = np.abs(values).max(axis=0) / np.sqrt(own.pooled_variance)
+        flat = self._varies & (squares <= len(values) * (combat_effects.RELATIVE_SPREAD * largest) ** 2)
+        varies = self._varies & ~flat
+        grand_mean, variance, beta = own.grand_mean.copy(), own.pooled_variance.copy(), own.beta.copy()
+        if flat.any():
+            grand_mean[flat], variance[flat], beta[:, flat] = 0.0, 1.0, 0.0
+            names = listed(self.feature_names_in_[flat])
+            told.append(f"features that are constant in the unseen batch {name} were left as they are: {names}")
+        gamma, delta = np.zeros(len(mean)), np.ones(len(mean))
+        if varies.any():
+            gamma[varies], delta[varies] = combat_effects.batch_effects(
+                mean[varies], squares[varies], len(values), **self._how(int(varies.sum()))
+            )
+            self._refuse_without_end(gamma, delta)
+        few = "" if len(values) >= ADVISED_BATCH_SIZE else f", which is uncertain below {ADVISED_BATCH_SIZE}"
+        told.append(f"the unseen batch {name} was adapted from its own {len(values)} cases{few}")
+        return Effects(grand_mean, variance, beta, gamma[None], delta[None])
+
+    # -------------------------------------------------------------- status
+
+    def _status(self, meta: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """What becomes of each case, and its batch, merged ones renamed; arrays of words."""
+        labels = self._checked_batch(meta)
+        codes, names = pd.factorize(labels.to_numpy())
+        unseen = [str(name) for name in names if self._fate(str(name)) is None]
+        if unseen:
+            self._refuse_unseen(labels[labels.isin(unseen)])
+        harmonises = bool(self._varies.any())
+        new = PASSED_UNSEEN if self.new_batch == "passthrough" else ADAPTED if harmonises else NO_FEATURE
+        fates = [self._fate(str(name)) or new for name in names]
+        renamed = [self.merged_name_ if name in self.merged_batches_ else str(name) for name in names]
+        return np.array(fates, dtype=object)[codes], np.array(renamed, dtype=object)[codes]
+
+    def _fate(self, batch: str) -> str | None:
+        """What becomes of the cases of a batch, None for one that the fit has not seen."""
+        if batch in self.excluded_batches_:
+            return EXCLUDED
+        if batch in self.passthrough_batches_:
+            return PASSED_SMALL
+        if batch not in self.batches_ and batch not in self.merged_batches_:
+            return None
+        if not self._varies.any():
+            return NO_FEATURE
+        if self.identity_:
+            return SINGLE_BATCH
+        if batch == self.reference_batch:
+            return REFERENCE
+        return MERGED if batch in self.merged_batches_ else HARMONISED
+
+    def _refuse_unseen(self, unseen: pd.Series) -> None:
+        if self.new_batch not in CHOICES["new_batch"]:
+            raise HarmonizationError(f"new_batch must be one of {', '.join(CHOICES['new_batch'])}")
+        if self.new_batch == "error":
+            raise HarmonizationError(
+                f"batches that the fit has not seen: {listed(sorted(unseen.unique()))}, in "
+                f"{listed(unseen.index)}. Fit again with cases of these batches, leave them out, or set "
+                "harmonize.new_batch to passthrough or adapt"
+            )
+        if self.new_batch == "adapt":
+            sizes = unseen.value_counts()
+            few = sorted(f"{name} ({size})" for name, size in sizes.items() if size < self.min_batch_size)
+            if few:
+                raise HarmonizationError(
+                    f"batches that the fit has not seen can't be adapted from fewer than {self.min_batch_size} cases: "
+                    f"{listed(few)}. Collect more scans of them, leave them out, or set harmonize.new_batch to "
+                    "passthrough"
+                )
+
+    def row_statuses(self, metadata: pd.DataFrame) -> pd.DataFrame:
+        """What `transform` makes of each case (index), in one column of the batch's name, in words of ROW_STATUS.
+
+        `metadata` needs no other column than the batch. Raises HarmonizationError where `transform` would, for the
+        batches of these cases.
+        """
+        check_is_fitted(self, "gamma_")
+        if self.batch not in metadata.columns:
+            raise HarmonizationError(f"there is no column {self.batch} to take the batch from")
+        return pd.DataFrame({self.batch: self._status(metadata[[self.batch]])[0]}, index=metadata.index, dtype=object)
 
     def get_feature_names_out(self, input_features: object = None) -> np.ndarray:  # noqa: ARG002
         """Names of the columns that `transform` returns; `input_features` is ignored, as the fit knows them."""
@@ -465,22 +663,18 @@ class ComBatHarmonizer(TransformerMixin, BaseEstimator):
 
     # ----------------------------------------------------------------- JSON
 
+    _format = FORMAT
+
     def to_json(self) -> dict[str, Any]:
         """Everything that `transform` needs, as JSON-able values that give the same numbers bit for bit."""
         check_is_fitted(self, "gamma_")
+        settings = self.get_params(deep=False)
         return {
-            "format": FORMAT,
-            "settings": {
-                "batch": self.batch,
-                "covariates": list(self.covariates),
-                "parametric": self.parametric,
-                "mean_only": self.mean_only,
-                "reference_batch": self.reference_batch,
-                "min_batch_size": self.min_batch_size,
-                "small_batch": self.small_batch,
-            },
+            "format": self._format,
+            "settings": {**settings, "covariates": list(self.covariates), "exempt": list(self.exempt)},
             "features": [str(name) for name in self.feature_names_in_],
             "untouched_features": self.untouched_features_,
+            "exempt_features": self.exempt_features_,
             "batches": self.batches_,
             "batch_sizes": self.batch_sizes_,
             "excluded_batches": self.excluded_batches_,
@@ -490,6 +684,8 @@ class ComBatHarmonizer(TransformerMixin, BaseEstimator):
             "identity": self.identity_,
             "covariate_levels": self.levels_,
             "covariate_centering": {name: list(pair) for name, pair in self.centering_.items()},
+            "covariate_imputed": self.imputed_,
+            "covariate_n_imputed": self.n_imputed_,
             "grand_mean": self.grand_mean_.tolist(),
             "pooled_variance": self.pooled_variance_.tolist(),
             "beta": self.beta_.tolist(),
@@ -499,15 +695,15 @@ class ComBatHarmonizer(TransformerMixin, BaseEstimator):
         }
 
     @classmethod
-    def from_json(cls, saved: dict[str, Any]) -> ComBatHarmonizer:
+    def from_json(cls, saved: dict[str, Any]) -> Self:
         """The estimator that `to_json` described."""
-        if saved.get("format") != FORMAT:
-            raise HarmonizationError(f"these are no ComBat parameters of the format {FORMAT}")
+        if not isinstance(saved, dict) or saved.get("format") != cls._format:
+            raise HarmonizationError(f"these are no ComBat parameters of the format {cls._format}")
         made = cls(**saved["settings"])
         made.feature_names_in_ = np.array(saved["features"], dtype=object)
         made.n_features_in_ = len(made.feature_names_in_)
-        made.untouched_features_ = saved["untouched_features"]
-        made._varies = ~np.isin(made.feature_names_in_, made.untouched_features_)
+        made.exempt_features_ = saved["exempt_features"]
+        made._exempt = np.isin(made.feature_names_in_.astype(str), made.exempt_features_)
         made.batches_ = saved["batches"]
         made.batch_sizes_ = saved["batch_sizes"]
         made.excluded_batches_ = saved["excluded_batches"]
@@ -517,53 +713,21 @@ class ComBatHarmonizer(TransformerMixin, BaseEstimator):
         made.identity_ = saved["identity"]
         made.levels_ = saved["covariate_levels"]
         made.centering_ = {name: (pair[0], pair[1]) for name, pair in saved["covariate_centering"].items()}
-        made.grand_mean_ = np.array(saved["grand_mean"])
-        made.pooled_variance_ = np.array(saved["pooled_variance"])
-        made.beta_ = np.array(saved["beta"], dtype=np.float64).reshape(len(made._terms()), made.n_features_in_)
-        made.gamma_ = np.array(saved["gamma"])
-        made.delta_ = np.array(saved["delta"])
+        made.imputed_ = saved["covariate_imputed"]
+        made.n_imputed_ = saved["covariate_n_imputed"]
+        beta = np.array(saved["beta"], dtype=np.float64).reshape(len(made._terms()), made.n_features_in_)
+        gamma, delta = np.array(saved["gamma"]), np.array(saved["delta"])
+        grand_mean, variance = np.array(saved["grand_mean"]), np.array(saved["pooled_variance"])
+        made._set_effects(Effects(grand_mean, variance, beta, gamma, delta), saved["untouched_features"])
         made.warnings_ = saved["warnings"]
         return made
 
 
-def harmonizer_of(settings: Mapping[str, Any]) -> ComBatHarmonizer:
-    """The estimator that a `harmonize` section of the configuration describes."""
-    return ComBatHarmonizer(
-        settings["batch"],
-        list(settings["covariates"]),
-        parametric=settings["parametric"],
-        mean_only=settings["mean_only"],
-        reference_batch=settings["reference_batch"],
-        min_batch_size=settings["min_batch_size"],
-        small_batch=settings["small_batch"],
-    )
-
-
-def _non_parametric(
-    standardised: np.ndarray, estimates: dict[str, Any], batch_rows: list[np.ndarray], mean_only: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Non-parametric empirical Bayes of gamma and delta, batches x features (as `int.eprior` of R's sva).
-
-    A feature's posterior mean is the mean of all other features' estimates, weighted by the likelihood that they give
-    to its values. Likelihoods are compared as logarithms.
-    """
-    n_features = standardised.shape[0]
-    gamma = np.empty((len(batch_rows), n_features))
-    delta = np.empty_like(gamma)
-    for batch, rows in enumerate(batch_rows):
-        values = standardised[:, rows]
-        n = len(rows)
-        g = np.asarray(estimates["gamma_hat"][batch], dtype=np.float64)
-        d = np.ones(n_features) if mean_only else np.asarray(estimates["delta_hat"][batch], dtype=np.float64)
-        centre = values.mean(axis=1)
-        scatter = ((values - centre[:, None]) ** 2).sum(axis=1)
-        for start in range(0, n_features, 512):  # bounds the memory of features x features
-            part = slice(start, min(start + 512, n_features))
-            squares = scatter[part, None] + n * (centre[part, None] - g[None, :]) ** 2
-            log_likelihood = -0.5 * n * np.log(2 * np.pi * d) - squares / (2 * d)
-            own = np.arange(part.start, part.stop)
-            log_likelihood[own - part.start, own] = -np.inf
-            weight = np.exp(log_likelihood - log_likelihood.max(axis=1, keepdims=True))
-            weight /= weight.sum(axis=1, keepdims=True)
-            gamma[batch, part], delta[batch, part] = weight @ g, weight @ d
-    return gamma, delta
+def _text(column: pd.Series, keep_numbers: bool = False) -> pd.Series:
+    """A column as text without blanks around it, NaN where it is missing or blank; numbers stay so on request."""
+    if keep_numbers and pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        return column
+    codes, different = pd.factorize(column)
+    words: list[object] = [str(value).strip() or np.nan for value in different]
+    texts = np.array([*words, np.nan], dtype=object)[codes]
+    return pd.Series(texts, index=column.index, name=column.name, dtype=object)

@@ -225,9 +225,20 @@ def _column_problems(config: dict[str, Any], cohort: Sheet, clinical: Sheet) -> 
     for key, column in wanted.items():
         if column in outcomes and key.startswith(LEARNED_FROM):
             problems.append(f"config: {key} is an outcome: as a covariate it would leak into what it should predict")
-    batch = config["harmonize"]["batch"]
-    if batch in outcomes:
-        problems.append(f"config: harmonize.batch: {batch} is an outcome: harmonising by it would leak it")
+    named = config["harmonize"]["batch"]
+    batches = [named] if isinstance(named, str) else named
+    for batch in batches:
+        if batch in outcomes:
+            problems.append(f"config: harmonize.batch: {batch} is an outcome: harmonising by it would leak it")
+        if batch in config["harmonize"]["covariates"]:
+            problems.append(
+                f"config: harmonize.covariates: {batch} is a batch as well: its effect can't be removed and kept"
+            )
+    if len(batches) > 1 and config["harmonize"]["reference_batch"] is not None:
+        problems.append(
+            "config: harmonize.reference_batch: with several batch columns no batch can stay as it is; "
+            "set it to null, or name one column"
+        )
     columns = [*cohort.columns, *clinical.columns]
     # A feature table made elsewhere may carry columns itself; the tables step looks for them there.
     if not config["features"]:
@@ -237,11 +248,12 @@ def _column_problems(config: dict[str, Any], cohort: Sheet, clinical: Sheet) -> 
             for key, column in wanted.items():
                 if column not in columns:
                     problems.append(f"config: {key}: the clinical table has no such column{_nearest(column, columns)}")
-    if cohort.columns and batch not in columns:
-        problems.append(
-            f"config: harmonize.batch: {batch} is no column of the cohort sheet or the clinical table"
-            + _nearest(batch, columns)
-        )
+    for batch in batches:
+        if cohort.columns and batch not in columns:
+            problems.append(
+                f"config: harmonize.batch: {batch} is no column of the cohort sheet or the clinical table"
+                + _nearest(batch, columns)
+            )
     return problems
 
 

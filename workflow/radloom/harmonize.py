@@ -18,18 +18,25 @@ from scipy import stats
 
 from radloom.analysis_plan import outcome_columns
 from radloom.assembly import ID_COLUMNS, CohortTables, listed, read_tables
-from radloom.combat import HarmonizationError, HarmonizationWarning, harmonizer_of
 from radloom.engine.step import CohortResult, CohortTask
 from radloom.errors import CohortError
+from radloom.harmonizer import EXCLUDED, HarmonizationError, HarmonizationWarning, Harmonizer
+from radloom.harmonizers import batch_columns, harmonizer_of
 
 DIAGNOSTIC_TESTS = ("anova", "kruskal", "ks")
+ROW_COLUMNS = ("case_id", "roi", "column", "batch", "status")
+"""Of combat_rows: `column` names the batch column, `batch` the case's batch in it."""
 
 
 @dataclass(frozen=True)
 class Harmonized:
-    """Harmonised features (rows of excluded batches left out), parameters and diagnostics by ROI, and messages."""
+    """Harmonised features (rows of excluded batches left out), parameters and diagnostics by ROI, and messages.
+
+    `rows` tells what became of each case: a row a case, ROI and batch column, with the columns of ROW_COLUMNS.
+    """
 
     features: pd.DataFrame
+    rows: pd.DataFrame
     parameters: dict[str, dict[str, Any]]
     diagnostics: pd.DataFrame
     excluded_cases: list[str]
@@ -42,7 +49,7 @@ def columns_of(params: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return {
         **dict.fromkeys(params.get("analysis_plan", {}).get("covariates", []), "clinical predictor"),
         **dict.fromkeys(combat["covariates"], "covariate of ComBat"),
-        combat["batch"]: "batch of ComBat",
+        **dict.fromkeys(batch_columns(combat), "batch of ComBat"),
     }
 
 
@@ -88,6 +95,7 @@ def harmonize_tables(
     """
     names = tables.feature_names
     parts: list[pd.DataFrame] = []
+    fates: list[pd.DataFrame] = []
     parameters: dict[str, dict[str, Any]] = {}
     diagnostics: list[pd.DataFrame] = []
     messages: list[str] = []
@@ -113,9 +121,10 @@ def harmonize_tables(
             messages.append(f"ROI {roi} is not in the harmonised table: {error}")
             continue
         messages += [f"ROI {roi}: {message}" for message in harmonizer.warnings_]
-        batch = metadata[settings["batch"]].astype(str).str.strip()
-        gone = batch.isin(harmonizer.excluded_batches_).to_numpy()
+        batch = metadata[batch_columns(settings)[0]].astype(str).str.strip()
+        gone = (harmonizer.row_status(metadata) == EXCLUDED).to_numpy()
         excluded += [f"{case} ({roi})" for case in values.index[gone]]
+        fates.append(row_table(harmonizer, metadata, str(roi)))
         ids = rows[list(ID_COLUMNS)]
         parts.append(pd.concat([ids, after.set_axis(rows.index, axis=0)], axis=1)[~gone])
         parameters[str(roi)] = harmonizer.to_json()
@@ -125,7 +134,29 @@ def harmonize_tables(
     if refused is not None and not parts:
         raise refused
     features = pd.concat(parts).sort_index(kind="stable")
-    return Harmonized(features, parameters, pd.concat(diagnostics, ignore_index=True), excluded, messages)
+    told = pd.concat(diagnostics, ignore_index=True)
+    return Harmonized(features, pd.concat(fates, ignore_index=True), parameters, told, excluded, messages)
+
+
+def row_table(harmonizer: Harmonizer, metadata: pd.DataFrame, roi: str) -> pd.DataFrame:
+    """What a fitted harmonisation makes of the cases of an ROI (index of `metadata`), with the columns of ROW_COLUMNS.
+
+    Cases in the order in which they come, each with its batch columns in the order in which they are harmonised.
+    """
+    statuses = harmonizer.row_statuses(metadata)
+    parts = [
+        pd.DataFrame(
+            {
+                "case_id": metadata.index,
+                "roi": roi,
+                "column": column,
+                "batch": metadata[column].astype(str).str.strip().to_numpy(),
+                "status": statuses[column].to_numpy(),
+            }
+        )
+        for column in harmonizer.batch_columns
+    ]
+    return pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
 
 
 def _is_derived(roi: str, derived: Sequence[str]) -> bool:
@@ -134,7 +165,7 @@ def _is_derived(roi: str, derived: Sequence[str]) -> bool:
 
 
 def _columns(settings: Mapping[str, Any]) -> list[str]:
-    return list(dict.fromkeys([settings["batch"], *settings["covariates"]]))
+    return list(dict.fromkeys([*batch_columns(settings), *settings["covariates"]]))
 
 
 # --------------------------------------------------------------------- diagnostics
@@ -229,6 +260,7 @@ def run_step(task: CohortTask) -> CohortResult:
     result.features.to_csv(folder / "features_harmonized.csv", index=False, lineterminator="\n")
     result.features.to_parquet(folder / "features_harmonized.parquet", index=False, compression="zstd")
     result.diagnostics.to_csv(folder / "combat_diagnostics.csv", index=False, lineterminator="\n")
+    result.rows.to_csv(folder / "combat_rows.csv", index=False, lineterminator="\n")
     write_parameters(folder / "combat_parameters.json", result.parameters)
     messages = list(result.warnings)
     if result.excluded_cases:
