@@ -348,7 +348,7 @@ def test_any_columns_get_legal_and_unique_short_names(columns: list[str]) -> Non
 
 
 def test_every_fixed_column_has_a_meaning() -> None:
-    from radloom import harmonize, model_cox, stability, tables, validation
+    from radloom import confounding, harmonize, model_cox, stability, tables, validation
 
     frame = pd.DataFrame({"f": [1.0, 2.0, 4.0, 7.0]})
     diagnostics = harmonize.diagnose(frame, frame, pd.Series(["a", "a", "b", "b"]))
@@ -360,6 +360,7 @@ def test_every_fixed_column_has_a_meaning() -> None:
         "exclusions": tables.EXCLUSION_COLUMNS,
         "acquisition": tables.ACQUISITION_COLUMNS,
         "qc": tables.QC_COLUMNS,
+        "confounding": confounding.TABLE_COLUMNS,
         "combat_diagnostics": ["roi", *diagnostics.columns],
         "stability": stability.COLUMNS,
         "coefficients": validation.COEFFICIENT_COLUMNS,

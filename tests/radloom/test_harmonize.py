@@ -13,6 +13,7 @@ from statsmodels.stats.multitest import multipletests
 from radloom.assembly import CohortTables
 from radloom.combat import ComBatHarmonizer, HarmonizationError
 from radloom.engine.step import CohortTask
+from radloom.errors import CohortError
 from radloom.harmonize import adjust_fdr, diagnose, harmonize_tables, run_step
 
 OUTCOMES = ["days", "died", "response"]
@@ -167,5 +168,26 @@ def test_step_writes_its_tables(tmp_path: Path) -> None:
     assert list(fates["batch"]) == list(csv["centre"])
     assert set(fates["status"]) == {"harmonised"}
     assert set(fates["column"]) == {"centre"}
+    confounding = pd.read_csv(written / "confounding.csv", float_precision="round_trip")
+    assert dict.fromkeys(confounding["variable"]) == dict.fromkeys(["died", "response", "age", "sex"])
     assert result.facts["batches"] == {"tumour": {"C0": 20, "C1": 20, "C2": 20}}
     assert result.facts["excluded_cases"] == []
+
+
+def test_the_step_stops_before_the_fit_where_the_centre_is_the_outcome(tmp_path: Path) -> None:
+    tables = cohort_tables(60)
+    tables.patients["response"] = np.where((tables.features["centre"] == "C0").to_numpy(), "1", "0")
+    task = CohortTask(configuration(), [], {}, write_tables(tables, tmp_path), tmp_path / "out")
+    with pytest.raises(CohortError, match="centre and the outcome 'response' are the same thing"):
+        run_step(task)
+    assert not (tmp_path / "out").exists()
+
+
+def test_strong_confounding_is_the_first_warning_of_the_step(tmp_path: Path) -> None:
+    tables = cohort_tables(60)
+    tables.patients["response"] = np.where((tables.features["centre"] == "C0").to_numpy(), "1", "0")
+    tables.patients.loc["P001", "response"] = "1"
+    task = CohortTask(configuration(), [], {}, write_tables(tables, tmp_path), tmp_path / "out")
+    first, second, *_ = run_step(task).warnings
+    assert first.startswith("the outcome response is strongly confounded with centre (Cramer's V 0.95; C0: 20 of 20")
+    assert second.startswith("centre C2 (20) has no events of response")

@@ -775,6 +775,45 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
         "value": ("", "Value of the item: HU, mm^3 or a number, as the item's name says."),
         "warning": ("", "Text of the warning."),
     },
+    "confounding": {
+        "roi": _CASE["roi"],
+        "variable": ("", "Outcome or covariate that the row is about."),
+        "kind": ("", "outcome or covariate."),
+        "scale": ("", "levels (words, outcomes, numbers of at most 5 values) or number."),
+        "batch": ("", "Batch (centre, or what harmonize.batch names) that the row counts."),
+        "level": ("", "Level of the variable that the row counts; empty for a number."),
+        "n": (ONE, "Cases of the batch that have the level; of a number, those whose value is known."),
+        "n_of_batch": (ONE, "Cases of the batch; a patient counts once in it."),
+        "missing": (ONE, "Cases of the batch whose value is not known."),
+        "share": (ONE, "n over the batch's cases with a known value."),
+        "events": (ONE, "Cases of the batch whose outcome is not 0; empty where the outcome isn't coded by numbers."),
+        "median_follow_up": (
+            "",
+            "Median follow-up of the batch by reverse Kaplan-Meier, in the unit of the time; empty where less than "
+            "half of the cases were censored by the end.",
+        ),
+        "median": ("", "Median of a number in the batch."),
+        "q1": ("", "Lower quartile of a number in the batch."),
+        "q3": ("", "Upper quartile of a number in the batch."),
+        "overlap": (
+            ONE,
+            "How far the distribution in the batch overlaps with that in all others: of levels the sum of the smaller "
+            "shares, of a number 1 minus the Kolmogorov-Smirnov distance; 0 for none, 1 for the same.",
+        ),
+        "in_range": (ONE, "Share of the batch's numbers that lie within the range of the other batches."),
+        "levels": (ONE, "Number of different values in all batches."),
+        "cramers_v": (ONE, "Cramer's V of batch and level: 0 independent, 1 where one determines the other."),
+        "cramers_v_corrected": (ONE, "The same without the bias of small tables (Bergsma 2013)."),
+        "eta_squared": (ONE, "Share of a number's variance that lies between the batches."),
+        "test": (
+            "",
+            "Test of independence from the batch: chi-square; where counts are small Fisher (2 x 2) or permutation "
+            "(9,999 random tables with the same margins); Kruskal-Wallis for numbers.",
+        ),
+        "statistic": (ONE, "Its statistic; of Fisher's test the odds ratio."),
+        "p": (ONE, "Its p value."),
+        "note": ("", "Why something can't be had."),
+    },
     "combat_diagnostics": {
         **_CASE,
         "feature": ("", "Feature that the row is about."),

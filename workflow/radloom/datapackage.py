@@ -52,6 +52,9 @@ IDENTIFIERS = frozenset(
         "baseline",
         "setting",
         "change",
+        "batch",
+        "level",
+        "variable",
     ]
 )
 """Columns that are text, whatever they look like: a centre called 1 or 007 is a name."""
@@ -65,6 +68,8 @@ DESCRIPTIONS = {
     "exclusions": "What is not in the feature tables: case or ROI, the step that excluded it, why, and the way out.",
     "acquisition": "One row a readable case: format, spacing (mm), size (voxels), HU range, calibration, air outside.",
     "qc": "Long table of measured items worth checking (volumes in mm3, voxel counts, air) and of the steps' warnings.",
+    "confounding": "Outcomes and covariates by batch, before anything was fitted: counts, events, overlap, and how far "
+    "each is confounded with the batch. A patient counts once in each batch.",
     "combat_diagnostics": "Per feature and ROI: how much the batch explains before and after harmonisation.",
     "stability": "Per feature and ROI: intraclass correlations over perturbations and over real repeats, with 95 % "
     "intervals, over all cases and within centres.",

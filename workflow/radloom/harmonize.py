@@ -18,6 +18,7 @@ from scipy import stats
 
 from radloom.analysis_plan import outcome_columns
 from radloom.assembly import ID_COLUMNS, CohortTables, listed, read_tables
+from radloom.confounding import gate_rois
 from radloom.engine.step import CohortResult, CohortTask
 from radloom.errors import CohortError
 from radloom.harmonizer import EXCLUDED, HarmonizationError, HarmonizationWarning, Harmonizer
@@ -254,15 +255,18 @@ def run_step(task: CohortTask) -> CohortResult:
     if tables.features.empty:
         raise CohortError("there are no features to harmonise: all cases were excluded")
     derived = task.params.get("rois", {}).get("derived", [])
-    result = harmonize_tables(tables, task.params["harmonize"], outcome_columns(task.params), derived)
+    outcomes = outcome_columns(task.params)
+    confounding, found = gate_rois(tables, task.params, outcomes, derived)
+    result = harmonize_tables(tables, task.params["harmonize"], outcomes, derived)
     folder = task.out / "tables"
     folder.mkdir(parents=True, exist_ok=True)
+    confounding.to_csv(folder / "confounding.csv", index=False, lineterminator="\n")
     result.features.to_csv(folder / "features_harmonized.csv", index=False, lineterminator="\n")
     result.features.to_parquet(folder / "features_harmonized.parquet", index=False, compression="zstd")
     result.diagnostics.to_csv(folder / "combat_diagnostics.csv", index=False, lineterminator="\n")
     result.rows.to_csv(folder / "combat_rows.csv", index=False, lineterminator="\n")
     write_parameters(folder / "combat_parameters.json", result.parameters)
-    messages = list(result.warnings)
+    messages = [*found, *result.warnings]
     if result.excluded_cases:
         messages.append(f"left out of the harmonised table: {listed(result.excluded_cases, 20)}")
     sizes = {roi: saved["batch_sizes"] for roi, saved in result.parameters.items()}

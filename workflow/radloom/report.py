@@ -43,6 +43,7 @@ FILES_IN_ORDER = [
     "exclusions",
     "acquisition",
     "qc",
+    "confounding",
     "combat_parameters",
     "combat_diagnostics",
     "stability",
