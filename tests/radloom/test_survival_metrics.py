@@ -1,7 +1,5 @@
 """Metrics at a horizon against scikit-survival, R's survival, their definitions, and physically repeated cases."""
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from r_oracle import run_r
 from sksurv.metrics import brier_score, cumulative_dynamic_auc, integrated_brier_score
 from sksurv.util import Surv
 
@@ -48,21 +47,6 @@ def bootstrap(n: int, rows: int = 20, seed: int = 3) -> np.ndarray:
     return np.vstack([np.ones(n), np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=rows)])
 
 
-def run_r(code: str, folder: Path, **tables: pd.DataFrame) -> pd.DataFrame:
-    """What R code leaves in `out`; tables are there by name."""
-    if shutil.which("Rscript") is None:
-        pytest.skip("R is not installed")
-    lines = ["suppressMessages(library(survival))"]
-    for name, table in tables.items():
-        table.to_csv(folder / f"{name}.csv", index=False)
-        lines.append(f'{name} <- read.csv("{name}.csv")')
-    lines += [code, 'write.csv(format(as.data.frame(out), digits = 17), "out.csv", row.names = FALSE)']
-    (folder / "code.R").write_text("\n".join(lines))
-    done = subprocess.run(["Rscript", "code.R"], cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return pd.read_csv(folder / "out.csv", float_precision="round_trip")
-
-
 # --------------------------------------------------------------------- censoring weights
 
 
@@ -90,7 +74,7 @@ def test_kaplan_meier_risk_equals_survfit(tmp_path: Path) -> None:
     weights = bootstrap(120, 3)
     table = pd.DataFrame({"time": time, "event": event, **{f"w{row}": weights[row] for row in range(4)}})
     code = """
-    out <- data.frame(risk = sapply(0:3, function(row) {
+    out <- list(risk = sapply(0:3, function(row) {
       d <- data[data[[paste0("w", row)]] > 0, ]
       1 - summary(survfit(Surv(time, event) ~ 1, data = d, weights = d[[paste0("w", row)]]), times = 1.2)$surv
     }))"""
@@ -178,7 +162,7 @@ def test_auc_with_tied_times_equals_weights_of_survfit(tmp_path: Path) -> None:
     conc <- outer(data$risk, data$risk, ">") + 0.5 * outer(data$risk, data$risk, "==")
     auc <- sum(outer(w, free) * conc) / sum(outer(w, free))
     brier <- mean(w * (1 - data$risk)^2 + free / before(h + 1e-9) * data$risk^2)
-    out <- data.frame(auc = auc, brier = brier)"""
+    out <- list(auc = auc, brier = brier)"""
     found = run_r(code, tmp_path, data=pd.DataFrame({"time": time, "event": event, "risk": risk}))
     np.testing.assert_allclose(time_dependent_auc(time, event, risk, 1.0, ones(120)), found["auc"], rtol=1e-12)
     np.testing.assert_allclose(brier_at(time, event, risk, 1.0, ones(120)).score, found["brier"], rtol=1e-12)

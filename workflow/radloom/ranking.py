@@ -13,7 +13,7 @@ import numpy as np
 
 from radloom.cox import RISK_TIE
 
-BLOCK = 1 << 20
+BLOCK = 1 << 18
 """Rows are worked off in blocks of about this many cells, so that 10,000 cases don't need gigabytes."""
 
 

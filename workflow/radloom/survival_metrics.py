@@ -19,10 +19,6 @@ import numpy as np
 
 from radloom.ranking import codes_of, concordance, in_blocks, rows_of_weights, share, weighted_auc
 
-LEAST_INFORMATION = 1e-10
-"""Information of a Cox model whose smallest eigenvalue is less than this part of the largest carries no estimate."""
-
-
 # ------------------------------------------------------------------ Kaplan-Meier by rows
 
 
