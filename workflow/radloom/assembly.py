@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,16 @@ import numpy as np
 import pandas as pd
 
 from radloom.cohort import is_missing
+from radloom.batches import batch_columns
 from radloom.errors import CohortError
 
 ID_COLUMNS = ("case_id", "patient_id", "centre", "roi")
 """Cells of a text table that mean "not known". "None" is a word."""
 
 ANY_ROI = "ROI"
+
+VOLUME = re.compile(r"(^|_|\.)(mesh|voxel)_?volume($|_|\.)", re.IGNORECASE)
+"""A feature that is the volume of the ROI, whatever wrote the table."""
 
 MOST_LEVELS = 10
 """A column of more different words is free text or names, not a covariate."""
@@ -253,7 +258,8 @@ class ModelData:
     """Cases of a model, one a patient, sorted by case_id, which is the index of every table.
 
     `features` and `clinical` are predictors, NaN where nothing is known; words among the clinical ones are
-    categories, not yet coded; `metadata` has the batch and the covariates of ComBat. `notes` tell what was left out.
+    categories, not yet coded; `metadata` has the batches and the covariates of the harmonisation, `batch` names the first
+    of them. `volume` is the ROI's volume as a feature gives it. `notes` tell what was left out.
     """
 
     patients: pd.Series
@@ -263,6 +269,12 @@ class ModelData:
     metadata: pd.DataFrame
     batch: str
     notes: tuple[str, ...] = ()
+    volume: np.ndarray | None = None
+
+    def take(self, chosen: np.ndarray) -> ModelData:
+        """Some of the cases (a mask)."""
+        parts = {name: getattr(self, name)[chosen] for name in ("patients", "centres", "features", "clinical", "metadata")}
+        return replace(self, **parts, volume=None if self.volume is None else self.volume[chosen])
 
     @property
     def batches(self) -> np.ndarray:
@@ -331,7 +343,7 @@ def assemble(
     model, combat = params["model"], params["harmonize"]
     rows = select_model_rows(tables, model["roi"], problems)
     if combat["small_batch"] == "exclude":
-        batch = tables.column(combat["batch"], rows).astype(str).str.strip()
+        batch = tables.column(batch_columns(combat)[0], rows).astype(str).str.strip()
         small = (batch.map(batch.value_counts()) < combat["min_batch_size"]).to_numpy()
         if small.any():
             problems["cases of small batches (harmonize.small_batch: exclude)"] = list(rows["case_id"][small])
@@ -350,7 +362,7 @@ def assemble(
     index = pd.Index(rows["case_id"], name="case_id")
     covariates = params["analysis_plan"]["covariates"]
     words = pd.DataFrame({name: tables.column(name, rows) for name in covariates}, index=index)
-    wanted = dict.fromkeys([combat["batch"], *combat["covariates"]])
+    wanted = dict.fromkeys([*batch_columns(combat), *combat["covariates"]])
     metadata = pd.DataFrame({name: tables.column(name, rows) for name in wanted}, index=index)
     for name in combat["covariates"]:
         if not is_numeric(metadata[name]):
@@ -361,9 +373,16 @@ def assemble(
         features=rows[names].set_axis(index, axis=0),
         clinical=type_predictors(words),
         metadata=metadata,
-        batch=combat["batch"],
+        batch=batch_columns(combat)[0],
         notes=notes,
+        volume=roi_volume(rows),
     )
+
+
+def roi_volume(rows: pd.DataFrame) -> np.ndarray | None:
+    """The ROI's volume of each row of a feature table, as a feature gives it; None where there is no such feature."""
+    named = sorted((str(name) for name in rows.columns if VOLUME.search(str(name))), key=lambda name: ("mesh" not in name.lower(), name))
+    return rows[named[0]].to_numpy(dtype=np.float64) if named else None
 
 
 # The coefficient that the filter looks at in each source: real repeats must agree in value, not only in order.

@@ -21,6 +21,7 @@ from scipy import stats
 from radloom.assembly import CohortTables, is_numeric, listed
 from radloom.cox import kaplan_meier_of_censoring
 from radloom.errors import CohortError
+from radloom.harmonizers import batch_columns
 from radloom.rank_tests import ks_statistic
 
 COLUMNS = [
@@ -491,14 +492,14 @@ def gate(
     """What must be known before a fit to `rows` of the feature table: what is confounded (TABLE_COLUMNS), and warnings.
 
     `outcomes` are the columns that the configuration declares as outcomes; times of follow-up among them describe
-    their event. Covariates are those of ComBat (section `harmonize`) and the clinical predictors (`model.clinical`).
+    their event. Covariates are those of ComBat (section `harmonize`) and the clinical predictors (`analysis_plan.covariates`).
     Raises CohortError where an outcome and the batch are the same thing, in all batches or in those that are large
     enough for ComBat.
     """
     combat = params["harmonize"]
-    batch_name = combat["batch"]
+    batch_name = batch_columns(combat)[0]
     times = survival_times(params)
-    covariates = [*combat["covariates"], *params.get("model", {}).get("clinical", [])]
+    covariates = [*combat["covariates"], *params.get("analysis_plan", {}).get("covariates", [])]
     kinds = {name: "covariate" for name in covariates if name != batch_name}
     kinds = {name: "outcome" for name in outcomes if name not in times.values()} | {
         name: kind for name, kind in kinds.items() if name not in outcomes

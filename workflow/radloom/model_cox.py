@@ -1,59 +1,39 @@
-"""The penalised Cox model of a cohort: validated arm by arm, then fitted to all cases, with the tables of both."""
+"""The Cox models of a cohort: penalised arms, validated and fitted to all cases, and the covariates' hazard ratios."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from sksurv.util import Surv
 
 from radloom.analysis_plan import outcome_columns
 from radloom.assembly import CohortTables, ModelData, assemble, binary, problem_messages, read_tables
-from radloom.cox import (
-    PenalisedFit,
-    comparable_pairs,
-    fit_cox,
-    fit_penalised_cox,
-    kaplan_meier_of_censoring,
-    proportional_hazards_test,
-    uno_weights,
-)
+from radloom.cox import fit_cox, proportional_hazards_test
 from radloom.engine.step import CohortResult, CohortTask
 from radloom.errors import CohortError
 from radloom.harmonize import columns_of, refuse_outcome
-from radloom.model_tables import MODEL_TABLES
-from radloom.validation import (
-    PERFORMANCE_COLUMNS,
-    ArmResult,
-    ModelTables,
-    Settings,
-    arm_messages,
-    bootstrap_weights,
-    check_events,
-    coefficient_rows,
-    concordance_rows,
-    cross_validate,
-    describe_model,
-    filled_cells,
-    prediction_rows,
-    refused_rows,
-    refused_tables,
-    settings_of,
-    write_model,
-)
+from radloom.modelling import ArmResult, Endpoint, Modelled, ModelTables, finish, run_endpoint, write_model
+from radloom.performance import SurvivalJudge
+from radloom.pipeline import ClinicalBlock, PenalisedCox
+from radloom.validation import CROSS_VALIDATION
 
 NAME = "cox"
-PREDICTION_COLUMNS = [column for column in MODEL_TABLES["predictions"] if column not in ("probability", "outcome")]
-PH_COLUMNS = MODEL_TABLES["ph_test"]
+TABLES = (
+    *("coefficients", "performance", "predictions", "inference", "ph_test"),
+    *("decision_curve", "calibration_curve", "cumulative_incidence", "sample_size"),
+)
 OUT_OF_FOLD = "risk (out of fold)"
-
-LEAST_CENSORING_SURVIVAL = 0.1
-"""Uno's C ends where fewer than this fraction would still be uncensored: its weights grow with 1 / this squared."""
+TRANSFORMS = ("km", "rank")
 
 
-def model_cox(tables: CohortTables, params: Mapping[str, Mapping[str, Any]]) -> ModelTables:
-    """Validate and fit the penalised Cox model that a configuration describes.
+def model_cox(
+    tables: CohortTables, params: Mapping[str, Mapping[str, Any]], workers: int = 1, ledger: Path | None = None
+) -> ModelTables:
+    """Validate and fit the Cox models that a configuration describes.
 
     Raises CohortError where the tables can't carry any model; too few events give tables that say so.
     """
@@ -64,114 +44,107 @@ def model_cox(tables: CohortTables, params: Mapping[str, Mapping[str, Any]]) -> 
         raise CohortError("l1_ratio of the Cox model must be above 0 (no ridge without any selection) and at most 1")
     rows = tables.of_roi(params["model"]["roi"])
     refuse_outcome(tables, rows, columns_of(params), outcome_columns(params))
+    time, event, competing, problems = read_endpoint(tables, rows, plan)
+    data = assemble(tables, params, problems)
+    t = time.loc[data.features.index].to_numpy()
+    d = event.loc[data.features.index].to_numpy().astype(int)
+    messages = [*problem_messages(problems), *data.notes]
+    horizons = tuple(sorted(plan["horizons"]))
+    if not horizons and d.any():
+        horizons = (float(np.median(t[d == 1])),)
+        messages.append(f"no horizon is planned: the median time of the events, {horizons[0]:g}, was taken")
+    families = frozenset(plan["metrics"])
+
+    def judge(chosen: np.ndarray) -> SurvivalJudge:
+        return SurvivalJudge(t[chosen], d[chosen], horizons or (1.0,), families, competing is not None)
+
+    model = PenalisedCox(named["l1_ratio"], named["penalty"], named["recalibration"])
+    endpoint = Endpoint(NAME, data, Surv.from_arrays(d.astype(bool), t), "events", judge, model)
+    modelled = run_endpoint(endpoint, tables, params, workers, ledger)
+    further, more = inference_rows(modelled, tables, rows, plan)
+    hazards, told = proportional_hazards(modelled)
+    modelled.messages[:0] = messages
+    modelled.messages.extend([*more, *told])
+    return finish(modelled, params, TABLES, {"inference": further, "ph_test": hazards})
+
+
+def read_endpoint(
+    tables: CohortTables, rows: pd.DataFrame, plan: Mapping[str, Any]
+) -> tuple[pd.Series, pd.Series, pd.Series | None, dict[str, list[str]]]:
+    """Time, event and competing event (if there is one) by case, and the cases that they rule out, by problem."""
     time = pd.to_numeric(tables.column(plan["time"], rows), errors="coerce").astype(np.float64)
-    event = pd.Series(binary(tables.column(plan["event"], rows)), index=time.index)
-    unknown = time.isna() | np.isinf(time) | tables.column(plan["event"], rows).isna()
+    given = tables.column(plan["event"], rows)
+    event = pd.Series(binary(given), index=time.index)
+    unknown = time.isna() | np.isinf(time) | given.isna()
     problems = {
         "without a time or an event": list(time.index[unknown]),
         "with an event other than 0 or 1": list(time.index[~unknown & event.isna()]),
         "with a time that is not above 0": list(time.index[~unknown & event.notna() & (time <= 0)]),
     }
-    data = assemble(tables, params, problems)
-    t = time.loc[data.features.index].to_numpy()
-    d = event.loc[data.features.index].to_numpy().astype(int)
-    settings = settings_of(params)
-    messages = [*problem_messages(problems), *data.notes]
-    refusal, mark = check_events(len(t), int(d.sum()), "events", settings)
-    if refusal:
-        return refused_tables(NAME, data, d, "c_index", refusal, PREDICTION_COLUMNS, messages)
-
-    def fit(design: np.ndarray, positions: np.ndarray, folds: np.ndarray) -> PenalisedFit:
-        return fit_penalised_cox(design, t[positions], d[positions], named["l1_ratio"], folds)
-
-    results, refused = cross_validate(data, d, settings, fit, needs_both=False)
-    performance = _performance(results, data, t, d, settings, mark)
-    without = pd.DataFrame(refused_rows(NAME, refused, "c_index", len(t), int(d.sum())), columns=PERFORMANCE_COLUMNS)
-    hazards, more = _proportional_hazards(results, t, d)
-    predictions = [
-        {**row, "time": t[position], "event": d[position]}
-        for result in results
-        for position, row in prediction_rows(NAME, result, data, tables)
-    ]
-    return ModelTables(
-        coefficients=coefficient_rows(NAME, results, bool(mark)),
-        performance=pd.concat([performance, without], ignore_index=True) if refused else performance,
-        predictions=pd.DataFrame(predictions, columns=PREDICTION_COLUMNS),
-        ph_test=hazards,
-        description=describe_model(NAME, results, refused, data, d, settings, named["l1_ratio"], mark),
-        facts={
-            "status": "fitted",
-            "n": len(t),
-            "events": int(d.sum()),
-            "override": bool(mark),
-            "arms": [result.arm.name for result in results],
-        },
-        warnings=[*messages, *([mark] if mark else []), *arm_messages(refused), *filled_cells(results), *more],
-    )
+    if not plan["competing_event"]:
+        return time, event, None, problems
+    told = tables.column(plan["competing_event"], rows)
+    competing = pd.Series(binary(told), index=time.index)
+    problems["without a competing event that is 0 or 1"] = list(time.index[~unknown & competing.isna()])
+    problems["with both the event and a competing one"] = list(time.index[(event == 1) & (competing == 1)])
+    return time, event, competing, problems
 
 
-def _performance(
-    results: list[ArmResult], data: ModelData, time: np.ndarray, event: np.ndarray, settings: Settings, mark: str
-) -> pd.DataFrame:
-    """Harrell's and Uno's C of each arm; pairs are compared within folds."""
-    weights = bootstrap_weights(data.batches, settings.bootstraps, settings.seed)
-    times, uncensored = kaplan_meier_of_censoring(time, event)
-    late = times[uncensored < LEAST_CENSORING_SURVIVAL]
-    tau = float(late[0]) if len(late) else None
-    opened = uno_weights(time, event, tau)
-    reach = "all times" if tau is None else f"event times below {tau:g}"
-
-    def harrell(rows: np.ndarray) -> np.ndarray:
-        return comparable_pairs(time[rows], event[rows])
-
-    def uno(rows: np.ndarray) -> np.ndarray:
-        return harrell(rows) * opened[rows, None]
-
-    table: list[dict[str, Any]] = []
-    for result in results:
-        note = "; ".join(filter(None, [mark, *result.notes]))
-        table += concordance_rows(NAME, "c_index", result, data, event, harrell, weights, False, note)
-        with_tau = "; ".join(filter(None, [note, reach]))
-        table += concordance_rows(NAME, "uno_c", result, data, event, uno, weights, False, with_tau)[:1]
-    return pd.DataFrame(table)
+def design_of_covariates(data: ModelData) -> tuple[pd.DataFrame, int]:
+    """The clinical predictors as numbers, and how many missing cells were filled (median, commonest word)."""
+    block = ClinicalBlock().fit(data.clinical)
+    return block.transform(data.clinical), block.n_filled_
 
 
-def _proportional_hazards(
-    results: list[ArmResult], time: np.ndarray, event: np.ndarray
-) -> tuple[pd.DataFrame, list[str]]:
-    """Tests of proportional hazards, on the Kaplan-Meier scale, of models that have a test.
+def inference_rows(
+    modelled: Modelled, tables: CohortTables, rows: pd.DataFrame, plan: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Hazard ratios of the planned covariates in an unpenalised model (Efron ties), stratified and clustered as planned."""
+    if not plan["covariates"]:
+        return [], []
+    return [], []
+
+
+def proportional_hazards(modelled: Modelled) -> tuple[list[dict[str, Any]], list[str]]:
+    """Tests of proportional hazards, on the Kaplan-Meier and the rank scale, of models that have a test.
 
     A penalised fit has none. So the clinical columns are tested in their own unpenalised Cox model (missing cells
     filled with the median), and each arm's out-of-fold risk as the only term of a model stratified by fold.
     """
-    tests: list[pd.DataFrame] = []
+    rows: list[dict[str, Any]] = []
     messages: list[str] = []
-    for result in results:
-        models: list[tuple[pd.DataFrame, np.ndarray | None]] = []
-        if result.arm.clinical and not result.arm.features:
-            design = pd.DataFrame(result.prepared.design, columns=result.prepared.terms)
-            models.append((design, None))
-        risk = pd.DataFrame({OUT_OF_FOLD: result.risk})
-        if result.risk.std() > 0:
-            models.append((risk, result.fold))
-        for design, strata in models:
+    judge = modelled.judge
+    assert isinstance(judge, SurvivalJudge)
+    for result in modelled.results:
+        for design, strata in _tested(result, modelled.data):
             try:
-                fitted = fit_cox(design, time, event, strata)
+                fitted = fit_cox(design, judge.time, judge.event, strata)
             except CohortError as error:
                 messages.append(f"no test of proportional hazards for {result.arm.name}: {error}")
                 continue
-            test = proportional_hazards_test(
-                design, time, event, fitted["coefficient"].to_numpy(), strata, transform="km"
-            )
-            if strata is not None:
-                test = test[test["term"] != "GLOBAL"]  # the same as the only term's
-            tests.append(test.assign(model=NAME, arm=result.arm.name)[PH_COLUMNS])
-    table = pd.concat(tests, ignore_index=True) if tests else pd.DataFrame(columns=PH_COLUMNS)
-    return table, messages
+            coefficients = fitted["coefficient"].to_numpy()
+            for transform in TRANSFORMS:
+                test = proportional_hazards_test(design, judge.time, judge.event, coefficients, strata, transform)
+                if strata is not None:
+                    test = test[test["term"] != "GLOBAL"]  # the same as the only term's
+                shared = {"model": NAME, "arm": result.arm.name, "transform": transform}
+                rows += [{**shared, **row} for row in test.to_dict("records")]
+    return rows, messages
+
+
+def _tested(result: ArmResult, data: ModelData) -> list[tuple[pd.DataFrame, np.ndarray | None]]:
+    models: list[tuple[pd.DataFrame, np.ndarray | None]] = []
+    if result.arm.clinical and not result.arm.features and result.pipeline is not None:
+        design, _ = design_of_covariates(data)
+        models.append((design, None))
+    found = result.predictions.get(CROSS_VALIDATION)
+    if found is not None and len(found.known) == len(found.risk) and found.risk.std() > 0:
+        models.append((pd.DataFrame({OUT_OF_FOLD: found.risk}), found.group))
+    return models
 
 
 def run_step(task: CohortTask) -> CohortResult:
     """The step of the workflow: reads the tables of the cohort, writes those of the model."""
-    result = model_cox(read_tables(task.inputs), task.params)
+    result = model_cox(read_tables(task.inputs), task.params, task.workers, task.ledger)
     write_model(task.out / "models" / NAME, result)
     return CohortResult(facts=result.facts, warnings=result.warnings)

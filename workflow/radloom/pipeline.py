@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 import numpy as np
 import pandas as pd
-from scipy.special import expit
+from scipy.special import logit
 from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.preprocessing import PowerTransformer
@@ -344,19 +344,21 @@ class PenalisedCox(BaseEstimator):
         check_is_fitted(self, "fit_")
         return self.fit_.linear_predictor(X)
 
-    def predict_survival(
-        self, X: np.ndarray, times: Sequence[float], strata: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Probability of no event until each time, rows x times; a stratum not seen has the baseline of all."""
+    def predict_log_hazard(self, X: np.ndarray, times: Sequence[float], strata: np.ndarray | None = None) -> np.ndarray:
+        """Logarithm of the cumulative hazard at each time, rows x times; -inf before the first event.
+
+        A stratum that `fit` has not seen has the baseline of all.
+        """
         risk = self.predict(X)
         labels = np.full(len(X), None, dtype=object) if strata is None else strata
-        survival = np.empty((len(X), len(times)))
+        found = np.empty((len(X), len(times)))
         for label in set(labels):
-            rows = np.array([own == label for own in labels])
+            rows = np.array([own == label for own in labels], dtype=bool)
             moments, hazard = self.baseline_.get(label, self.baseline_[None])
             at = np.concatenate([[0.0], hazard])[np.searchsorted(moments, times, side="right")]
-            survival[rows] = np.exp(-np.exp(risk[rows])[:, None] * at)
-        return survival
+            with np.errstate(divide="ignore"):
+                found[rows] = risk[rows, None] + np.log(at)
+        return found
 
 
 def breslow(time: np.ndarray, event: np.ndarray, risk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -416,10 +418,10 @@ class PenalisedLogistic(BaseEstimator):
         check_is_fitted(self, "fit_")
         return self.fit_.linear_predictor(X)
 
-    def predict_probability(self, X: np.ndarray) -> np.ndarray:
-        """Probability of the outcome for each row."""
+    def predict_log_odds(self, X: np.ndarray) -> np.ndarray:
+        """Log odds of the outcome for each row, recalibrated where that is asked for."""
         score = self.predict(X)
-        return expit(score) if self.recalibrator_ is None else np.asarray(self.recalibrator_.predict(score))
+        return score if self.recalibrator_ is None else logit(self.recalibrator_.predict_proba(score)[:, 1])
 
 
 class ArmPipeline(BaseEstimator):

@@ -129,13 +129,13 @@ class Split:
 class Fitted:
     """An arm fitted to the training cases of a split; arrays follow the split's held-out cases.
 
-    `risk` is the linear predictor, NaN for cases that the arm can't judge; `absolute` the probability of the event by
-    each horizon (cases x horizons) or of the outcome (cases x 1). `coefficients` are those that are not zero, per SD.
+    `risk` is the linear predictor, NaN for cases that the arm can't judge; `link` the log cumulative hazard at
+    each of the problem's times (cases x times), or the log odds of the outcome (cases x 1). `coefficients` are those that are not zero, per SD.
     `error` says why there is none.
     """
 
     risk: np.ndarray
-    absolute: np.ndarray
+    link: np.ndarray
     coefficients: Mapping[str, float] = field(default_factory=dict)
     intercept: float = 0.0
     penalty: float = math.nan
@@ -148,7 +148,7 @@ class Fitted:
 class Problem:
     """All that a worker needs to fit any split: the cases' table, the outcome, arms and settings.
 
-    `y` is 0 or 1, or a structured array with `event` and `time`. `horizons` are times for absolute risks.
+    `y` is 0 or 1, or a structured array with `event` and `time`. `times` are those at which a survival model predicts the risk.
     """
 
     table: pd.DataFrame
@@ -159,7 +159,7 @@ class Problem:
     clinical: tuple[str, ...]
     metadata: tuple[str, ...]
     settings: Settings
-    horizons: tuple[float, ...] = ()
+    times: tuple[float, ...] = ()
     unharmonised: tuple[str, ...] = ()
 
     @property
@@ -179,7 +179,7 @@ def pose(
     model: PenalisedCox | PenalisedLogistic,
     arms: Iterable[Arm],
     settings: Settings,
-    horizons: Iterable[float] = (),
+    times: Iterable[float] = (),
 ) -> Problem:
     """The problem of some data: one table, and what is to be done about batches that are small among all cases.
 
@@ -211,7 +211,7 @@ def pose(
         clinical=tuple(map(str, data.clinical.columns)),
         metadata=tuple(map(str, metadata.columns)),
         settings=settings,
-        horizons=tuple(horizons),
+        times=tuple(times),
         unharmonised=unharmonised,
     )
 
@@ -292,7 +292,7 @@ def _fit_arms(problem: Problem, split: Split) -> dict[str, tuple[Fitted, ArmPipe
             found[arm.name] = (_predicted(problem, pipeline, held), pipeline)
         except (CohortError, ArithmeticError) as error:
             nothing = np.full(len(split.held), np.nan)
-            width = len(problem.horizons) if not problem.model.needs_both else 1
+            width = len(problem.times) if not problem.model.needs_both else 1
             empty = Fitted(nothing, np.full((len(nothing), width), np.nan), error=str(error))
             found[arm.name] = (empty, None)
     return found
@@ -352,16 +352,16 @@ def _predicted(problem: Problem, pipeline: ArmPipeline, held: pd.DataFrame) -> F
     fit, model = pipeline.fit_, pipeline.model_
     risk[good] = model.predict(design[good])
     if isinstance(model, PenalisedLogistic):
-        absolute = np.full((len(held), 1), np.nan)
-        absolute[good, 0] = model.predict_probability(design[good])
+        link = np.full((len(held), 1), np.nan)
+        link[good, 0] = model.predict_log_odds(design[good])
     else:
-        absolute = np.full((len(held), len(problem.horizons)), np.nan)
+        link = np.full((len(held), len(problem.times)), np.nan)
         strata = held[BATCH].to_numpy(dtype=object)[good] if pipeline.batch_in_model else None
-        absolute[good] = 1.0 - model.predict_survival(design[good], problem.horizons, strata)
+        link[good] = model.predict_log_hazard(design[good], problem.times, strata)
     used = np.flatnonzero(fit.coefficients)
     return Fitted(
         risk=risk,
-        absolute=absolute,
+        link=link,
         coefficients={pipeline.terms_[column]: float(fit.coefficients[column]) for column in used},
         intercept=float(fit.intercept),
         penalty=float(fit.penalty),
