@@ -570,11 +570,16 @@ class ComBatHarmonizer(Harmonizer):
         told: list[str],
     ) -> None:
         """The same for all rows of one unseen batch."""
-        effects = self._effects_of_new(values[rows], covariates, name, told)
+        effects, _ = self._effects_of_new(values[rows], covariates, name, told)
         combat_effects.adjust(values, rows, np.zeros(len(rows), dtype=int), covariates, effects, out)
 
-    def _effects_of_new(self, values: np.ndarray, covariates: np.ndarray, name: str, told: list[str]) -> Effects:
-        """The fit's effects with those of one unseen batch in place of the known ones'; `values` are its rows."""
+    def _effects_of_new(
+        self, values: np.ndarray, covariates: np.ndarray, name: str, told: list[str]
+    ) -> tuple[Effects, np.ndarray]:
+        """The fit's effects with those of one unseen batch in place of the known ones', and which features they change.
+
+        `values` are the rows of the batch. What the reader must know is added to `told`.
+        """
         own = self._effects()
         mean, squares = combat_effects.batch_moments(values, covariates, own)
         largest = np.abs(values).max(axis=0) / np.sqrt(own.pooled_variance)
@@ -593,7 +598,7 @@ class ComBatHarmonizer(Harmonizer):
             self._refuse_without_end(gamma, delta)
         few = "" if len(values) >= ADVISED_BATCH_SIZE else f", which is uncertain below {ADVISED_BATCH_SIZE}"
         told.append(f"the unseen batch {name} was adapted from its own {len(values)} cases{few}")
-        return Effects(grand_mean, variance, beta, gamma[None], delta[None])
+        return Effects(grand_mean, variance, beta, gamma[None], delta[None]), varies
 
     # -------------------------------------------------------------- status
 
@@ -672,6 +677,7 @@ class ComBatHarmonizer(Harmonizer):
         return {
             "format": self._format,
             "settings": {**settings, "covariates": list(self.covariates), "exempt": list(self.exempt)},
+            "batch_columns": self.batch_columns,
             "features": [str(name) for name in self.feature_names_in_],
             "untouched_features": self.untouched_features_,
             "exempt_features": self.exempt_features_,

@@ -237,7 +237,7 @@ def adjust(
     to the last bit; a feature of level 0, variance 1, gamma 0 and delta 1 comes out as it is.
     """
     spread = np.sqrt(effects.pooled_variance)
-    everything = len(rows) == len(values)
+    everything = np.array_equal(rows, np.arange(len(values)))  # then nothing need be picked out
     for part in feature_blocks(len(rows), values.shape[1]):
         block = np.array(values[:, part].T, order="C") if everything else np.take(values[:, part].T, rows, axis=1)
         level = levels(effects, covariates, part)

@@ -7,7 +7,11 @@ from typing import Any
 
 from radloom.combat import FORMAT as COMBAT
 from radloom.combat import ComBatHarmonizer
+from radloom.covbat import FORMAT as COVBAT
+from radloom.covbat import CovBatHarmonizer
 from radloom.harmonizer import HarmonizationError, Harmonizer
+from radloom.nested import FORMAT as NESTED
+from radloom.nested import METHODS, NestedHarmonizer
 
 OPTIONS = (
     "parametric",
@@ -22,7 +26,7 @@ OPTIONS = (
 )
 """Keys of the section that are parameters of the estimators under the same name."""
 
-FORMATS: dict[str, type[Harmonizer]] = {COMBAT: ComBatHarmonizer}
+FORMATS: dict[str, type[Harmonizer]] = {COMBAT: ComBatHarmonizer, COVBAT: CovBatHarmonizer, NESTED: NestedHarmonizer}
 
 
 def batch_columns(settings: Mapping[str, Any]) -> list[str]:
@@ -37,10 +41,25 @@ def batch_columns(settings: Mapping[str, Any]) -> list[str]:
 def harmonizer_of(settings: Mapping[str, Any]) -> Harmonizer:
     """The estimator that a `harmonize` section of the configuration describes.
 
-    Keys that are absent, `batch` apart, have the estimator's defaults.
+    Keys that are absent, `batch` apart, have the estimator's defaults. Raises HarmonizationError for an unknown method,
+    and for a reference batch among several batch columns.
     """
+    columns = batch_columns(settings)
+    covariates = list(settings.get("covariates", ()))
     options = {name: settings[name] for name in OPTIONS if name in settings}
-    return ComBatHarmonizer(batch_columns(settings)[0], list(settings.get("covariates", ())), **options)
+    method, variance = settings.get("method", "combat"), settings.get("covbat_variance", 0.95)
+    if method not in METHODS:
+        raise HarmonizationError(f"harmonize.method must be one of {', '.join(METHODS)}, not {method!r}")
+    if len(columns) > 1:
+        if options.pop("reference_batch", None) is not None:
+            raise HarmonizationError(
+                "with several batch columns no batch can stay as it is: the next column would move it. Set "
+                "harmonize.reference_batch to null, or name one column"
+            )
+        return NestedHarmonizer(columns, covariates, method=method, variance=variance, **options)
+    if method == "covbat":
+        return CovBatHarmonizer(columns[0], covariates, variance=variance, **options)
+    return ComBatHarmonizer(columns[0], covariates, **options)
 
 
 def harmonizer_from_json(saved: Mapping[str, Any]) -> Harmonizer:
