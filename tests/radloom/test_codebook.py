@@ -348,10 +348,10 @@ def test_any_columns_get_legal_and_unique_short_names(columns: list[str]) -> Non
 
 
 def test_every_fixed_column_has_a_meaning() -> None:
-    from radloom import confounding, harmonize, model_cox, stability, tables, validation
+    from radloom import batch_diagnostics, confounding, model_cox, stability, tables, validation
 
     frame = pd.DataFrame({"f": [1.0, 2.0, 4.0, 7.0]})
-    diagnostics = harmonize.diagnose(frame, frame, pd.Series(["a", "a", "b", "b"]))
+    diagnostics = batch_diagnostics.diagnose(frame, frame, pd.Series(["a", "a", "b", "b"]))
     expected = {
         "cohort": ["case_id", "patient_id", "centre", "status", "n_rois"],
         "clinical": ["patient_id"],
@@ -362,6 +362,9 @@ def test_every_fixed_column_has_a_meaning() -> None:
         "qc": tables.QC_COLUMNS,
         "confounding": confounding.TABLE_COLUMNS,
         "combat_diagnostics": ["roi", *diagnostics.columns],
+        "combat_batches": batch_diagnostics.BATCH_COLUMNS,
+        "combat_covariates": batch_diagnostics.COVARIATE_COLUMNS,
+        "combat_summary": batch_diagnostics.SUMMARY_COLUMNS,
         "stability": stability.COLUMNS,
         "coefficients": validation.COEFFICIENT_COLUMNS,
         "performance": validation.PERFORMANCE_COLUMNS,

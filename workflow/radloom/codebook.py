@@ -829,8 +829,75 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
                 ("ks", "Largest Kolmogorov-Smirnov distance of a batch from all others,"),
                 ("ks_p", "Its p value, adjusted for the number of batches (Bonferroni),"),
                 ("ks_q", "The same, adjusted for the number of features (Benjamini-Hochberg),"),
+                ("ad", "Standardised k-sample Anderson-Darling statistic of all batches,"),
+                ("ad_p", "Its p value (limiting distribution of Scholz and Stephens 1987),"),
+                ("ad_q", "The same, adjusted for the number of features (Benjamini-Hochberg),"),
             )
         },
+    },
+    "combat_batches": {
+        "roi": _CASE["roi"],
+        "feature": ("", "Feature that the row is about."),
+        "batch": ("", "Batch that is compared with all others."),
+        "n": (ONE, "Cases of the batch."),
+        **{
+            f"{name}_{when}": (ONE, f"{meaning} {when} harmonisation.")
+            for when in ("before", "after")
+            for name, meaning in (
+                ("ks", "Kolmogorov-Smirnov distance of the batch from all others,"),
+                ("ks_p", "Its p value (asymptotic),"),
+                ("ks_q", "The same, adjusted for the number of features (Benjamini-Hochberg),"),
+                ("ad", "Standardised Anderson-Darling statistic of the batch and all others,"),
+                ("ad_p", "Its p value (limiting distribution of Scholz and Stephens 1987),"),
+                ("ad_q", "The same, adjusted for the number of features (Benjamini-Hochberg),"),
+            )
+        },
+    },
+    "combat_covariates": {
+        "roi": _CASE["roi"],
+        "feature": ("", "Feature that the row is about."),
+        "covariate": ("", "Column whose effect on the feature is measured."),
+        "term": ("", "The covariate, or covariate[level] for a level of words against the first one."),
+        "n": (ONE, "Patients of whom all covariates are known."),
+        "effect_crude": (ONE, "Partial correlation before harmonisation given the other covariates, not the batch."),
+        **{
+            f"{name}_{when}": (ONE, f"{meaning} {when} harmonisation{given}.")
+            for when, given in (
+                ("before", ", given the batch and the other covariates"),
+                ("after", ", given the other covariates, not the batch"),
+            )
+            for name, meaning in (
+                ("effect", "Partial correlation of feature and term"),
+                ("ci_low", "Lower end of its 95 % interval (Fisher),"),
+                ("ci_high", "Upper end of its 95 % interval (Fisher),"),
+                ("p", "p value of the slope of the term (t test)"),
+                ("q", "The same, adjusted for the number of features (Benjamini-Hochberg),"),
+            )
+        },
+        "kept": (
+            "",
+            "1 if the effect was significant before (q < 0.05) and is so after, with the same sign; 0 if not; empty "
+            "if it was not significant before.",
+        ),
+    },
+    "combat_summary": {
+        "roi": _CASE["roi"],
+        "measure": (
+            "",
+            "batch_r2: share of a feature's variance between the batches; features_anderson_darling and "
+            "features_kolmogorov_smirnov: share of features that differ between batches; batch_auc: area under the "
+            "curve of guessing the batch from all features (0.5 is chance); covariate_significant, covariate_effect, "
+            "covariate_kept: effects of a covariate on the features (see combat_covariates).",
+        ),
+        "stage": (
+            "",
+            "before or after harmonisation; 'after, in folds': ComBat learned in each fold's training cases.",
+        ),
+        "batch": ("", "Batch that is compared with all others; all for all batches together."),
+        "estimate": (ONE, "Value of the measure."),
+        "ci_low": (ONE, "Lower end of its 95 % interval (bootstrap of patients within batches), where it has one."),
+        "ci_high": (ONE, "Upper end of its 95 % interval."),
+        "note": ("", "Counts behind it, what to keep in mind, or why there is no value."),
     },
     "stability": {
         "feature": ("", "Feature that the row is about."),

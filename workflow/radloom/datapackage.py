@@ -52,9 +52,7 @@ IDENTIFIERS = frozenset(
         "baseline",
         "setting",
         "change",
-        "batch",
         "level",
-        "variable",
     ]
 )
 """Columns that are text, whatever they look like: a centre called 1 or 007 is a name."""
@@ -71,6 +69,12 @@ DESCRIPTIONS = {
     "confounding": "Outcomes and covariates by batch, before anything was fitted: counts, events, overlap, and how far "
     "each is confounded with the batch. A patient counts once in each batch.",
     "combat_diagnostics": "Per feature and ROI: how much the batch explains before and after harmonisation.",
+    "combat_batches": "Per feature, ROI and batch: how far the batch's distribution is from that of all others, before "
+    "and after harmonisation.",
+    "combat_covariates": "Per feature, ROI and covariate: the effect before and after harmonisation, and whether it is "
+    "still there.",
+    "combat_summary": "What harmonisation did, in a few rows an ROI: differences between batches, guessing the batch, "
+    "and effects of covariates, before and after.",
     "stability": "Per feature and ROI: intraclass correlations over perturbations and over real repeats, with 95 % "
     "intervals, over all cases and within centres.",
     "sensitivity": "How far each feature and the ranks of the cases move under other bin widths and voxel spacings.",

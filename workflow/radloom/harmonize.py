@@ -12,19 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 
 from radloom.analysis_plan import outcome_columns
 from radloom.assembly import ID_COLUMNS, CohortTables, listed, read_tables
+from radloom.batch_diagnostics import assess, diagnose
 from radloom.confounding import gate_rois
 from radloom.engine.step import CohortResult, CohortTask
 from radloom.errors import CohortError
 from radloom.harmonizer import EXCLUDED, HarmonizationError, HarmonizationWarning, Harmonizer
 from radloom.harmonizers import batch_columns, harmonizer_of
 
-DIAGNOSTIC_TESTS = ("anova", "kruskal", "ks")
 ROW_COLUMNS = ("case_id", "roi", "column", "batch", "status")
 """Of combat_rows: `column` names the batch column, `batch` the case's batch in it."""
 
@@ -169,83 +167,6 @@ def _columns(settings: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys([*batch_columns(settings), *settings["covariates"]]))
 
 
-# --------------------------------------------------------------------- diagnostics
-
-
-def adjust_fdr(p: np.ndarray) -> np.ndarray:
-    """Benjamini-Hochberg adjusted p-values (J R Stat Soc B 1995); NaN stays NaN and doesn't count."""
-    q = np.full(len(p), np.nan)
-    there = np.flatnonzero(np.isfinite(p))
-    order = there[np.argsort(-p[there], kind="stable")]
-    m = len(order)
-    scaled = p[order] * m / np.arange(m, 0, -1)
-    q[order] = np.minimum(np.minimum.accumulate(scaled), 1.0)
-    return q
-
-
-def diagnose(before: pd.DataFrame, after: pd.DataFrame, batch: pd.Series) -> pd.DataFrame:
-    """How much each feature (columns; rows are cases) tells of its batch, before and after harmonisation.
-
-    Columns, each with the suffix _before and _after: batch_r2 (share of the variance between batches), anova_p
-    and kruskal_p (equal means, equal locations), ks (largest two-sample Kolmogorov-Smirnov statistic of a batch
-    against all others), ks_p (its p, Bonferroni over the batches), and *_q (Benjamini-Hochberg over the
-    features). Empty where there is one batch or no variance. Batches of one case have no part in it.
-    """
-    sizes = batch.value_counts()
-    groups = [np.flatnonzero((batch == name).to_numpy()) for name in sorted(sizes.index[sizes > 1])]
-    columns: dict[str, np.ndarray] = {}
-    for suffix, table in (("before", before), ("after", after)):
-        values = table.to_numpy(dtype=np.float64)
-        for name, numbers in _batch_tests(values, groups).items():
-            columns[f"{name}_{suffix}"] = numbers
-        for test in DIAGNOSTIC_TESTS:
-            columns[f"{test}_q_{suffix}"] = adjust_fdr(columns[f"{test}_p_{suffix}"])
-    return pd.DataFrame({"feature": [str(name) for name in before.columns], **columns})
-
-
-def _batch_tests(values: np.ndarray, groups: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """Statistics of `diagnose` for values, cases x features, and the rows of each batch."""
-    p = values.shape[1]
-    empty = {name: np.full(p, np.nan) for name in ("batch_r2", "anova_p", "kruskal_p", "ks", "ks_p")}
-    if len(groups) < 2:
-        return empty
-    used = np.concatenate(groups)
-    varies = np.ptp(values[used], axis=0) > 1e-12 * np.abs(values[used]).max(axis=0)
-    x = values[:, varies]
-    if x.shape[1] == 0:
-        return empty
-    total = ((x[used] - x[used].mean(axis=0)) ** 2).sum(axis=0)
-    inside = sum(((x[rows] - x[rows].mean(axis=0)) ** 2).sum(axis=0) for rows in groups)
-    result = empty
-    result["batch_r2"][varies] = 1.0 - inside / total
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.ConstantInputWarning)  # constant in every batch: F infinite, p 0
-        result["anova_p"][varies] = stats.f_oneway(*[x[rows] for rows in groups], axis=0).pvalue
-    result["kruskal_p"][varies] = stats.kruskal(*[x[rows] for rows in groups], axis=0).pvalue
-    statistic, least = np.zeros(x.shape[1]), np.ones(x.shape[1])
-    pairs = groups[:1] if len(groups) == 2 else groups
-    for rows in pairs:
-        rest = np.setdiff1d(used, rows)
-        d = _ks_statistic(x[rows], x[rest])
-        statistic = np.maximum(statistic, d)
-        n = len(rows) * len(rest) / (len(rows) + len(rest))
-        least = np.minimum(least, stats.kstwobign.sf(np.sqrt(n) * d))
-    result["ks"][varies] = statistic
-    result["ks_p"][varies] = np.minimum(least * len(pairs), 1.0)
-    return result
-
-
-def _ks_statistic(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Two-sample Kolmogorov-Smirnov statistic of each column (largest gap of the empirical distributions)."""
-    both = np.vstack([first, second])
-    step = np.concatenate([np.full(len(first), 1 / len(first)), np.full(len(second), -1 / len(second))])
-    order = np.argsort(both, axis=0, kind="stable")
-    ranked = np.take_along_axis(both, order, axis=0)
-    gap = np.abs(np.cumsum(step[order], axis=0))
-    last_of_tie = np.vstack([ranked[1:] != ranked[:-1], np.ones((1, both.shape[1]), dtype=bool)])
-    return np.asarray(np.where(last_of_tie, gap, 0.0).max(axis=0))
-
-
 # ---------------------------------------------------------------------------- step
 
 
@@ -266,6 +187,14 @@ def run_step(task: CohortTask) -> CohortResult:
     result.diagnostics.to_csv(folder / "combat_diagnostics.csv", index=False, lineterminator="\n")
     result.rows.to_csv(folder / "combat_rows.csv", index=False, lineterminator="\n")
     write_parameters(folder / "combat_parameters.json", result.parameters)
+    batches = batch_columns(task.params["harmonize"])
+    described = [name for name in columns_of(task.params) if name not in batches]
+    found_after = assess(
+        tables, result.features, result.parameters, result.diagnostics, task.params["harmonize"], described
+    )
+    for name in ("batches", "covariates", "summary"):
+        table: pd.DataFrame = getattr(found_after, name)
+        table.to_csv(folder / f"combat_{name}.csv", index=False, lineterminator="\n")
     messages = [*found, *result.warnings]
     if result.excluded_cases:
         messages.append(f"left out of the harmonised table: {listed(result.excluded_cases, 20)}")
