@@ -124,7 +124,7 @@ def grid_of(risk: np.ndarray, n_grid: int) -> np.ndarray:
 # ------------------------------------------------------------------------------- binary
 
 
-def _logistic_newton(design: np.ndarray, outcome: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def logistic_newton(design: np.ndarray, outcome: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Coefficients of weighted logistic regressions, rows x columns; NaN without a finite estimate."""
     products = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
     p = design.shape[1]
@@ -167,7 +167,7 @@ def smooth_calibration(
     own, drawn = design(basis), design(restricted_spline(np.clip(logit(grid), x.min(), x.max()), knots))
 
     def block(counts: np.ndarray) -> np.ndarray:
-        coefficients = _logistic_newton(own, y, counts)
+        coefficients = logistic_newton(own, y, counts)
         away = distance_from_curve(values, expit(coefficients @ own.T), counts)
         return np.column_stack([*away, expit(coefficients @ drawn.T)])
 
