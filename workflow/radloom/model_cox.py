@@ -10,10 +10,8 @@ import pandas as pd
 
 from radloom.assembly import CohortTables, ModelData, assemble, binary, problem_messages, read_tables
 from radloom.cox import (
-    PenalisedFit,
     comparable_pairs,
     fit_cox,
-    fit_penalised_cox,
     kaplan_meier_of_censoring,
     proportional_hazards_test,
     uno_weights,
@@ -22,6 +20,7 @@ from radloom.engine.step import CohortResult, CohortTask
 from radloom.errors import CohortError
 from radloom.harmonize import columns_of, outcome_columns, refuse_outcome
 from radloom.model_tables import MODEL_TABLES
+from radloom.penalised import PenalisedFit, fit_penalised_cox
 from radloom.validation import (
     PERFORMANCE_COLUMNS,
     ArmResult,

@@ -10,12 +10,12 @@ import pandas as pd
 from scipy.special import expit
 
 from radloom.assembly import CohortTables, ModelData, assemble, binary, problem_messages, read_tables
-from radloom.cox import PenalisedFit
 from radloom.engine.step import CohortResult, CohortTask
 from radloom.errors import CohortError
 from radloom.harmonize import columns_of, outcome_columns, refuse_outcome
-from radloom.logistic import calibration, class_pairs, fit_penalised_logistic
+from radloom.logistic import calibration, class_pairs
 from radloom.model_tables import MODEL_TABLES
+from radloom.penalised import PenalisedFit, fit_penalised_logistic
 from radloom.validation import (
     PERFORMANCE_COLUMNS,
     ArmResult,

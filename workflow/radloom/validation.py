@@ -28,8 +28,9 @@ from threadpoolctl import threadpool_limits
 
 from radloom.assembly import CohortTables, ModelData, code_words
 from radloom.combat import ComBatHarmonizer, HarmonizationError, HarmonizationWarning, harmonizer_of
-from radloom.cox import PenalisedFit, concordance_of_pairs
+from radloom.cox import concordance_of_pairs
 from radloom.model_tables import MODEL_TABLES
+from radloom.penalised import PenalisedFit
 
 INNER_FOLDS = 10
 LEAST_EVENTS = 4
