@@ -25,7 +25,7 @@ $(READY):
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -r envs/requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
-	@$(BIN)/python -c 'from radloom.features.kernels import build; print("radloom: compiled", build().name)'
+	@$(BIN)/python -m radloom.compiled
 	@rm -f $(VENV)/ready-* && touch $@
 
 $(DEV_READY): | $(READY)

@@ -1,4 +1,4 @@
-"""Cox regression against R's survival and glmnet, and concordance against scikit-survival."""
+"""Cox regression against R's survival, and concordance against scikit-survival."""
 
 import shutil
 import subprocess
@@ -15,13 +15,10 @@ from sksurv.util import Surv
 from radloom.cox import (
     baseline_hazard,
     comparable_pairs,
-    cox_path,
     dfbeta,
     fit_cox,
-    fit_penalised_cox,
     harrell_c,
     kaplan_meier_of_censoring,
-    partial_log_likelihood,
     predict_survival,
     proportional_hazards_test,
     score_residuals,
@@ -104,71 +101,6 @@ def test_constant_strata_change_nothing(folder: Path) -> None:
     plain = proportional_hazards_test(lung[LUNG], time, event, coefficients)
     one = proportional_hazards_test(lung[LUNG], time, event, coefficients, strata=np.full(len(time), "a"))
     pd.testing.assert_frame_equal(plain, one)
-
-
-def test_penalised_path_equals_glmnet(folder: Path) -> None:
-    x = pd.read_csv(folder / "X.csv.gz", header=None, float_precision="round_trip").to_numpy()
-    y = read(folder / "y.csv")
-    expected = pd.read_csv(folder / "beta.csv", header=None, float_precision="round_trip").to_numpy()
-    sd = x.std(axis=0)
-    _, path = cox_path(
-        (x - x.mean(axis=0)) / sd,
-        y["time"].to_numpy(),
-        y["st"].to_numpy(),
-        0.9,
-        read(folder / "lambda.csv")["x"].to_numpy(),
-    )
-    np.testing.assert_allclose(path / sd[:, None], expected, atol=1e-8)
-
-
-def test_path_goes_on_where_coxnet_stops() -> None:
-    rng = np.random.default_rng(0)
-    design = rng.normal(size=(80, 4))
-    design = (design - design.mean(axis=0)) / design.std(axis=0)
-    time, event = simulate_survival(1.5 * design[:, 0], rng, baseline_hazard=0.03, follow_up=60.0)
-    penalties = np.geomspace(10, 1e-3, 60)
-    _, path = cox_path(design, time, event, 0.9, penalties)
-    largest, _ = cox_path(design, time, event, 0.9)
-    assert not path[:, penalties >= largest[0]].any()
-    assert path[:, penalties < 0.99 * largest[0]].any(axis=0).all()
-    table = fit_cox(pd.DataFrame(design), time, event, ties="breslow")
-    np.testing.assert_allclose(path[:, -1], table["coefficient"], atol=0.02)
-    single = [cox_path(design, time, event, 0.9, penalties[[step]])[1][:, 0] for step in (20, 40, 50)]
-    np.testing.assert_allclose(path[:, [20, 40, 50]].T, single, atol=1e-4)
-
-
-def test_penalty_by_cross_validation_finds_the_planted_effects(folder: Path) -> None:
-    x = pd.read_csv(folder / "X.csv.gz", header=None, float_precision="round_trip").to_numpy()[:, :200]
-    y = read(folder / "y.csv")
-    design = (x - x.mean(axis=0)) / x.std(axis=0)
-    fit = fit_penalised_cox(design, y["time"].to_numpy(), y["st"].to_numpy(), 0.9, np.arange(500) % 5)
-    assert (fit.coefficients[:5] > 0).all()
-    assert (fit.coefficients[5:10] < 0).all()
-    assert np.abs(fit.coefficients[10:]).max() < np.abs(fit.coefficients[:10]).min()
-    assert fit.penalties[0] > fit.penalty > fit.penalties[-1]
-    assert fit.penalty == fit.penalties[np.argmin(fit.cv_deviance)]
-
-
-def test_partial_likelihood_equals_statsmodels_with_ties(folder: Path) -> None:
-    from statsmodels.duration.hazard_regression import PHReg
-
-    lung = read(folder / "lung.csv")
-    time, event = lung["time"].to_numpy(float), lung["status"].to_numpy()
-    values = lung[LUNG].to_numpy(float)
-    beta = np.linspace(-0.02, 0.02, len(LUNG))
-    expected = PHReg(time, values, status=event, ties="breslow").loglike(beta)
-    # statsmodels leaves out the ties' count, which no coefficient changes: compare differences.
-    base = PHReg(time, values, status=event, ties="breslow").loglike(0 * beta)
-    ours = partial_log_likelihood(np.column_stack([values @ beta, 0 * time]), time, event)
-    assert ours[0] - ours[1] == pytest.approx(expected - base, rel=1e-10)
-
-
-def test_path_without_columns_and_without_events_in_a_fold() -> None:
-    time, event = np.arange(1.0, 21.0), np.array([1] * 4 + [0] * 16)
-    assert fit_penalised_cox(np.empty((20, 0)), time, event, 0.9, np.arange(20) % 2).coefficients.size == 0
-    design = np.random.default_rng(0).normal(size=(20, 3))
-    with pytest.raises(CohortError, match="lie in one fold"):
-        fit_penalised_cox(design, time, event, 0.9, (np.arange(20) >= 4).astype(int))
 
 
 def test_lung_with_clusters_equals_r(folder: Path) -> None:

@@ -1,11 +1,10 @@
-"""Logistic regression against R's glm and val.prob, and the elastic net against its own optimality conditions."""
+"""Logistic regression against R's glm and val.prob."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from radloom.cox import concordance_of_pairs
@@ -13,10 +12,7 @@ from radloom.errors import CohortError
 from radloom.logistic import (
     calibration,
     class_pairs,
-    deviance,
     fit_logistic,
-    fit_penalised_logistic,
-    logistic_path,
 )
 
 
@@ -65,49 +61,6 @@ def test_separation_is_refused() -> None:
         fit_logistic(pd.DataFrame({"x": x}), (x > 0).astype(int))
     with pytest.raises(CohortError, match="collinear"):
         fit_logistic(pd.DataFrame({"x": x, "y": -x}), np.arange(40) % 2)
-
-
-@pytest.mark.parametrize("l1_ratio", [0.0, 0.3, 0.9, 1.0])
-def test_path_is_optimal(design: tuple[np.ndarray, np.ndarray], l1_ratio: float) -> None:
-    x, y = design
-    penalties, intercepts, path = logistic_path(x, y, l1_ratio)
-    if l1_ratio:
-        assert not path[:, 0].any()
-    assert path[:, -1].any()
-    for penalty, b0, b in list(zip(penalties, intercepts, path.T, strict=True))[::7]:
-        residual = y - 1 / (1 + np.exp(-(x @ b + b0)))
-        assert abs(residual.sum()) < 1e-6
-        slope = x.T @ residual / len(y) - penalty * (1 - l1_ratio) * b
-        active = b != 0
-        np.testing.assert_allclose(slope[active], penalty * l1_ratio * np.sign(b[active]), atol=1e-7)
-        assert (np.abs(slope[~active]) <= penalty * l1_ratio + 1e-7).all()
-
-
-def test_one_penalty_equals_scikit_learn(design: tuple[np.ndarray, np.ndarray]) -> None:
-    x, y = design
-    penalties, intercepts, path = logistic_path(x, y, 0.5)
-    step = 25
-    theirs = LogisticRegression(
-        l1_ratio=0.5, solver="saga", C=1 / (len(y) * penalties[step]), tol=1e-10, max_iter=20_000
-    ).fit(x, y)
-    np.testing.assert_allclose(path[:, step], theirs.coef_[0], atol=1e-5)
-    assert intercepts[step] == pytest.approx(theirs.intercept_[0], abs=1e-5)
-
-
-def test_penalty_by_cross_validation(design: tuple[np.ndarray, np.ndarray]) -> None:
-    x, y = design
-    fit = fit_penalised_logistic(x, y, 0.9, np.arange(len(y)) % 5)
-    assert fit.coefficients[0] > 0 > fit.coefficients[1]
-    assert fit.penalty == fit.penalties[np.argmin(fit.cv_deviance)]
-    empty = fit_penalised_logistic(np.empty((len(y), 0)), y, 0.9, np.arange(len(y)) % 5)
-    assert empty.linear_predictor(np.empty((2, 0))) == pytest.approx(np.log(y.mean() / (1 - y.mean())))
-
-
-def test_deviance_by_hand() -> None:
-    p = np.array([0.2, 0.7, 0.9])
-    y = np.array([0, 1, 0])
-    expected = -2 * (np.log(0.8) + np.log(0.7) + np.log(0.1))
-    assert deviance(np.log(p / (1 - p))[:, None], y)[0] == pytest.approx(expected)
 
 
 def test_calibration_of_weights_equals_repeated_cases(design: tuple[np.ndarray, np.ndarray]) -> None:

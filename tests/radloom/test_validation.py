@@ -11,8 +11,9 @@ from statistics_cohort import cohort_tables, configuration
 
 from radloom.assembly import ModelData, assemble
 from radloom.combat import ComBatHarmonizer, HarmonizationError
-from radloom.cox import PenalisedFit, comparable_pairs, harrell_c
-from radloom.logistic import class_pairs, logistic_path
+from radloom.cox import comparable_pairs, harrell_c
+from radloom.logistic import class_pairs
+from radloom.penalised import PenalisedFit, logistic_path
 from radloom.validation import (
     Arm,
     ArmResult,

@@ -1,4 +1,6 @@
-"""Cox regression: inference for few covariates, baseline hazard, proportional hazards, penalised path, concordance.
+"""Cox regression: inference for few covariates, baseline hazard, proportional hazards, concordance.
+
+`penalised` has the path for many covariates.
 
 Arrays are cases x columns; `time` is the time to event or censoring in any unit, `event` is 1 for an event and 0 for
 censoring. Higher linear predictors mean higher hazards.
@@ -16,9 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from scipy.linalg import LinAlgWarning, solve
-from sksurv.linear_model import CoxnetSurvivalAnalysis
 from sksurv.nonparametric import kaplan_meier_estimator
-from sksurv.util import Surv
 
 from radloom.errors import CohortError
 from radloom.risk_sets import (
@@ -43,25 +43,6 @@ MOST_STEPS = 50
 
 LONGEST_STEP = 5.0
 """No Newton step moves two cases' linear predictors apart by more than this."""
-
-N_PENALTIES = 50
-LEAST_PENALTY = 0.05
-"""The path runs over this many penalties, down to this fraction of the one at which the first column enters."""
-
-
-@dataclass(frozen=True)
-class PenalisedFit:
-    """A penalised fit at the penalty that cross-validation chose, with the curve it was chosen by."""
-
-    coefficients: np.ndarray
-    intercept: float
-    penalty: float
-    penalties: np.ndarray = field(default_factory=lambda: np.empty(0))
-    cv_deviance: np.ndarray = field(default_factory=lambda: np.empty(0))
-
-    def linear_predictor(self, design: np.ndarray) -> np.ndarray:
-        """Linear predictor of each row of a design, cases x columns."""
-        return np.asarray(design @ self.coefficients + self.intercept)
 
 
 # ----------------------------------------------------------------------- inference
@@ -454,98 +435,6 @@ def proportional_hazards_test(
         chi2 = float(u @ solve(full[np.ix_(keep, keep)], u, assume_a="sym"))
         rows_out.append({"term": name, "chi2": chi2, "df": len(added), "p": float(stats.chi2.sf(chi2, len(added)))})
     return pd.DataFrame(rows_out)
-
-
-# ----------------------------------------------------------------------- penalised
-
-
-def partial_log_likelihood(linear_predictors: np.ndarray, time: np.ndarray, event: np.ndarray) -> np.ndarray:
-    """Breslow's partial log-likelihood of each column of linear predictors, cases x models."""
-    order = np.argsort(-time, kind="stable")
-    eta, t, dead = linear_predictors[order], time[order], np.asarray(event)[order].astype(bool)
-    top = eta.max(axis=0)
-    log_risk = np.log(np.cumsum(np.exp(eta - top), axis=0)) + top
-    last = np.searchsorted(-t, -t, side="right") - 1  # the risk set holds all that share the time
-    return np.asarray((eta[dead] - log_risk[last[dead]]).sum(axis=0))
-
-
-def cox_path(
-    design: np.ndarray, time: np.ndarray, event: np.ndarray, l1_ratio: float, penalties: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Elastic-net Cox path (Coxnet, Breslow ties): penalties, descending, and coefficients, columns x penalties.
-
-    The columns must be standardised, and l1_ratio above 0 (Coxnet has no ridge). Without given penalties the path
-    starts where the first column enters. Where the fit overflows for small penalties, their coefficients are NaN.
-    """
-    event = np.asarray(event).astype(bool)
-    target = Surv.from_arrays(event, np.asarray(time, dtype=np.float64))
-    largest = float(np.abs(_score_at_zero(design, time, event)).max() / len(time) / l1_ratio)
-    if penalties is None:
-        penalties = largest * np.geomspace(1.0, LEAST_PENALTY, N_PENALTIES)
-    coefficients = np.full((design.shape[1], len(penalties)), np.nan)
-    # Coxnet ends a path when the deviance stops falling: where nothing has entered yet, and where nothing more is
-    # to be had. So it starts where the first column enters, and is taken up again where it ended.
-    done = int((penalties >= largest).sum())
-    coefficients[:, :done] = 0.0
-    length = len(penalties) - done
-    while done < len(penalties) and length:
-        model = CoxnetSurvivalAnalysis(alphas=penalties[done : done + length], l1_ratio=l1_ratio, tol=1e-10)
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="all coefficients are zero")
-                model.fit(design, target)
-        except ArithmeticError:
-            length //= 2
-            continue
-        found = model.coef_.shape[1]
-        coefficients[:, done : done + found] = model.coef_
-        done += found
-        length = min(length, len(penalties) - done)
-    return penalties, coefficients
-
-
-def _score_at_zero(design: np.ndarray, time: np.ndarray, event: np.ndarray) -> np.ndarray:
-    """Derivative of Breslow's partial log-likelihood by each coefficient, where all are zero."""
-    order = np.argsort(-time, kind="stable")
-    x, t, dead = design[order], time[order], event[order]
-    last = np.searchsorted(-t, -t, side="right") - 1
-    mean_at_risk = np.cumsum(x, axis=0)[last] / (last + 1)[:, None]
-    return np.asarray((x[dead] - mean_at_risk[dead]).sum(axis=0))
-
-
-def fit_penalised_cox(
-    design: np.ndarray, time: np.ndarray, event: np.ndarray, l1_ratio: float, folds: np.ndarray
-) -> PenalisedFit:
-    """Elastic-net Cox model at the penalty of least cross-validated deviance.
-
-    `design` holds standardised columns, `folds` the fold of each case. One path a fold; a fold's deviance is that of
-    all cases less that of the training cases, both at the coefficients of the training cases, averaged with the
-    fold's events as weights (the grouped cross-validation of glmnet; Simon et al., J Stat Softw 2011,
-    10.18637/jss.v039.i05).
-    """
-    n_columns = design.shape[1]
-    if n_columns == 0:
-        return PenalisedFit(np.empty(0), 0.0, float("nan"))
-    penalties, coefficients = cox_path(design, time, event, l1_ratio)
-    deviances, weights = [], []
-    for fold in np.unique(folds):
-        train = folds != fold
-        n_events = float(event[~train].sum())
-        if n_events == 0 or event[train].sum() == 0:
-            continue
-        _, path = cox_path(design[train], time[train], event[train], l1_ratio, penalties)
-        eta = design @ path
-        with np.errstate(invalid="ignore"):
-            whole = partial_log_likelihood(eta, time, event)
-            part = partial_log_likelihood(eta[train], time[train], event[train])
-        deviances.append(-2 * (whole - part) / n_events)
-        weights.append(n_events)
-    if not deviances:
-        raise CohortError("the penalty of the Cox model can't be chosen: the events lie in one fold")
-    curve = np.average(np.array(deviances), axis=0, weights=np.array(weights))
-    curve[~np.isfinite(coefficients).all(axis=0)] = np.nan
-    best = int(np.nanargmin(curve))
-    return PenalisedFit(coefficients[:, best].copy(), 0.0, float(penalties[best]), penalties, curve)
 
 
 # --------------------------------------------------------------------- concordance

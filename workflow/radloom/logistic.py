@@ -1,4 +1,4 @@
-"""Logistic regression: inference for few covariates, the elastic net for many, discrimination and calibration.
+"""Logistic regression: inference for few covariates, discrimination, calibration (`penalised` has many covariates).
 
 Arrays are cases x columns; `outcome` is 0 or 1.
 """
@@ -14,19 +14,9 @@ import pandas as pd
 import statsmodels.api as sm
 from scipy import stats
 from scipy.special import expit
-from sklearn import config_context
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import enet_path
 from statsmodels.tools.sm_exceptions import PerfectSeparationError, PerfectSeparationWarning
 
-from radloom.cox import LEAST_PENALTY, N_PENALTIES, PenalisedFit
 from radloom.errors import CohortError
-
-RIDGE_START = 1e-3
-"""A ridge penalty has no value at which the first column enters: its path starts as if this were the l1 ratio."""
-
-LEAST_VARIANCE = 1e-5
-"""Fitted probabilities closer than this to 0 or 1 weigh no less than this (as in glmnet)."""
 
 
 def fit_logistic(design: pd.DataFrame, outcome: np.ndarray, level: float = 0.95) -> pd.DataFrame:
@@ -62,140 +52,6 @@ def fit_logistic(design: pd.DataFrame, outcome: np.ndarray, level: float = 0.95)
             "p": 2 * stats.norm.sf(np.abs(z)),
         }
     )
-
-
-# ----------------------------------------------------------------------- penalised
-
-
-def deviance(linear_predictors: np.ndarray, outcome: np.ndarray) -> np.ndarray:
-    """Binomial deviance of each column of linear predictors, cases x models."""
-    signed = np.where(np.asarray(outcome)[:, None] == 1, -linear_predictors, linear_predictors)
-    return np.asarray(2 * np.logaddexp(0.0, signed).sum(axis=0))
-
-
-def logistic_path(
-    design: np.ndarray, outcome: np.ndarray, l1_ratio: float, penalties: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Elastic-net logistic path: penalties, descending; intercepts; coefficients, columns x penalties.
-
-    Minimises mean(log(1 + exp(-s eta))) + penalty * (l1_ratio |b|_1 + (1 - l1_ratio) / 2 |b|_2^2), intercept
-    free, by proximal Newton: the log-likelihood's quadratic expansion is solved by scikit-learn's coordinate
-    descent, warm-started from the larger penalty, until nothing moves (Friedman, Hastie & Tibshirani,
-    J Stat Softw 2010, 10.18637/jss.v033.i01). Columns must be standardised.
-    """
-    y = np.asarray(outcome, dtype=np.float64)
-    n, p = design.shape
-    if penalties is None:
-        gradient = np.abs(design.T @ (y - y.mean())).max() / n
-        largest = gradient / max(l1_ratio, RIDGE_START)
-        penalties = largest * np.geomspace(1.0, LEAST_PENALTY, N_PENALTIES)
-    intercepts = np.empty(len(penalties))
-    coefficients = np.zeros((p, len(penalties)))
-    b, b0 = np.zeros(p), float(np.log(y.mean() / (1 - y.mean())))
-    last_penalty = float(penalties[0])
-    for step, penalty in enumerate(penalties):
-        gradient = np.abs(design.T @ (y - expit(design @ b + b0))) / n
-        # Columns that will hardly enter at this penalty wait outside (the strong rule; Tibshirani et al.,
-        # J R Stat Soc B 2012, 10.1111/j.1467-9868.2011.01004.x); those that do after all are found below.
-        inside = (gradient >= l1_ratio * (2 * penalty - last_penalty)) | (b != 0)
-        while True:
-            b0, b[inside] = _newton(design[:, inside], y, float(penalty), l1_ratio, b0, b[inside])
-            gradient = np.abs(design.T @ (y - expit(design @ b + b0))) / n
-            missed = ~inside & (gradient > l1_ratio * penalty)
-            if not missed.any():
-                break
-            inside |= missed
-        last_penalty = float(penalty)
-        intercepts[step], coefficients[:, step] = b0, b
-    return penalties, intercepts, coefficients
-
-
-def _newton(
-    design: np.ndarray, y: np.ndarray, penalty: float, l1_ratio: float, b0: float, b: np.ndarray
-) -> tuple[float, np.ndarray]:
-    """Intercept and coefficients at one penalty, from a start."""
-    for _ in range(100):
-        eta = design @ b + b0
-        probability = expit(eta)
-        weight = np.maximum(probability * (1 - probability), LEAST_VARIANCE)
-        new_b0, new_b = _weighted_net(design, eta + (y - probability) / weight, weight, penalty, l1_ratio, b)
-        moved = max(abs(new_b0 - b0), float(np.abs(new_b - b).max(initial=0.0)))
-        b, b0 = new_b, new_b0
-        if moved < 1e-7:
-            return b0, b
-    raise ArithmeticError(f"the logistic path did not converge at penalty {penalty:.3g}")
-
-
-def _weighted_net(
-    design: np.ndarray,
-    response: np.ndarray,
-    weight: np.ndarray,
-    penalty: float,
-    l1_ratio: float,
-    start: np.ndarray,
-) -> tuple[float, np.ndarray]:
-    """Elastic net of a weighted least-squares problem with a free intercept; weights of mean 1/n scale."""
-    n = len(response)
-    share = weight / weight.sum()
-    centre, middle = share @ design, float(share @ response)
-    root = np.sqrt(weight)
-    x = np.asfortranarray((design - centre) * root[:, None])
-    r = (response - middle) * root
-    if x.shape[1] == 0:
-        return middle, start
-    if l1_ratio == 0:
-        b = np.asarray(_ridge(x, r, n * penalty))
-    else:
-        # Thousands of small problems: scikit-learn's checks of their arguments would take four fifths of the time.
-        with warnings.catch_warnings(), config_context(skip_parameter_validation=True):
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the Newton loop around it checks
-            _, path, _ = enet_path(
-                x,
-                r,
-                l1_ratio=l1_ratio,
-                alphas=np.array([penalty]),
-                coef_init=start,
-                tol=1e-10,
-                max_iter=20_000,
-                precompute=False,
-                check_input=False,
-            )
-        b = path[:, 0]
-    return middle - float(centre @ b), b
-
-
-def _ridge(x: np.ndarray, r: np.ndarray, penalty: float) -> np.ndarray:
-    """Ridge regression through the smaller of the two normal equations."""
-    n, p = x.shape
-    if p <= n:
-        return np.linalg.solve(x.T @ x + penalty * np.eye(p), x.T @ r)
-    return x.T @ np.linalg.solve(x @ x.T + penalty * np.eye(n), r)
-
-
-def fit_penalised_logistic(design: np.ndarray, outcome: np.ndarray, l1_ratio: float, folds: np.ndarray) -> PenalisedFit:
-    """Elastic-net logistic model at the penalty of least cross-validated deviance.
-
-    `design` holds standardised columns, `folds` the fold of each case; one path a fold.
-    """
-    outcome = np.asarray(outcome)
-    if design.shape[1] == 0:
-        share = outcome.mean()
-        return PenalisedFit(np.empty(0), float(np.log(share / (1 - share))), float("nan"))
-    penalties, intercepts, coefficients = logistic_path(design, outcome, l1_ratio)
-    deviances, sizes = [], []
-    for fold in np.unique(folds):
-        train = folds != fold
-        if len(np.unique(outcome[train])) < 2:
-            continue
-        _, free, path = logistic_path(design[train], outcome[train], l1_ratio, penalties)
-        held = ~train
-        deviances.append(deviance(design[held] @ path + free, outcome[held]) / held.sum())
-        sizes.append(float(held.sum()))
-    if not deviances:
-        raise CohortError("the penalty of the logistic model can't be chosen: one class lies in one fold")
-    curve = np.average(np.array(deviances), axis=0, weights=np.array(sizes))
-    best = int(np.argmin(curve))
-    return PenalisedFit(coefficients[:, best].copy(), float(intercepts[best]), float(penalties[best]), penalties, curve)
 
 
 # --------------------------------------------------------------------- performance

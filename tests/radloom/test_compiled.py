@@ -1,4 +1,4 @@
-"""The compiled library: built once, by whatever compiler there is, and a failure is said in words."""
+"""A compiled library: built once, by whatever compiler there is, and a failure is said in words."""
 
 import ctypes
 import shutil
@@ -7,56 +7,54 @@ from pathlib import Path
 
 import pytest
 
+from radloom import compiled
 from radloom.errors import CohortError
-from radloom.features import kernels
 
 
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small source in a folder of its own, and a user's cache beside it."""
-    path = tmp_path / "features" / "kernels.c"
+    path = tmp_path / "package" / "kernels.c"
     path.parent.mkdir()
     path.write_text("int answer(void) { return 42; }")
-    monkeypatch.setattr(kernels, "SOURCE", path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("CC", raising=False)
     return path
 
 
 def test_a_changed_source_is_a_new_library_and_the_former_one_goes(source: Path) -> None:
-    first = kernels.build()
+    first = compiled.build(source, "answers")
     assert ctypes.CDLL(str(first)).answer() == 42
     built = first.stat().st_mtime_ns
-    assert kernels.build() == first
+    assert compiled.build(source, "answers") == first
     assert first.stat().st_mtime_ns == built
     other_machine = first.with_name("_kernels-vax-1.so")
     other_machine.touch()
     source.write_text("int answer(void) { return 43; }")
-    second = kernels.build()
+    second = compiled.build(source, "answers")
     assert ctypes.CDLL(str(second)).answer() == 43
     assert {path.name for path in source.parent.iterdir()} == {"kernels.c", second.name, other_machine.name}
 
 
 def test_a_folder_that_cannot_be_written_to_is_left_alone(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels.os, "access", lambda *_: False)
-    built = kernels.build()
+    monkeypatch.setattr(compiled.os, "access", lambda *_: False)
+    built = compiled.build(source, "answers")
     assert built.parent == source.parents[1] / "cache" / "radloom"
-    assert kernels.build() == built
+    assert compiled.build(source, "answers") == built
     assert list(source.parent.iterdir()) == [source]
 
 
 def test_several_may_build_at_once(source: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
-        built = {path.result() for path in [pool.submit(kernels.build) for _ in range(4)]}
+        built = {path.result() for path in [pool.submit(compiled.build, source, "answers") for _ in range(4)]}
     assert len(built) == 1
     assert ctypes.CDLL(str(built.pop())).answer() == 42
     assert len(list(source.parent.iterdir())) == 2
 
 
-@pytest.mark.usefixtures("source")
-def test_the_compiler_may_be_a_command_with_options(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_compiler_may_be_a_command_with_options(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", f"env {shutil.which('cc') or shutil.which('gcc')} -g0")
-    assert ctypes.CDLL(str(kernels.build())).answer() == 42
+    assert ctypes.CDLL(str(compiled.build(source, "answers"))).answer() == 42
 
 
 @pytest.mark.parametrize(
@@ -72,16 +70,16 @@ def test_what_cannot_be_built_says_why_and_leaves_nothing(
     monkeypatch.setenv("CC", compiler)
     source.write_text(text)
     with pytest.raises(CohortError, match=message) as caught:
-        kernels.build()
-    assert "extract.engine: pyradiomics" in str(caught.value)
+        compiled.build(source, "answers", "ask somebody")
+    assert str(caught.value).startswith("the library of answers (package/kernels.c) can't be built: ")
+    assert str(caught.value).endswith("; ask somebody")
     assert list(source.parent.iterdir()) == [source]
 
 
-@pytest.mark.usefixtures("source")
-def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_said(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(**_: object) -> None:
         raise OSError(28, "No space left on device", "/somewhere")
 
-    monkeypatch.setattr(kernels.tempfile, "mkstemp", full)
+    monkeypatch.setattr(compiled.tempfile, "mkstemp", full)
     with pytest.raises(CohortError, match="can't be built: No space left on device; install"):
-        kernels.build()
+        compiled.build(source, "answers")
