@@ -16,6 +16,7 @@ from radloom.codebook import codebook_rows
 from radloom.datapackage import datapackage, datapackage_json, describe, import_r
 from radloom.engine.step import CohortResult, CohortTask
 from radloom.extractions import extraction_of
+from radloom.methods_text import methods_markdown
 from radloom.model_tables import MODEL_TABLES
 from radloom.report_sections import (
     MODELS,
@@ -34,6 +35,7 @@ from radloom.report_sections import (
 )
 from radloom.report_sensitivity import sensitivity_section
 from radloom.report_view import Section, count
+from radloom.run_facts import RunFacts
 
 FILES_IN_ORDER = [
     "cohort",
@@ -58,6 +60,8 @@ FILES_IN_ORDER = [
     "codebook",
 ]
 
+
+METHODS = "methods.md"
 
 OWN_FILES = frozenset(
     f"tables/{name}"
@@ -88,6 +92,7 @@ def gather(task: CohortTask) -> Material:
     harmonized = inputs.get("tables/features_harmonized.parquet")
     diagnostics = inputs.get("tables/combat_diagnostics.csv")
     cohort = read_text_table(inputs["tables/cohort.csv"])
+    models = {model: _read_json(inputs.get(f"models/{model}/model.json")) for model in MODELS}
     return Material(
         params=task.params,
         cohort=cohort,
@@ -107,14 +112,16 @@ def gather(task: CohortTask) -> Material:
         voxel_maps=_pictures(task, "voxel_maps", cohort),
         provenance=task.provenance,
         stability=read_stability(inputs.get("tables/stability.csv")),
-        filters={model: _filter_of(inputs.get(f"models/{model}/model.json")) for model in MODELS},
+        filters={model: told.get("feature_filter", []) for model, told in models.items()},
         further_extractions=sorted({extraction_of(Path(name).stem) for name in inputs} - {""}),
+        models=models,
+        combat=_read_json(inputs.get("tables/combat_parameters.json")),
     )
 
 
-def _filter_of(path: Path | None) -> list[str]:
-    """What a model's description says of the features that it left out beforehand."""
-    return json.loads(path.read_text(encoding="utf-8")).get("feature_filter", []) if path is not None else []
+def _read_json(path: Path | None) -> dict[str, Any]:
+    """A JSON file of a mapping; empty without a path."""
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path is not None else {}
 
 
 def _pictures(task: CohortTask, step: str, cohort: pd.DataFrame) -> list[tuple[str, Path]]:
@@ -166,6 +173,7 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
 def build_report(task: CohortTask) -> CohortResult:
     """Write report.html and the joined and describing tables into `task.out`."""
     material = gather(task)
+    facts = RunFacts(material)
     folder = task.out / "tables"
     folder.mkdir(parents=True, exist_ok=True)
     for name in MODEL_TABLES:
@@ -193,4 +201,5 @@ def build_report(task: CohortTask) -> CohortResult:
     )
     title: Any = material.setting("report", "title", "Radloom report")
     (task.out / "report.html").write_text(render(str(title), subtitle, sections), encoding="utf-8")
+    (task.out / METHODS).write_text(methods_markdown(facts, str(title)), encoding="utf-8")
     return CohortResult(facts={"pictures": len(material.overlays)})

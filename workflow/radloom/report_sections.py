@@ -108,6 +108,10 @@ class Material:
     stability: pd.DataFrame | None = None
     filters: Mapping[str, list[str]] = field(default_factory=dict)
     further_extractions: list[str] = field(default_factory=list)
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What each model's own description (models/<model>/model.json) says."""
+    combat: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """ComBat's parameters of each ROI (tables/combat_parameters.json)."""
 
     def setting(self, section: str, key: str, default: Any = None) -> Any:
         """A setting of the configuration, or the default where the section was not given."""
@@ -321,7 +325,7 @@ def cohort_section(material: Material) -> Section:
         rows.append(
             across(
                 f"{time}: median follow-up", one_each,
-                lambda part: number(_median_follow_up(numbers(part[time]), numbers(part[event]))),
+                lambda part: number(median_follow_up(numbers(part[time]), numbers(part[event]))),
             )
         )  # fmt: skip
     described = [*material.setting("harmonize", "covariates", []), *material.setting("analysis_plan", "covariates", [])]
@@ -346,7 +350,7 @@ def _positive(values: np.ndarray) -> str:
     return f"{int((known == 1).sum())} / {len(known)}"
 
 
-def _median_follow_up(times: np.ndarray, events: np.ndarray) -> float:
+def median_follow_up(times: np.ndarray, events: np.ndarray) -> float:
     """Median of the censoring distribution (Schemper and Smith 1996); NaN where it is not reached."""
     known = np.isfinite(times) & np.isfinite(events)
     if not known.any():

@@ -43,6 +43,7 @@ from radloom.engine.steps import (
 )
 from radloom.errors import ConfigError
 from radloom.extractions import main_file
+from radloom.resource_facts import resource_facts
 
 COHORT = "cohort"  # the name of the one chunk of a step that sees the whole cohort
 TIDY = "tidy"
@@ -227,6 +228,7 @@ def _plans(
     if run.has("report"):
         plans["report", COHORT]["provenance"] = [
             {key: common[name][key] for key in ("step", "params", "versions", "code")}
+            | {"resources": resource_facts(common[name]["resources"])}
             for name in run.steps
             if name != "report"
         ]

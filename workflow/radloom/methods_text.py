@@ -1,0 +1,947 @@
+"""The methods of a run in sentences that a paper can use, from the settings, records and tables of that run.
+
+Every function tells one part, in sentences; nothing is told of a part that the run did not have, or of which nothing is
+known. Citations stand as marks (`radloom.references`). `methods_markdown` is the whole text; `checklist_answers` uses
+the same sentences, so that text and checklists can't contradict each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from radloom.references import cite, numbered, reference_list
+from radloom.report_sections import ARMS, METRICS, MODELS
+from radloom.report_view import count, decimal, listed, median_range, number, numbers
+from radloom.run_facts import MOST_NAMES, SCANNER_COLUMNS, RunFacts, by_count
+from radloom.stability import PERTURBATION, REPEATS
+
+STEPS = {
+    "ingest": "when the images were read",
+    "resample": "at the resampling",
+    "calibrate": "at the HU calibration",
+    "segment": "at the segmentation",
+    "postprocess": "at the post-processing",
+    "extract": "at the feature extraction",
+    "tables": "when the tables were joined",
+}
+INTERPOLATORS = {
+    "bspline": "cubic B-spline interpolation",
+    "linear": "trilinear interpolation",
+}
+CLASSES = {
+    "shape": "shape",
+    "shape2D": "shape of single slices",
+    "firstorder": "first order",
+    "glcm": "grey-level co-occurrence (GLCM)",
+    "glrlm": "grey-level run length (GLRLM)",
+    "glszm": "grey-level size zone (GLSZM)",
+    "gldm": "grey-level dependence (GLDM)",
+    "ngtdm": "neighbouring grey-tone difference (NGTDM)",
+    "": "of unknown class",
+}
+TEXTURES = ("glcm", "glrlm", "glszm", "gldm", "ngtdm")
+# Families of image types as columns name them: what a column's image begins with, and its name in a text.
+FAMILIES = {
+    "wavelet": "wavelet",
+    "log-sigma": "Laplacian of Gaussian",
+    "lbp-2D": "local binary pattern (2D)",
+    "lbp-3D": "local binary pattern (3D)",
+    "squareroot": "square root",
+}
+SPLITS = {
+    "cross-validation": "cross-validation",
+    "leave-one-centre-out": "leaving one centre out",
+    "optimism-corrected": "optimism-corrected bootstrap",
+    "locked-test": "a locked test set",
+}
+METRIC_SOURCES = {
+    "c_index": ("harrell1996",),
+    "uno_c": ("uno2011",),
+    "td_auc": ("uno2007",),
+    "time_dependent_auc": ("uno2007",),
+    "brier": ("brier1950",),
+    "integrated_brier": ("graf1999",),
+    "calibration_slope": ("vancalster2019",),
+    "net_benefit": ("vickers2006",),
+}
+OUTCOME_BLIND = "The outcome was not a covariate of the harmonisation."
+SMALL_BATCHES = {
+    "error": "would have stopped the run",
+    "exclude": "were left out",
+    "merge": "were merged into one",
+    "passthrough": "stayed as they were",
+}
+
+
+def _and(items: Sequence[str]) -> str:
+    """Items as they stand in a sentence: `a, b and c`."""
+    return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
+
+
+def _mm(values: Sequence[float]) -> str:
+    return " x ".join(number(float(value)) for value in values) + " mm"
+
+
+def _one(n: int, single: str, several: str) -> str:
+    return single if n == 1 else several
+
+
+# ----------------------------------------------------------------------------- cohort
+
+
+def cohort_in(facts: RunFacts) -> list[str]:
+    """How many scans, patients and centres there were."""
+    cohort = facts.material.cohort
+    what = "The cohort sheet lists" if facts.imaging else "The feature table, which was made elsewhere, has"
+    return [
+        f"{what} {count(len(cohort), 'scan')} of {count(cohort['patient_id'].nunique(), 'patient')} from "
+        f"{count(cohort['centre'].nunique(), 'centre')}: {by_count(cohort['centre'])}."
+    ]
+
+
+def cohort_out(facts: RunFacts) -> list[str]:
+    """Who was excluded, at which step and why."""
+    rows = facts.exclusions
+    whole = rows[rows["roi"] == ""]
+    if rows.empty:
+        return ["No scan and no region of interest was excluded."]
+    told = []
+    if len(whole):
+        steps = []
+        for step, part in whole.groupby("step", sort=False):
+            reasons = by_count([facts.reason(reason) for reason in part["reason"]], 4)
+            steps.append(f"{len(part)} {STEPS.get(str(step), f'at the step {step}')}, because {reasons}")
+        told.append(
+            f"{count(len(whole), 'scan')} {_one(len(whole), 'was', 'were')} excluded: {'; '.join(steps)}. "
+            f"By centre: {by_count(whole['centre'])}."
+        )
+    if len(whole) < len(rows):
+        told.append(f"{count(len(rows) - len(whole), 'single region')} of interest of other scans had no features.")
+    return told
+
+
+def cohort_left(facts: RunFacts) -> list[str]:
+    """Who is in the feature table."""
+    people = facts.included["patient_id"].nunique()
+    return [
+        f"The feature table has {count(len(facts.included), 'scan')} of {count(people, 'patient')} from "
+        f"{facts.told_centres()}."
+    ]
+
+
+# ----------------------------------------------------------------------------- images
+
+
+def images(facts: RunFacts) -> list[str]:
+    """Format and voxel spacing of the images as they came."""
+    rows = facts.material.acquisition
+    if rows.empty:
+        return []
+    in_plane = median_range(np.concatenate([numbers(rows["spacing_x"]), numbers(rows["spacing_y"])]))
+    return [
+        f"{count(len(rows), 'CT scan')} could be read ({by_count(rows['format'])}), with a voxel spacing of "
+        f"{in_plane} mm in plane and {median_range(numbers(rows['spacing_z']))} mm between slices: median "
+        "(smallest to largest)."
+    ]
+
+
+def scanners(facts: RunFacts) -> list[str]:
+    """What the tables say of scanners and protocols."""
+    found = [(what, facts.acquired(what)) for what in SCANNER_COLUMNS]
+    return [f"{what[0].upper()}{what[1:]}: {told}." for what, told in found if told]
+
+
+def resampling(facts: RunFacts) -> list[str]:
+    """Interpolation of image and masks."""
+    rows = facts.material.acquisition
+    if rows.empty:
+        return []
+    after = rows[[f"resampled_spacing_{axis}" for axis in "xyz"]]
+    known = after[(after != "").all(axis=1)].drop_duplicates()
+    if known.empty:
+        return []
+    how = INTERPOLATORS.get(str(facts.setting("resample", "interpolator", "")), "interpolation")
+    asked = facts.setting("resample", "spacing")
+    kept = [axis for axis, value in zip("xyz", asked, strict=True) if not float(value)] if asked else []
+    if len(known) == 1:
+        target = f"to {_mm([float(value) for value in known.iloc[0]])} voxels"
+    elif asked:
+        set_ones = [
+            f"{number(float(value))} mm along {axis}" for axis, value in zip("xyz", asked, strict=True) if value
+        ]
+        target = f"to {_and(set_ones)}, the spacing along {_and(kept)} being that of each scan" if set_ones else ""
+    else:
+        target = "to spacings that differ between scans"
+    if asked and len(kept) == 3:
+        return ["Images were not resampled: each keeps its own voxel spacing."]
+    return [
+        f"Images were resampled {target} by {how}, on a grid that shares its centre with the original image"
+        f"{cite('zwanenburg2020')}.",
+        "The grid has as many voxels along an axis as are needed to cover the image (rounded up); outside of the outer "
+        "voxel centres the value at the border was taken, and no low-pass filter came before the interpolation.",
+        "Masks were interpolated linearly, and a voxel belongs to the region where the weight is at least 0.5.",
+    ]
+
+
+def calibration(facts: RunFacts) -> list[str]:
+    """Where HU calibrations came from, rounding, and the air as a check."""
+    rows = facts.material.acquisition
+    if rows.empty:
+        return []
+    methods = rows["calibration_method"]
+    words = {
+        "phantom": "from the values of water and air measured in a phantom",
+        "drift": "from the drift that is given for the scanner",
+        "none": "not at all, as neither was given",
+    }
+    parts = []
+    for method, told in words.items():
+        mine = rows[methods == method]
+        if len(mine):
+            parts.append(f"in {count(len(mine), 'scan')} {told}: {by_count(mine['centre'])}")
+    sentences = [f"HU were calibrated {'; '.join(parts)}."] if set(methods) & {"phantom", "drift"} else []
+    if not sentences and (methods == "none").any():
+        sentences = [f"HU were not calibrated ({count(int((methods == 'none').sum()), 'scan')})."]
+    sentences += rounding(facts)
+    air = numbers(rows["air_hu"])
+    if np.isfinite(air).any():
+        sentences.append(
+            f"The air around the body then had {median_range(air, 4)} HU (median, smallest to largest, "
+            f"{count(int(np.isfinite(air).sum()), 'scan')})."
+        )
+    return sentences
+
+
+def rounding(facts: RunFacts) -> list[str]:
+    """Whether interpolated HU were rounded."""
+    rounded = facts.setting("calibrate", "round_hu")
+    if rounded is None or not facts.imaging:
+        return []
+    return ["HU were then rounded to whole numbers." if rounded else "HU were not rounded to whole numbers."]
+
+
+# ----------------------------------------------------------------------- segmentation
+
+
+def segmentation(facts: RunFacts) -> list[str]:
+    """Where the regions of interest came from."""
+    source = facts.setting("segment", "source")
+    if not facts.imaging or source is None:
+        return []
+    if source == "mask":
+        names = _labels(facts.setting("segment", "labels", {}))
+        return [f"Regions of interest are the masks that came with the scans{f' ({names})' if names else ''}."]
+    net = facts.resource("segment", "model")
+    name = f", {net['name']}" if net.get("name") else ""
+    sentences = [
+        f"Regions of interest were segmented by a 2D U-Net{name}{cite('ronneberger2015')}, with "
+        f"{facts.version('torch')}, slice by slice."
+    ]
+    if net.get("classes") and net.get("spacing") and net.get("hu_window"):
+        low, high = net["hu_window"]
+        sentences.append(
+            f"It finds {_labels(net['classes'])} at {_mm(net['spacing'])} in plane, in a window of {number(low)} to "
+            f"{number(high)} HU."
+        )
+    if net.get("trained_on"):
+        sentences.append(f"Its description says that it was trained on: {str(net['trained_on'])[:120]}.")
+    if net.get("weights_sha256"):
+        sentences.append(f"The weights have the SHA-256 {str(net['weights_sha256'])[:16]}... .")
+    return sentences
+
+
+def segmentation_quality(facts: RunFacts) -> list[str]:
+    """What is known of the net's quality: the Dice coefficients that its description states."""
+    if facts.setting("segment", "source") != "model":
+        return []
+    dice = facts.resource("segment", "model").get("dice", {})
+    stated = [
+        f"{roi} {decimal(float(value['mean']), 2)}"
+        for roi, value in dice.items()
+        if isinstance(value, Mapping) and isinstance(value.get("mean"), int | float)
+    ]
+    told = (
+        f" The net's description states a mean Dice of {_and(stated)} on data that its training hadn't seen."
+        if stated
+        else ""
+    )
+    return [f"The segmentation was not compared with drawn regions in this run.{told}"]
+
+
+def _labels(labels: Mapping[Any, Any]) -> str:
+    return ", ".join(f"{name} = label {number_}" for number_, name in labels.items())
+
+
+def postprocessing(facts: RunFacts) -> list[str]:
+    """Morphology of the regions, and what it did to their volumes."""
+    keys = ("closing_mm", "opening_mm", "fill_holes", "components", "min_volume_mm3")
+    common = {key: facts.setting("postprocess", key) for key in keys}
+    if not facts.imaging or all(value is None for value in common.values()):
+        return []
+    special: Mapping[str, Mapping[str, Any]] = facts.setting("postprocess", "labels", {})
+    done = list(_morphology(common))
+    told = [f"{roi}: {_and(list(_morphology(common | dict(own)))) or 'none'}" for roi, own in special.items()]
+    told += [f"{'all other' if special else 'all'} regions: {_and(done) or 'none'}"]
+    if not any(list(_morphology(settings)) for settings in (common, *(common | dict(own) for own in special.values()))):
+        return ["Regions were not post-processed."]
+    sentences = [f"Post-processing, in the order given: {'; '.join(told)}."]
+    change = facts.material.qc[facts.material.qc["item"] == "volume_after_over_before"]
+    if len(change):
+        moved = [
+            f"{roi} {median_range(numbers(part['value']))}"
+            for roi, part in list(change.groupby("roi", sort=False))[:MOST_NAMES]
+        ]
+        sentences.append(f"Volume afterwards over volume before, median (smallest to largest): {'; '.join(moved)}.")
+    return sentences
+
+
+def _morphology(settings: Mapping[str, Any]) -> Iterator[str]:
+    if settings.get("closing_mm"):
+        yield f"closing with a ball of {number(settings['closing_mm'])} mm radius"
+    if settings.get("opening_mm"):
+        yield f"opening with a ball of {number(settings['opening_mm'])} mm radius"
+    if settings.get("components") == "largest":
+        yield "the largest 26-connected component kept"
+    if settings.get("min_volume_mm3"):
+        yield f"components below {number(settings['min_volume_mm3'])} mm3 removed"
+    if settings.get("fill_holes"):
+        yield "cavities filled"
+
+
+def derived_regions(facts: RunFacts) -> list[str]:
+    """Regions that were made of others."""
+    derived = facts.setting("extract", "derived_rois", {})
+    if not facts.imaging or not derived:
+        return []
+    told = []
+    for name, definition in derived.items():
+        kind, given = next(iter(definition.items()), ("", {}))
+        if isinstance(given, Mapping):
+            given = ", ".join(f"{key} {_plain(value)}" for key, value in given.items())
+        told.append(f"{name} = {kind} of {_plain(given).removeprefix('of ')}")
+    return [f"Further regions were derived from these: {'; '.join(told)}."]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return " and ".join(_plain(part) for part in value)
+    return number(value) if isinstance(value, float) else str(value)
+
+
+# --------------------------------------------------------------------------- features
+
+
+def feature_numbers(facts: RunFacts) -> list[str]:
+    """How many features there are, by class and by image type."""
+    total = len(facts.material.feature_names)
+    classes: dict[str, int] = {}
+    families: dict[str, int] = {}
+    for image, own in facts.feature_counts.items():
+        family = next((name for start, name in FAMILIES.items() if image.startswith(start)), image or "not known")
+        families[family] = families.get(family, 0) + sum(own.values())
+        for name, n in own.items():
+            classes[name] = classes.get(name, 0) + n
+    by_class = ", ".join(f"{CLASSES.get(name, name)} {n}" for name, n in sorted(classes.items()) if name)
+    unknown = classes.get("", 0)
+    if unknown == total:
+        told = f"{count(total, 'feature')} of each region"
+    else:
+        other = f", {unknown} of other names" if unknown else ""
+        told = f"{count(total, 'feature')} of each region: {by_class}{other}"
+    images_ = (
+        ""
+        if set(families) <= {"original", "not known"}
+        else "; by image type: " + ", ".join(f"{name} {n}" for name, n in families.items())
+    )
+    roi = facts.material.main_roi if len(facts.material.features) else ""
+    rois = list(dict.fromkeys(facts.material.features["roi"]))
+    used = f" The statistics use those of {roi}." if len(rois) > 1 else ""
+    return [f"There are {told}{images_}. Regions: {listed(rois)}.{used}"]
+
+
+def extraction(facts: RunFacts) -> list[str]:
+    """What computed the features."""
+    if not facts.imaging:
+        return ["Features were extracted elsewhere; this run began at their table."]
+    engine = facts.setting("extract", "engine", "radloom")
+    package = facts.version("pyradiomics-bhklab")
+    sentences = []
+    if engine == "pyradiomics":
+        sentences.append(f"Features were computed by PyRadiomics ({package}){cite('vangriethuysen2017')}.")
+    else:
+        sentences.append(
+            f"Features were computed by Radloom {version('radloom')}, which follows PyRadiomics' definitions "
+            f"({package}){cite('vangriethuysen2017')}."
+        )
+    least = facts.setting("extract", "min_voxels")
+    if least is not None:
+        sentences.append(f"A region of fewer than {least} voxels was excluded.")
+    if facts.material.further_extractions:
+        others = listed(facts.material.further_extractions)
+        sentences.append(f"The statistics use the extraction {facts.material.extraction}; others are {others}.")
+    return sentences
+
+
+def compliance(facts: RunFacts) -> list[str]:
+    """Whether IBSI's definitions were used."""
+    if not facts.imaging:
+        return []
+    if facts.setting("extract", "ibsi", False):
+        return [
+            "Where PyRadiomics departs from the Image Biomarker Standardisation Initiative (IBSI), IBSI's definitions "
+            f"were used (extract.ibsi){cite('zwanenburg2020')}; the software's documentation (docs/ibsi.md) compares "
+            "the code, not this run, with IBSI's consensus values."
+        ]
+    return [
+        "PyRadiomics' own definitions were used, which depart from IBSI's in where bins begin, in the kurtosis (by 3) "
+        f"and in the axis lengths{cite('zwanenburg2020')}. The grid and the masks are IBSI's."
+    ]
+
+
+def discretisation(facts: RunFacts) -> list[str]:
+    """Bins of the grey levels."""
+    params = facts.resource("extract", "params")
+    if not facts.imaging or "setting" not in params:
+        return []
+    ibsi = bool(facts.setting("extract", "ibsi", False))
+    told = []
+    for image_type, own in params["image_types"].items():
+        setting = {**params["setting"], **own}
+        unit = " HU" if image_type == "Original" else ""
+        if setting.get("binCount"):
+            bins = f"{setting['binCount']} bins of equal width over the region's range"
+        else:
+            bins = f"bins of {number(float(setting.get('binWidth', 25)))}{unit}"
+        told.append((image_type, bins))
+    original = dict(told).get("Original", "")
+    others = [f"{name} {bins}" for name, bins in told if name != "Original"]
+    sentences = []
+    if original:
+        edge = _first_edge(params, ibsi) if "binCount" not in params["setting"] else ""
+        sentences.append(f"Grey levels were put into {original}{edge} for textures, entropy and uniformity.")
+    if others:
+        sentences.append(f"Filtered images: {'; '.join(others)}.")
+    return sentences
+
+
+def _first_edge(params: Mapping[str, Any], ibsi: bool) -> str:
+    if not ibsi:
+        return ", with edges at multiples of the width,"
+    limits = params["setting"].get("resegmentRange")
+    if limits and params["setting"].get("resegmentMode", "absolute") == "absolute":
+        return f", the first of which begins at {number(float(min(limits)))} HU,"
+    return ", the first of which begins at the region's lowest value,"
+
+
+def resegmentation(facts: RunFacts) -> list[str]:
+    """Which voxels of a region count for intensities and textures."""
+    params = facts.resource("extract", "params")
+    if not facts.imaging or "setting" not in params:
+        return []
+    parts = []
+    limits = params["setting"].get("resegmentRange")
+    if limits:
+        mode = params["setting"].get("resegmentMode", "absolute")
+        unit = {"absolute": "HU", "relative": "times the region's maximum", "sigma": "standard deviations of the mean"}[
+            mode
+        ]
+        ends = (
+            f"{number(float(limits[0]))} to {number(float(limits[1]))}"
+            if len(limits) > 1
+            else f"from {number(float(limits[0]))}"
+        )
+        parts.append(f"within {ends} {unit}")
+    sigma = facts.setting("extract", "outlier_sigma")
+    if sigma is not None:
+        parts.append(f"within {number(float(sigma))} standard deviations of the region's mean")
+    if not parts:
+        return ["Regions were not re-segmented by intensity."]
+    shape = "shape too" if params["setting"].get("resegmentShape") else "shape is of the whole region"
+    return [f"Of a region only voxels {_and(parts)} count for first order and textures ({shape})."]
+
+
+def image_types(facts: RunFacts) -> list[str]:
+    """From which images features were computed, with the filters' settings."""
+    params = facts.resource("extract", "params")
+    if not facts.imaging or "image_types" not in params:
+        return []
+    told = []
+    for name, own in params["image_types"].items():
+        setting = {**params["setting"], **own}
+        if name == "LoG":
+            told.append(
+                f"Laplacian of Gaussian (sigma {', '.join(number(float(s)) for s in setting.get('sigma', []))} mm)"
+            )
+        elif name == "Wavelet":
+            told.append(
+                f"stationary wavelet transform ({setting.get('wavelet', 'coif1')}, "
+                f"{count(int(setting.get('level', 1)), 'level')}, all bands)"
+            )
+        else:
+            extra = [f"{key} {_plain(value)}" for key, value in own.items() if not key.startswith("bin")]
+            told.append(f"{'the original image' if name == 'Original' else name}{f' ({_and(extra)})' if extra else ''}")
+    return [f"Features were computed from {_and(told)}."]
+
+
+def texture_settings(facts: RunFacts) -> list[str]:
+    """Dimensions, distances and aggregation of the texture matrices."""
+    params = facts.resource("extract", "params")
+    if not facts.imaging or "setting" not in params or not any(facts.has_class(name) for name in TEXTURES):
+        return []
+    setting = params["setting"]
+    flat = bool(setting.get("force2D"))
+    distances = ", ".join(map(str, setting.get("distances", [1])))
+    how = setting.get("weightingNorm")
+    directions = "4 directions in plane" if flat else "13 directions in 3D"
+    merged = (
+        f"one matrix a direction ({directions}), features averaged over them"
+        if how is None
+        else f"matrices of the {directions} added up (weights: {how})"
+    )
+    matrices = " and ".join(
+        name for key, name in (("glcm", "co-occurrence"), ("glrlm", "run length")) if facts.has_class(key)
+    )
+    sentences = [
+        f"Textures were computed in {'2D, slice by slice' if flat else '3D'} at a distance of {distances} "
+        f"{'voxel' if distances == '1' else 'voxels'} (Chebyshev){f'; {matrices} with {merged}' if matrices else ''}."
+    ]
+    others = _other_settings(setting)
+    if others:
+        sentences.append(f"Further settings: {', '.join(others)}.")
+    return [*sentences, "All other settings were PyRadiomics' defaults."]
+
+
+def _other_settings(setting: Mapping[str, Any]) -> list[str]:
+    told_elsewhere = {
+        *("binWidth", "binCount", "resegmentRange", "resegmentMode", "resegmentShape", "force2D", "distances"),
+        *(
+            "weightingNorm",
+            "sigma",
+            "wavelet",
+            "level",
+            "correctMask",
+            "geometryTolerance",
+            "additionalInfo",
+            "preCrop",
+        ),
+    }
+    return [f"{key} {_plain(value)}" for key, value in setting.items() if key not in told_elsewhere]
+
+
+def empty_features(facts: RunFacts) -> list[str]:
+    """Cells of the feature table that could not be computed."""
+    n = facts.empty_cells
+    cells = facts.main_rows.shape[0] * len(facts.material.feature_names)
+    return [f"{n} of {cells:,} feature values could not be computed and are empty."] if n else []
+
+
+# -------------------------------------------------------------------------- stability
+
+
+def perturbations(facts: RunFacts) -> list[str]:
+    """How stability against perturbations and between repeats was measured."""
+    table = facts.material.stability
+    if table is None or table.empty:
+        return []
+    whole = table[table["scope"] == "all"]
+    sentences = []
+    n = facts.setting("perturb", "count")
+    mine = whole[whole["source"] == PERTURBATION]
+    if len(mine):
+        parts = []
+        for key, told in (
+            ("noise", "noise ({} times that of the image)"),
+            ("rotation", "rotation (within {} degrees)"),
+            ("shift", "shift (within {} voxel)"),
+            ("volume", "change of volume (within {} of it)"),
+        ):
+            value = facts.setting("perturb", key)
+            if value:
+                parts.append(told.format(number(float(value))))
+        slic = facts.setting("perturb", "contour")
+        parts += [f"a contour drawn anew along supervoxels{cite('achanta2012')}"] if slic else []
+        often = f" {n} times" if n else ""
+        how = f" ({_and(parts)})" if parts else ""
+        sentences.append(
+            f"Each region was extracted again{often} from perturbed images and contours{how}, after Zwanenburg et al."
+            f"{cite('zwanenburg2019')}; ICC(1,1) of {count(int(mine['n_cases'].max()), 'case')}{cite('shrout1979')}."
+        )
+    real = whole[whole["source"] == REPEATS]
+    if len(real):
+        sentences.append(
+            f"Repeated scans or readings of {count(int(real['n_cases'].max()), 'patient')} gave ICC(1,1), ICC(2,1) and "
+            f"ICC(3,1){cite('shrout1979')}."
+        )
+    return [*sentences, f"95 % intervals are those of McGraw and Wong{cite('mcgraw1996')}."] if sentences else []
+
+
+def stability_filter(facts: RunFacts) -> list[str]:
+    """Which features the filter by stability left out."""
+    least = facts.setting("model", "min_icc")
+    if least is None or not facts.fitted:
+        return []
+    told = list(dict.fromkeys(sentence for model in facts.fitted for sentence in facts.material.filters.get(model, [])))
+    bound = (
+        "the lower end of the 95 % interval"
+        if facts.setting("model", "icc_bound", "lower") == "lower"
+        else "the estimate"
+    )
+    return [
+        f"Features with an intraclass correlation below {float(least):g} ({bound}) were left out, without a look at "
+        f"the outcome{cite('koo2016')}{': ' + '; '.join(told) if told else ''}."
+    ]
+
+
+def sensitivity(facts: RunFacts) -> list[str]:
+    """Other bin widths and spacings that were tried."""
+    table = facts.material.sensitivity
+    if table.empty or "parameter" not in table:
+        return []
+    parts = []
+    for parameter, name in (("bin_width", "bin widths"), ("spacing", "voxel spacings")):
+        settings = list(dict.fromkeys(table[table["parameter"] == parameter]["setting"]))
+        if settings:
+            parts.append(f"{name} of {listed(settings)} {'HU' if parameter == 'bin_width' else 'mm'}")
+    return [
+        f"All features were computed again with {_and(parts)}, one changed at a time, and compared by Lin's concordance"
+        f"{cite('lin1989')} and Spearman's correlation."
+    ]
+
+
+# ----------------------------------------------------------------------- harmonisation
+
+
+def harmonisation(facts: RunFacts) -> list[str]:
+    """ComBat: batches, covariates, priors, what happened to small batches."""
+    sizes = facts.batch_sizes
+    column = facts.setting("harmonize", "batch", "centre")
+    done = facts.material.harmonized is not None or bool(facts.harmonised_arms)
+    if not done:
+        return ["Features were not harmonised."]
+    if len(sizes) < 2:
+        return [f"There is one batch ({column}): ComBat had nothing to harmonise."]
+    covariates = facts.setting("harmonize", "covariates", [])
+    priors = f"with {'parametric' if facts.setting('harmonize', 'parametric', True) else 'non-parametric'} priors"
+    if facts.setting("harmonize", "eb", True) is False:
+        priors = "without empirical Bayes"
+    covbat = str(facts.setting("harmonize", "method", "")).lower() == "covbat"
+    source = cite("johnson2007", "fortin2018", *(["chen2022"] if covbat else []))
+    mean_only = ", means only" if facts.setting("harmonize", "mean_only", False) else ""
+    reference = facts.setting("harmonize", "reference_batch")
+    target = f"to the batch {reference}" if reference else "to the pooled mean and variance"
+    n = f"{len(sizes)} batches by `{column}` ({listed((f'{k}: {v}' for k, v in sizes.items()), MOST_NAMES)})"
+    named = [f"`{name}`" for name in covariates]
+    kept = f"keeping the effect of {_and(named)}" if named else "keeping no covariate's effect"
+    sentences = [
+        f"Features were harmonised by {'CovBat' if covbat else 'ComBat'}{source} over {n}, {priors}{mean_only}, "
+        f"{target}, {kept}. {OUTCOME_BLIND}"
+    ]
+    least = facts.setting("harmonize", "min_batch_size")
+    if least is not None:
+        rule = SMALL_BATCHES.get(str(facts.setting("harmonize", "small_batch", "error")), "were treated as configured")
+        sentences.append(f"Batches of fewer than {least} cases {rule}.")
+    if facts.harmonised_arms:
+        sentences.append(
+            "In the models it was learned from the training cases of every split alone and applied to the cases held "
+            "out; the harmonised table is of all cases and descriptive."
+        )
+    return [*sentences, *_further(facts)]
+
+
+def _further(facts: RunFacts) -> list[str]:
+    """Settings of the harmonisation that no sentence above knows, as they are."""
+    known = {
+        "batch",
+        "covariates",
+        "parametric",
+        "eb",
+        "method",
+        "mean_only",
+        "reference_batch",
+        "min_batch_size",
+        "small_batch",
+    }
+    section = facts.material.params.get("harmonize", {})
+    others = [
+        f"{key} {_plain(value)}"
+        for key, value in section.items()
+        if key not in known and value not in (None, [], {}, "")
+    ]
+    return [f"Further settings of the harmonisation: {', '.join(others)}."] if others else []
+
+
+def harmonisation_effect(facts: RunFacts) -> list[str]:
+    """How much of the features' variance the batches explain before and after, and ComBat's warnings."""
+    found = facts.material.diagnostics
+    sentences = []
+    if found is not None and {"batch_r2_before", "batch_r2_after"} <= set(found) and len(facts.batch_sizes) > 1:
+        mine = found[found["roi"] == facts.material.main_roi]
+        before, after = (
+            np.nanmedian(v) if np.isfinite(v).any() else np.nan
+            for v in (numbers(mine["batch_r2_before"]), numbers(mine["batch_r2_after"]))
+        )
+        if np.isfinite(before) and np.isfinite(after):
+            sentences.append(
+                f"Over the features the batch explained a median of {decimal(100 * before, 1)} % of the variance "
+                f"before and {decimal(100 * after, 1)} % after the harmonisation of all cases."
+            )
+    told = facts.material.combat.get(facts.material.main_roi, {}).get("warnings", [])
+    sentences += [f"ComBat warned: {'; '.join(map(str, told[:3]))}."] if told else []
+    return sentences
+
+
+# ----------------------------------------------------------------------------- models
+
+
+def endpoint(facts: RunFacts, model: str) -> str:
+    """The endpoint of a model as the configuration names it; empty where it isn't known."""
+    if model == "cox":
+        time, event = facts.planned("time"), facts.planned("event")
+        return f"`{time}`, event `{event}`" if time and event else f"`{time}`" if time else ""
+    outcome = facts.planned("outcome")
+    return f"`{outcome}`" if outcome else ""
+
+
+def models(facts: RunFacts) -> list[str]:
+    """Each model: endpoint, size, penalty and arms; and the models that were not fitted."""
+    sentences = []
+    for model in facts.fitted:
+        name = MODELS[model][0] if model in MODELS else model
+        size = facts.size(model)
+        what = "events" if model == "cox" else "cases with the outcome"
+        told = f" ({count(size[0], 'patient')}, {size[1]} {what})" if size else ""
+        end = endpoint(facts, model)
+        sentences.append(f"{name}{f' of {end}' if end else ''}{told}: {penalty(facts, model)}")
+    for model, reason in facts.refused.items():
+        name = MODELS[model][0] if model in MODELS else model
+        end = endpoint(facts, model)
+        sentences.append(f"{name}{f' of {end}' if end else ''}: not fitted, {reason}.")
+    overridden = facts.material.coefficients
+    if len(overridden) and overridden["override"].str.lower().isin(["true", "1"]).any():
+        sentences.append(
+            "A model was fitted although it has fewer events than required (override_sample_size): don't rely on it."
+        )
+    return sentences
+
+
+def penalty(facts: RunFacts, model: str) -> str:
+    """The penalty of a model and how it was chosen, as a sentence's end."""
+    ratio = facts.setting(f"model_{model}", "l1_ratio")
+    source = cite("zou2005", "simon2011") if model == "cox" else cite("zou2005", "friedman2010")
+    kind = "lasso" if ratio == 1 else "ridge" if ratio == 0 else "elastic net"
+    mixing = f" (l1_ratio {float(ratio):g})" if ratio not in (None, 0, 1) else ""
+    ties = ", ties after Breslow" if model == "cox" else ""
+    inner = facts.inner_folds(model)
+    several = "-".join(map(str, dict.fromkeys([inner[0], inner[-1]]))) if inner else ""
+    chosen = f", the penalty chosen by {several}-fold cross-validation inside the training cases" if inner else ""
+    return f"{kind}{mixing}{source}{ties}{chosen}."
+
+
+def arms(facts: RunFacts) -> list[str]:
+    """The sets of predictors that were compared."""
+    found = facts.arms()
+    if not found:
+        return []
+    told = [f"{arm} ({ARMS[arm]})" if arm in ARMS else arm for arm in found]
+    predictors = facts.planned("covariates") or []
+    clinical = f" Clinical predictors: {_and([f'`{name}`' for name in predictors])}." if predictors else ""
+    return [f"Sets of predictors, side by side: {'; '.join(told)}.{clinical}"]
+
+
+def pipeline(facts: RunFacts) -> list[str]:
+    """What was learned from the training cases, in its order."""
+    if not facts.fitted:
+        return []
+    parts = ["filling missing numbers by the median and missing words by the commonest", "dropping constant columns"]
+    if facts.harmonised_arms:
+        parts.append("harmonising (in the arms that say so)")
+    limit = facts.setting("model", "max_correlation")
+    if limit is not None:
+        parts.append(f"dropping the later of two features with an absolute Spearman correlation above {float(limit):g}")
+    parts += ["scaling to mean 0 and standard deviation 1", "choosing the penalty and fitting"]
+    return [f"In every split the training cases alone decided, in this order: {'; '.join(parts)}."]
+
+
+def validation(facts: RunFacts) -> list[str]:
+    """How predictions of cases that a model had not seen came about."""
+    sentences = []
+    for split in facts.splits:
+        if split == "cross-validation":
+            folds = {model: facts.folds(model) for model in facts.fitted if facts.folds(model)}
+            k = " and ".join(dict.fromkeys(f"{n}-fold" for n in folds.values()))
+            sentences.append(
+                f"Internal validation: {f'{k} ' if k else ''}cross-validation, patients kept together, stratified by "
+                "batch and outcome."
+            )
+        elif split == "leave-one-centre-out":
+            sentences.append(
+                f"External validation: each of {count(len(facts.centres), 'centre')} was left out in turn, and "
+                "predicted by models of the others."
+            )
+        elif split == "optimism-corrected":
+            sentences.append(
+                "Optimism was estimated by the bootstrap, each repetition with the whole pipeline, and taken off the "
+                f"apparent performance{cite('harrell1996')}."
+            )
+        elif split == "locked-test":
+            sentences.append("A locked test set was set aside before the models were built.")
+        else:
+            sentences.append(f"Validation: {split}.")
+    seed = facts.setting("model", "seed")
+    if sentences and seed is not None:
+        sentences.append(f"The seed of the random splits and of the bootstrap was {seed}.")
+    return sentences
+
+
+def metrics(facts: RunFacts) -> list[str]:
+    """What performance was measured by, and its intervals."""
+    if not facts.metrics:
+        return []
+    told = []
+    for metric in facts.metrics:
+        name = METRICS.get(metric, metric.replace("_", " "))
+        told.append(f"{name}{cite(*METRIC_SOURCES[metric]) if metric in METRIC_SOURCES else ''}")
+    return [f"Performance was measured by {'; '.join(told)}.", *intervals(facts), *not_estimable(facts)]
+
+
+def intervals(facts: RunFacts) -> list[str]:
+    """Where the intervals of the performance came from."""
+    rows = facts.material.performance
+    n = facts.setting("model", "bootstraps")
+    if not len(rows) or not (rows["ci_low"] != "").any():
+        return []
+    often = f"{n} bootstrap samples" if n else "bootstrap samples"
+    return [f"95 % intervals are percentiles of {often} of the patients, drawn within batches."]
+
+
+def not_estimable(facts: RunFacts) -> list[str]:
+    """How many estimates the data didn't allow."""
+    rows = facts.material.performance
+    missing = rows[(rows["status"] == "not estimable") & rows["model"].isin(facts.fitted)]
+    if missing.empty:
+        return []
+    reasons = by_count(missing["note"], 3)
+    return [f"{len(missing)} of {len(rows)} estimates were not estimable and are given as such: {reasons}."]
+
+
+def hazards(facts: RunFacts) -> list[str]:
+    """The test of proportional hazards."""
+    if facts.material.ph_test.empty:
+        return []
+    return [f"Proportional hazards: score test of each term's interaction with time{cite('grambsch1994')}."]
+
+
+def sample_size(facts: RunFacts) -> list[str]:
+    """The least number of events that a model was fitted with, and the numbers there were."""
+    sentences = []
+    least = facts.setting("model", "min_events")
+    if least is not None and (facts.fitted or facts.refused):
+        sentences.append(f"The least number of events (or cases of the rarer class) to fit a model with was {least}.")
+    for model in facts.fitted:
+        size = facts.size(model)
+        n = facts.candidates(model)
+        if size:
+            per = f", {n} candidate terms at most after pruning" if n else ""
+            name = MODELS[model][0] if model in MODELS else model
+            what = "events" if model == "cox" else "with the outcome"
+            sentences.append(f"{name}: {count(size[0], 'patient')}, {size[1]} {what}{per}.")
+    return sentences
+
+
+def missing_data(facts: RunFacts) -> list[str]:
+    """How much was missing, and what was done about it."""
+    sentences = list(empty_features(facts))
+    lost = facts.missing_covariates
+    if lost:
+        told = listed((f"{name} in {n}" for name, n in lost.items()), MOST_NAMES)
+        sentences.append(f"Of the included patients' covariates, missing: {told}.")
+    elif facts.planned("covariates"):
+        sentences.append("No clinical predictor is missing in an included patient.")
+    without = facts.material.qc
+    lonely = without[(without["step"] == "tables") & (without["item"] == "warning")] if len(without) else without
+    if len(lonely):
+        sentences.append(
+            f"{count(len(lonely), 'scan')} had no row in the clinical table or another gap that the models leave out."
+        )
+    if facts.fitted and (facts.empty_cells or lost):
+        sentences.append(
+            "In the models missing numbers took the median and missing words the commonest value of the training cases."
+        )
+    return sentences
+
+
+# --------------------------------------------------------------------------- the text
+
+
+def software(facts: RunFacts) -> list[str]:
+    """The software in a sentence."""
+    known = ("python", "numpy", "scikit-learn", "scikit-survival", "statsmodels", "neuroCombat")
+    packages = [facts.version(package) for package in known if package in facts.versions()]
+    told = f" with {', '.join(packages)}" if packages else ""
+    return [f"The analysis was run by Radloom {version('radloom')}, a Snakemake workflow{cite('moelder2021')}{told}."]
+
+
+def software_table(facts: RunFacts) -> list[str]:
+    """Versions and code hashes as two tables of Markdown; nothing where they aren't known."""
+    versions = facts.versions()
+    if not versions:
+        return ["Versions are not known: the report was made by hand."]
+    lines = ["| software | version | steps |", "|---|---|---|", f"| radloom | {version('radloom')} | all |"]
+    for package in sorted(versions, key=str.lower):
+        for number_, steps in versions[package].items():
+            lines.append(f"| {package} | {number_} | {', '.join(dict.fromkeys(steps))} |")
+    lines += ["", "| step | code (SHA-256, first 16 digits) |", "|---|---|"]
+    lines += [f"| {step['step']} | {str(step.get('code', ''))[:16]} |" for step in facts.material.provenance]
+    files = [
+        (step["step"], name, value["sha256"])
+        for step in facts.material.provenance
+        for name, value in step.get("resources", {}).items()
+        if step["step"] in ("segment", "extract")
+    ]
+    if files:
+        lines += ["", "| step | file of settings or model | content (SHA-256, first 16 digits) |", "|---|---|---|"]
+        lines += [f"| {step} | {name} | {str(digest)[:16]} |" for step, name, digest in files]
+    return lines
+
+
+SECTIONS = (
+    ("Patients", (cohort_in, cohort_out, cohort_left, missing_data)),
+    ("Images", (images, scanners, resampling, calibration)),
+    ("Regions of interest", (segmentation, segmentation_quality, postprocessing, derived_regions)),
+    (
+        "Features",
+        (extraction, feature_numbers, compliance, image_types, resegmentation, discretisation, texture_settings),
+    ),
+    ("Stability of features", (perturbations, stability_filter, sensitivity)),
+    ("Harmonisation", (harmonisation, harmonisation_effect)),
+    ("Models", (models, arms, pipeline, sample_size)),
+    ("Validation", (validation, metrics, hazards)),
+    ("Software", (software,)),
+)
+"""The text: its headings, and what each tells."""
+
+PREFACE = (
+    "Written by Radloom {version} from the settings, records and tables of this run. The sentences are meant for the "
+    "methods of a paper: check them, and cut them to what it needs. They say what was done, not why; what software "
+    'can\'t know (ethics, eligibility, protocol, readers, definition of the outcome) stands as "for the authors" in '
+    "tables/checklist.csv."
+)
+
+
+def methods_markdown(facts: RunFacts, title: str) -> str:
+    """The methods as Markdown: headings, a paragraph each, the software as tables, and the references cited."""
+    parts = []
+    for heading, tellers in SECTIONS:
+        sentences = [sentence for teller in tellers for sentence in teller(facts)]
+        if sentences:
+            parts.append(f"## {heading}\n\n{' '.join(sentences)}")
+    body, references = numbered("\n\n".join(parts))
+    lines = [f"# Methods: {' '.join(title.split())}", "", PREFACE.format(version=version("radloom")), "", body, ""]
+    lines += ["### Versions", "", *software_table(facts), "", "## References", "", *reference_list(references)]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,279 @@
+"""What is known of a run, looked up in one place: settings as they were used, and figures from the tables.
+
+Whatever is not known is None, empty, or a default that is stated: the sentences that are made of it (`methods_text`,
+`checklist_answers`) then leave it out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from radloom.codebook import describe
+from radloom.report_sections import Material
+from radloom.report_view import count, listed, median_range, numbers
+
+MOST_NAMES = 12
+"""More centres, batches or columns than this are counted, not named."""
+
+SCANNER_COLUMNS: dict[str, tuple[str, ...]] = {
+    "scanner": ("manufacturer", "vendor", "scanner", "scanner_model", "model_name"),
+    "tube voltage": ("kvp", "tube_voltage"),
+    "tube current": ("tube_current", "tube_current_ma"),
+    "exposure": ("exposure", "exposure_mas", "mas"),
+    "kernel": ("kernel", "convolution_kernel"),
+    "reconstruction": ("reconstruction", "reconstruction_algorithm"),
+    "slice thickness": ("slice_thickness",),
+    "contrast": ("contrast", "contrast_agent", "phase"),
+}
+"""Columns of the acquisition table or the cohort sheet that tell how a scan was acquired."""
+
+# Where the plan of the analysis keeps what a section of the models kept before there was one.
+_BEFORE_THE_PLAN = {
+    "time": ("model_cox", "time"),
+    "event": ("model_cox", "event"),
+    "outcome": ("model_logistic", "outcome"),
+    "covariates": ("model", "clinical"),
+}
+
+
+def by_count(values: Sequence[Any], most: int = MOST_NAMES) -> str:
+    """Different values in the order in which they come, each with how often: `A (20), B (12)`."""
+    sizes = pd.Series(list(values), dtype=object).value_counts(sort=False)
+    return listed((f"{name} ({n})" for name, n in sizes.items()), most)
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """The material of a report with the look-ups that sentences about the run need."""
+
+    material: Material
+
+    # ----------------------------------------------------------------- settings
+
+    def setting(self, section: str, key: str, default: Any = None) -> Any:
+        """A setting as the steps used it, else as it is configured, else the default; null counts as not set."""
+        for step in self.material.provenance:
+            params: Mapping[str, Any] = step.get("params", {})
+            of_section = params.get(section)
+            # A step of cases has its own section's keys, one of the cohort has sections, and both may follow others'.
+            if step["step"] == section and key in params:
+                value = params[key]
+            elif isinstance(of_section, Mapping) and key in of_section:
+                value = of_section[key]
+            else:
+                value = params.get(f"{section}.{key}")
+            if value is not None:
+                return value
+        return self.material.setting(section, key, default)
+
+    def planned(self, key: str) -> Any:
+        """What the plan of the analysis says of the endpoint, arms, metrics and so on; None where it says nothing."""
+        value = self.setting("analysis_plan", key)
+        if value in (None, [], {}) and key in _BEFORE_THE_PLAN:
+            return self.setting(*_BEFORE_THE_PLAN[key])
+        return value
+
+    def ran(self, step: str) -> bool:
+        """Whether a step is known to have run."""
+        return any(one["step"] == step for one in self.material.provenance)
+
+    def resource(self, step: str, name: str) -> Mapping[str, Any]:
+        """What a step's parameter file or net says (`radloom.resource_facts`); empty where it isn't known.
+
+        With several extractions it is the one that the statistics use.
+        """
+        for one in self.material.provenance:
+            if one["step"] == step:
+                found: Mapping[str, Any] = one.get("resources", {})
+                keys = [f"{name}.{self.material.extraction}", name, *(k for k in found if k.startswith(f"{name}."))]
+                return next((found[key] for key in keys if key in found), {})
+        return {}
+
+    def versions(self) -> dict[str, dict[str, list[str]]]:
+        """By package, by version: the steps that used it."""
+        found: dict[str, dict[str, list[str]]] = {}
+        for step in self.material.provenance:
+            for package, version in step.get("versions", {}).items():
+                found.setdefault(package, {}).setdefault(str(version), []).append(step["step"])
+        return found
+
+    def version(self, package: str) -> str:
+        """A package with its version (`numpy 2.4.6`), or its name alone where the version isn't known."""
+        return " ".join([package, *self.versions().get(package, {})][:2])
+
+    # ------------------------------------------------------------------- cohort
+
+    @cached_property
+    def imaging(self) -> bool:
+        """Whether this run read images itself, instead of a table of features."""
+        return not self.material.acquisition.empty
+
+    @cached_property
+    def included(self) -> pd.DataFrame:
+        """The included cases with the patients' clinical columns."""
+        return self.material.included
+
+    @cached_property
+    def main_rows(self) -> pd.DataFrame:
+        """Rows of the feature table of the ROI that the statistics use."""
+        features = self.material.features
+        return features[features["roi"] == self.material.main_roi] if len(features) else features
+
+    @cached_property
+    def exclusions(self) -> pd.DataFrame:
+        """What was excluded, of further extractions nothing."""
+        rows = self.material.exclusions
+        if "extraction" in rows:
+            rows = rows[~rows["extraction"].isin(self.material.further_extractions)]
+        return rows
+
+    def reason(self, text: str) -> str:
+        """A reason for an exclusion without what is of one case alone: its figures and names."""
+        names = {*self.material.cohort["case_id"], *self.material.cohort["patient_id"]} - {""}
+        words = [("..." if word.strip(".,;:()'\"") in names else word) for word in text.split()]
+        return re.sub(r"(?<![\w.])-?\d+(\.\d+)?(?![\w])", "...", " ".join(words))
+
+    @cached_property
+    def batch_sizes(self) -> dict[str, int]:
+        """Cases of each batch among those of the main ROI, in the cohort's order."""
+        known = self.material.batches(self.main_rows)
+        order = dict.fromkeys([*self.material.batches(self.material.cohort), *known])
+        return {str(name) or "not known": int((known == name).sum()) for name in order if (known == name).any()}
+
+    def acquired(self, what: str) -> str:
+        """How often each value of a scanner's or protocol's column occurs, or its range; empty where there is none."""
+        for table in (self.material.acquisition, self.included):
+            for column in SCANNER_COLUMNS[what]:
+                if column not in table or (table[column] == "").all():
+                    continue
+                known = table[column][table[column] != ""]
+                missing = f", not known {len(table) - len(known)}" if len(known) < len(table) else ""
+                values = numbers(known)
+                if known.nunique() > MOST_NAMES and np.isfinite(values).all():
+                    return f"{median_range(values)}{missing}"
+                return f"{by_count(known)}{missing}"
+        return ""
+
+    # ----------------------------------------------------------------- features
+
+    @cached_property
+    def feature_counts(self) -> dict[str, dict[str, int]]:
+        """By image type, by class: how many feature columns; an unknown name has the class and image type ""."""
+        found: dict[str, dict[str, int]] = {}
+        for name in self.material.feature_names:
+            info = describe(name)
+            classes = found.setdefault(info.image_type, {})
+            classes[info.feature_class] = classes.get(info.feature_class, 0) + 1
+        return found
+
+    def has_class(self, name: str) -> bool:
+        """Whether the table has features of a class of PyRadiomics."""
+        return any(name in classes for classes in self.feature_counts.values())
+
+    # ------------------------------------------------------------------- models
+
+    def performance(self, model: str = "") -> pd.DataFrame:
+        """The rows of the performance table, of one model where it is named."""
+        rows = self.material.performance
+        return rows[rows["model"] == model] if model else rows
+
+    @cached_property
+    def fitted(self) -> list[str]:
+        """The models of which something could be estimated."""
+        rows = self.material.performance
+        known = rows[rows["status"] != "not estimable"]["model"]
+        return list(dict.fromkeys([*known, *self.material.coefficients["model"]]))
+
+    @cached_property
+    def refused(self) -> dict[str, str]:
+        """The models that were configured but not fitted, with the reason."""
+        rows = self.material.performance
+        others = rows[~rows["model"].isin(self.fitted)]
+        return {str(model): str(part["note"].iloc[0]) for model, part in others.groupby("model", sort=False)}
+
+    def size(self, model: str) -> tuple[int, int] | None:
+        """Patients and events (or cases with the outcome) of a model; None where they aren't known."""
+        told = self.material.models.get(model, {})
+        if isinstance(told.get("n"), int) and isinstance(told.get("events"), int):
+            return told["n"], told["events"]
+        rows = self.performance(model)
+        rows = rows[rows["centre"].isin(["", "all"]) & (rows["n"] != "")]
+        if rows.empty:
+            return None
+        largest = rows.loc[numbers(rows["n"]).argmax() == np.arange(len(rows))].iloc[0]
+        return int(float(largest["n"])), int(float(largest["events"] or 0))
+
+    def arms(self, model: str = "") -> list[str]:
+        """The arms of a model (or of all) that could be estimated."""
+        rows = self.performance(model)
+        return list(dict.fromkeys(rows[rows["status"] != "not estimable"]["arm"]))
+
+    @cached_property
+    def harmonised_arms(self) -> list[str]:
+        """The arms whose features were harmonised."""
+        return [arm for arm in self.arms() if "combat" in arm.lower() or "covbat" in arm.lower()]
+
+    @cached_property
+    def splits(self) -> list[str]:
+        """The kinds of validation that have an estimate."""
+        rows = self.material.performance
+        return [split for split in dict.fromkeys(rows[rows["status"] != "not estimable"]["split"]) if split]
+
+    @cached_property
+    def metrics(self) -> list[str]:
+        """The metrics that have an estimate."""
+        rows = self.material.performance
+        return list(dict.fromkeys(rows[rows["status"] != "not estimable"]["metric"]))
+
+    def folds(self, model: str) -> int:
+        """The folds of the cross-validation that there were; 0 where they aren't known."""
+        rows = self.material.predictions
+        rows = rows[rows["model"] == model]
+        if "split" in rows:
+            rows = rows[rows["split"] == "cross-validation"]
+        return int(rows["fold"].nunique())
+
+    def inner_folds(self, model: str) -> list[int]:
+        """The different numbers of inner folds that chose a penalty, as the model's description has them."""
+        found: set[int] = set()
+        for arm in self.material.models.get(model, {}).get("arms", {}).values():
+            if not isinstance(arm, Mapping):
+                continue
+            told = [arm.get("inner_folds"), *(fold.get("inner_folds") for fold in arm.get("folds", []))]
+            found |= {n for n in told if isinstance(n, int)}
+        return sorted(found)
+
+    def candidates(self, model: str) -> int:
+        """The most terms that an arm's model could choose from; 0 where it isn't known."""
+        arms = self.material.models.get(model, {}).get("arms", {}).values()
+        known = [arm.get("candidates") for arm in arms if isinstance(arm, Mapping)]
+        return max((n for n in known if isinstance(n, int)), default=0)
+
+    @cached_property
+    def empty_cells(self) -> int:
+        """Cells of the main ROI's features that could not be computed."""
+        return int(np.isnan(self.main_rows[self.material.feature_names].to_numpy(dtype=np.float64)).sum())
+
+    @cached_property
+    def missing_covariates(self) -> dict[str, int]:
+        """How many included patients lack each clinical predictor or covariate of the harmonisation, where any do."""
+        people = self.included.drop_duplicates("patient_id")
+        wanted = [*(self.planned("covariates") or []), *(self.setting("harmonize", "covariates") or [])]
+        found = {name: int((people[name] == "").sum()) for name in dict.fromkeys(wanted) if name in people}
+        return {name: n for name, n in found.items() if n}
+
+    @cached_property
+    def centres(self) -> list[str]:
+        """The centres of the included cases."""
+        return list(dict.fromkeys(self.included["centre"]))
+
+    def told_centres(self) -> str:
+        """The included cases by centre: `3 centres: A (20), B (20), C (20)`."""
+        return f"{count(len(self.centres), 'centre')}: {by_count(self.included['centre'])}"
