@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from radloom.cohort import is_missing
 from radloom.batches import batch_columns
+from radloom.cohort import is_missing
 from radloom.errors import CohortError
 
 ID_COLUMNS = ("case_id", "patient_id", "centre", "roi")
@@ -258,8 +258,8 @@ class ModelData:
     """Cases of a model, one a patient, sorted by case_id, which is the index of every table.
 
     `features` and `clinical` are predictors, NaN where nothing is known; words among the clinical ones are
-    categories, not yet coded; `metadata` has the batches and the covariates of the harmonisation, `batch` names the first
-    of them. `volume` is the ROI's volume as a feature gives it. `notes` tell what was left out.
+    categories, not yet coded; `metadata` has the batches and the covariates of the harmonisation, `batch` names the
+    first of them. `volume` is the ROI's volume as a feature gives it. `notes` tell what was left out.
     """
 
     patients: pd.Series
@@ -273,8 +273,9 @@ class ModelData:
 
     def take(self, chosen: np.ndarray) -> ModelData:
         """Some of the cases (a mask)."""
-        parts = {name: getattr(self, name)[chosen] for name in ("patients", "centres", "features", "clinical", "metadata")}
-        return replace(self, **parts, volume=None if self.volume is None else self.volume[chosen])
+        tables = ("patients", "centres", "features", "clinical", "metadata")
+        volume = None if self.volume is None else self.volume[chosen]
+        return replace(self, **{name: getattr(self, name)[chosen] for name in tables}, volume=volume)
 
     @property
     def batches(self) -> np.ndarray:
@@ -381,8 +382,9 @@ def assemble(
 
 def roi_volume(rows: pd.DataFrame) -> np.ndarray | None:
     """The ROI's volume of each row of a feature table, as a feature gives it; None where there is no such feature."""
-    named = sorted((str(name) for name in rows.columns if VOLUME.search(str(name))), key=lambda name: ("mesh" not in name.lower(), name))
-    return rows[named[0]].to_numpy(dtype=np.float64) if named else None
+    named = sorted(str(name) for name in rows.columns if VOLUME.search(str(name)))
+    first = next((name for name in named if "mesh" in name.lower()), named[0] if named else None)
+    return None if first is None else rows[first].to_numpy(dtype=np.float64)
 
 
 # The coefficient that the filter looks at in each source: real repeats must agree in value, not only in order.

@@ -19,8 +19,10 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from radloom.assembly import CohortTables, is_numeric, levels_of
-from radloom.combat import HarmonizationError, HarmonizationWarning, harmonizer_of
+from radloom.batches import batch_columns
 from radloom.errors import CohortError
+from radloom.harmonizer import HarmonizationError, HarmonizationWarning
+from radloom.harmonizers import harmonizer_of
 from radloom.rank_tests import adjust_fdr, rank_tests
 
 DIAGNOSTIC_TESTS = ("anova", "kruskal", "ks", "ad")
@@ -325,12 +327,12 @@ def refit_in_fold(
     `parameters` are those of the fit to all cases: which batches were merged, and which had no part and stay as they
     are. Cases of a batch that the training cases lack stay as they are as well.
     """
-    name = settings["batch"]
+    name = batch_columns(settings)[0]
     labels = metadata[name].astype(str).str.strip()
     if parameters.get("merged_name"):
         labels = labels.where(~labels.isin(parameters["merged_batches"]), parameters["merged_name"])
     metadata = metadata.assign(**{name: labels})
-    within = labels.isin(parameters["batches"]).to_numpy()
+    within = labels.isin(parameters.get("batches", list(labels))).to_numpy()
 
     def refit(train: np.ndarray) -> np.ndarray:
         learned = np.zeros(len(labels), dtype=bool)
@@ -465,9 +467,9 @@ def assess(
         index = pd.Index(rows["case_id"], name="case_id")
         before = rows[names].set_axis(index, axis=0)
         after = done.loc[index, names]
-        wanted = dict.fromkeys([settings["batch"], *settings["covariates"]])
+        wanted = dict.fromkeys([*batch_columns(settings), *settings["covariates"]])
         metadata = pd.DataFrame({name: tables.column(name, rows) for name in wanted}, index=index)
-        batch = metadata[settings["batch"]].astype(str).str.strip()
+        batch = metadata[batch_columns(settings)[0]].astype(str).str.strip()
         patients = rows["patient_id"].to_numpy(dtype=object)
         table = compare_batches(before, after, batch)
         table.insert(0, "roi", roi)

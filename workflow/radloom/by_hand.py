@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from radloom.assembly import CohortTables
-    from radloom.validation import ModelTables
+    from radloom.modelling import ModelTables
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +45,7 @@ def model_by_hand(
 ) -> None:
     """Run a model on tables that were made elsewhere, and say where its tables are."""
     from radloom.assembly import read_by_hand, read_stability
-    from radloom.validation import write_model
+    from radloom.modelling import write_model
 
     described = [*endpoint.values(), args.batch, *args.keep, *args.clinical_columns]
     tables = read_by_hand(args.features, args.clinical, args.centre or args.batch, described)

@@ -19,9 +19,9 @@ import pandas as pd
 from scipy import stats
 
 from radloom.assembly import CohortTables, is_numeric, listed
+from radloom.batches import batch_columns
 from radloom.cox import kaplan_meier_of_censoring
 from radloom.errors import CohortError
-from radloom.harmonizers import batch_columns
 from radloom.rank_tests import ks_statistic
 
 COLUMNS = [
@@ -492,7 +492,7 @@ def gate(
     """What must be known before a fit to `rows` of the feature table: what is confounded (TABLE_COLUMNS), and warnings.
 
     `outcomes` are the columns that the configuration declares as outcomes; times of follow-up among them describe
-    their event. Covariates are those of ComBat (section `harmonize`) and the clinical predictors (`analysis_plan.covariates`).
+    their event. Covariates are those of ComBat (section `harmonize`) and of the plan (`analysis_plan.covariates`).
     Raises CohortError where an outcome and the batch are the same thing, in all batches or in those that are large
     enough for ComBat.
     """

@@ -26,9 +26,7 @@ def _risks(found: Predictions, setting: Setting) -> list[tuple[float | None, np.
     return [(None, judge.probability(found.link[rows, 0]), rows)]
 
 
-def decision_rows(
-    arm: str, found: Predictions, setting: Setting, thresholds: Sequence[float]
-) -> list[dict[str, Any]]:
+def decision_rows(arm: str, found: Predictions, setting: Setting, thresholds: Sequence[float]) -> list[dict[str, Any]]:
     """Net benefit of an arm's predictions, and of treating everybody, at each threshold."""
     judge = setting.judge
     if "net_benefit" not in judge.families:

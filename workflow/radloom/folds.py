@@ -1,4 +1,4 @@
-"""Who trains and who is held out: folds, centres, bootstrap samples. Names and a seed decide, never the order of rows."""
+"""Who trains and who is held out: folds and bootstrap samples. Names and a seed decide, never the order of rows."""
 
 from __future__ import annotations
 

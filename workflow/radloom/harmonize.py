@@ -17,11 +17,12 @@ import pandas as pd
 from radloom.analysis_plan import outcome_columns
 from radloom.assembly import ID_COLUMNS, CohortTables, listed, read_tables
 from radloom.batch_diagnostics import assess, diagnose
+from radloom.batches import batch_columns
 from radloom.confounding import gate_rois
 from radloom.engine.step import CohortResult, CohortTask
 from radloom.errors import CohortError
 from radloom.harmonizer import EXCLUDED, HarmonizationError, HarmonizationWarning, Harmonizer
-from radloom.harmonizers import batch_columns, harmonizer_of
+from radloom.harmonizers import harmonizer_of
 
 ROW_COLUMNS = ("case_id", "roi", "column", "batch", "status")
 """Of combat_rows: `column` names the batch column, `batch` the case's batch in it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from radloom.batches import batch_columns
 from radloom.combat import FORMAT as COMBAT
 from radloom.combat import ComBatHarmonizer
 from radloom.covbat import FORMAT as COVBAT
@@ -27,15 +28,6 @@ OPTIONS = (
 """Keys of the section that are parameters of the estimators under the same name."""
 
 FORMATS: dict[str, type[Harmonizer]] = {COMBAT: ComBatHarmonizer, COVBAT: CovBatHarmonizer, NESTED: NestedHarmonizer}
-
-
-def batch_columns(settings: Mapping[str, Any]) -> list[str]:
-    """The batch columns that a `harmonize` section names, in its order.
-
-    The first is the batch by which others stratify.
-    """
-    batch = settings["batch"]
-    return [batch] if isinstance(batch, str) else list(batch)
 
 
 def harmonizer_of(settings: Mapping[str, Any]) -> Harmonizer:

@@ -39,8 +39,8 @@ def in_test_set(tables: CohortTables, rows: pd.DataFrame, test_set: Mapping[str,
     cells = tables.column(column, rows)
     if cells.isna().any():
         raise CohortError(
-            f"analysis_plan.test_set: {column} is empty for {listed(cells.index[cells.isna()])}: it must say of every case "
-            "whether it is of the test set"
+            f"analysis_plan.test_set: {column} is empty for {listed(cells.index[cells.isna()])}: it must say of every "
+            "case whether it is of the test set"
         )
     inside = (cells.astype(str).str.strip() == value).to_numpy()
     if not inside.any() or inside.all():

@@ -99,7 +99,7 @@ def design_of_covariates(data: ModelData) -> tuple[pd.DataFrame, int]:
 def inference_rows(
     modelled: Modelled, tables: CohortTables, rows: pd.DataFrame, plan: Mapping[str, Any]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Hazard ratios of the planned covariates in an unpenalised model (Efron ties), stratified and clustered as planned."""
+    """Hazard ratios of the covariates in an unpenalised model (Efron ties), stratified and clustered as planned."""
     if not plan["covariates"]:
         return [], []
     return [], []

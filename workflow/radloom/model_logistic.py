@@ -1,4 +1,4 @@
-"""The logistic models of a cohort: penalised arms, validated and fitted to all cases, and the covariates' odds ratios."""
+"""The logistic models of a cohort: penalised arms, validated and fitted to all cases, and covariates' odds ratios."""
 
 from __future__ import annotations
 

@@ -20,7 +20,6 @@ from radloom.folds import LEAST_EVENTS, bootstrap_weights, limiting_count
 from radloom.locked_test import in_test_set, ledger_warnings, read_ledger, write_opening
 from radloom.model_tables import MODEL_TABLES, PLAN
 from radloom.performance import (
-    ClassJudge,
     Judge,
     Predictions,
     Setting,
@@ -67,7 +66,7 @@ class ModelTables:
 
 @dataclass(frozen=True)
 class ArmResult:
-    """An arm: predictions of each way of validation, its model of all cases, and the models of the bootstrap samples."""
+    """An arm: its predictions by each way of validation, its model of all cases, and those of bootstrap samples."""
 
     arm: Arm
     predictions: dict[str, Predictions]
@@ -450,13 +449,14 @@ def filled_cells(results: Sequence[ArmResult]) -> list[str]:
 
 
 def _filled(result: ArmResult) -> list[str]:
-    notes = []
-    if result.pipeline is not None and result.pipeline.feature_block_ is not None:
-        if count := result.pipeline.feature_block_.n_filled_:
-            notes.append(f"{count} missing feature cells filled with the training median")
-    if result.pipeline is not None and result.pipeline.clinical_block_ is not None:
-        if count := result.pipeline.clinical_block_.n_filled_:
-            notes.append(f"{count} missing clinical cells filled with the training median or commonest word")
+    notes: list[str] = []
+    if result.pipeline is None:
+        return notes
+    features, clinical = result.pipeline.feature_block_, result.pipeline.clinical_block_
+    if features is not None and features.n_filled_:
+        notes.append(f"{features.n_filled_} missing feature cells filled with the training median")
+    if clinical is not None and clinical.n_filled_:
+        notes.append(f"{clinical.n_filled_} missing clinical cells filled with the training median or commonest word")
     return notes
 
 

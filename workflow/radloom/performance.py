@@ -1,17 +1,17 @@
-"""The table of performance: what predictions of held-out cases are worth, in all, within centres, by centre and subgroup.
+"""The table of performance: what predictions of held-out cases are worth, in all, by centre and by subgroup.
 
-Scales of folds differ (another penalty, another selection), so risks are compared between cases of one fold only: concordance
-and AUC count the pairs within folds, and the calibration slope has an intercept for each fold. That also keeps out the bias of
-pooled folds, in which a class that is rarer in training is commoner in the test fold. A model that selects nothing gives equal
-risks, and its pairs count 1/2.
+Scales of folds differ (another penalty, another selection), so risks are compared between cases of one fold only:
+concordance and AUC count the pairs within folds, and the calibration slope has an intercept for each fold. That also
+keeps out the bias of pooled folds, in which a class that is rarer in training is commoner in the test fold. A model
+that selects nothing gives equal risks, and its pairs count 1/2.
 
-Intervals are percentiles of a bootstrap of the predictions, patients drawn within their centre. The models are not fitted
-again for them. `optimism-corrected` is where they are: see `optimism_rows`.
+Intervals are percentiles of a bootstrap of the predictions, patients drawn within their centre. The models are not
+fitted again for them; where they are, see `optimism_rows`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,18 +19,32 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from radloom.cox import kaplan_meier_of_censoring
 from radloom.confounding import cramers_v, independence_test
-from radloom.logistic import calibration
+from radloom.cox import kaplan_meier_of_censoring
+from radloom.logistic import Calibration, calibration
 from radloom.model_tables import MODEL_TABLES
-from radloom.pooling import pool_centres, worst_centre
-from radloom.ranking import weighted_auc
-from radloom.survival_calibration import calibration_at
-from radloom.survival_metrics import brier_at, harrell_c_rows, horizon_status, integrated_brier, time_dependent_auc, uno_c_rows
+from radloom.pooling import worst_centre
+from radloom.ranking import share, weighted_auc
+from radloom.survival_calibration import SurvivalCalibration, calibration_at
+from radloom.survival_metrics import (
+    brier_at,
+    harrell_c_rows,
+    horizon_status,
+    integrated_brier,
+    kaplan_meier_risk,
+    time_dependent_auc,
+    uno_c_rows,
+)
+
+OPTIMISTIC = ("brier", "scaled_brier", "integrated_brier", "calibration_slope")
+"""Beside discrimination what a model is too good at among its own cases."""
 
 ALL_CENTRES, POOLED, WORST = "all", "random effects", "worst"
 WITHIN = "_within_centre"
 DISCRIMINATION = ("c_index", "uno_c", "auc")
+GRID = 20
+"""Times, evenly spaced up to the last horizon, over which the Brier score is integrated."""
+
 LEAST_PAIRS = 10
 """A metric of fewer comparable pairs is not estimable."""
 
@@ -82,7 +96,7 @@ def interval(samples: np.ndarray) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class SurvivalJudge:
-    """Metrics of survival predictions. `times` are those of the columns of `link`: the horizons, then a grid up to the last.
+    """Metrics of survival predictions; `times`, the horizons and a grid up to the last, are those of `link`'s columns.
 
     `competing` says that another event may rule the event out: absolute risks of a cause-specific model are then too
     high, and are not judged.
@@ -135,8 +149,13 @@ class SurvivalJudge:
                 found["auc", horizon] = time_dependent_auc(t, d, r, horizon, w, g)
         return found
 
-    def absolute(self, link: np.ndarray, groups: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> Values:
-        """Brier scores and calibration of the cases at `rows` for each row of weights (samples x all cases)."""
+    def absolute(
+        self, link: np.ndarray, groups: np.ndarray, rows: np.ndarray, weights: np.ndarray, slopes: bool = True
+    ) -> Values:
+        """Brier scores and calibration of the cases at `rows` for each row of weights (samples x all cases).
+
+        Without `slopes` only what few cases can tell: Brier scores, and the observed over the expected risk.
+        """
         t, d, g, w = self.time[rows], self.event[rows], groups[rows], weights[:, rows]
         found: Values = {}
         if self.competing:
@@ -146,11 +165,14 @@ class SurvivalJudge:
             if "brier" in self.families:
                 brier = brier_at(t, d, self.probability(own[:, column]), horizon, w)
                 found["brier", horizon], found["scaled_brier", horizon] = brier.score, brier.scaled
-            if "calibration" in self.families:
-                agreement = calibrated(lambda x, h=horizon: calibration_at(t, d, x, h, w, g), own[:, column], len(w), SURVIVAL_CALIBRATION)
-                for metric, values in zip(SURVIVAL_CALIBRATION, agreement, strict=True):
-                    found[metric, horizon] = values
-        if "brier" in self.families:
+            if "calibration" in self.families and not slopes:
+                expected = share(w @ self.probability(own[:, column]), w.sum(axis=1))
+                found["observed_expected", horizon] = share(kaplan_meier_risk(t, d, horizon, w), expected)
+            elif "calibration" in self.families and np.isfinite(own[:, column]).all():
+                agreement = calibration_at(t, d, own[:, column], horizon, w, g)
+                found["observed_expected", horizon] = agreement.observed_expected
+                found |= calibration_values(agreement, horizon)
+        if "brier" in self.families and slopes:
             grid = own[:, len(self.horizons) :]
             both = integrated_brier(t, d, self.probability(grid), np.array(self.grid), w)
             found["integrated_brier", self.grid[-1]] = both.score
@@ -185,10 +207,6 @@ class SurvivalJudge:
         return ""
 
 
-GRID = 20
-SURVIVAL_CALIBRATION = ("observed_expected", "calibration_intercept", "calibration_slope", "calibration_in_the_large")
-
-
 @dataclass(frozen=True)
 class ClassJudge:
     """Metrics of predicted probabilities of a binary outcome; `link` has one column, the log odds."""
@@ -216,21 +234,24 @@ class ClassJudge:
         y, w = self.outcome[rows], weights[:, rows]
         return {("auc", None): weighted_auc(risk[rows], w * y, w * (1 - y), groups[rows])}
 
-    def absolute(self, link: np.ndarray, groups: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> Values:
-        """Brier score and calibration of the cases at `rows` for each row of weights (samples x all cases)."""
+    def absolute(
+        self, link: np.ndarray, groups: np.ndarray, rows: np.ndarray, weights: np.ndarray, slopes: bool = True
+    ) -> Values:
+        """Brier score and calibration of the cases at `rows` for each row of weights (samples x all cases).
+
+        Without `slopes` only what few cases can tell: Brier scores, and the observed over the expected share.
+        """
         y, x, g, w = self.outcome[rows], link[rows, 0], groups[rows], weights[:, rows]
         found: Values = {}
         total = w.sum(axis=1)
         if "brier" in self.families:
-            score = np.divide(w @ (self.probability(x) - y) ** 2, total, out=np.full(len(w), np.nan), where=total > 0)
-            share = np.divide(w @ y, total, out=np.full(len(w), np.nan), where=total > 0)
+            score, prevalence = share(w @ (self.probability(x) - y) ** 2, total), share(w @ y, total)
             found["brier", None] = score
-            with np.errstate(divide="ignore", invalid="ignore"):
-                found["scaled_brier", None] = np.where(share * (1 - share) > 0, 1 - score / (share * (1 - share)), np.nan)
+            found["scaled_brier", None] = 1 - share(score, prevalence * (1 - prevalence))
         if "calibration" in self.families:
-            agreement = calibrated(lambda x: calibration(x, y, w, g), x, len(w), CLASS_CALIBRATION)
-            for metric, values in zip(CLASS_CALIBRATION, agreement, strict=True):
-                found[metric, None] = values
+            found["observed_expected", None] = share(w @ y, w @ self.probability(x))
+            if slopes and np.isfinite(x).all():
+                found |= calibration_values(calibration(x, y, w, g), None)
         return found
 
     def pairs(self, groups: np.ndarray, rows: np.ndarray, horizon: float | None) -> int:  # noqa: ARG002
@@ -250,16 +271,19 @@ class ClassJudge:
         return f"all {len(rows)} cases have the outcome" if events == len(rows) else ""
 
 
-CLASS_CALIBRATION = ("calibration_intercept", "calibration_slope", "calibration_in_the_large")
 Judge = SurvivalJudge | ClassJudge
 
 
-def calibrated(agree: Callable[[np.ndarray], Any], link: np.ndarray, n_rows: int, names: Sequence[str]) -> Any:
-    """Figures of a calibration in the order of `names`, NaN where a risk is 0 or 1, for which its scale has no place."""
-    if not np.isfinite(link).all():
-        return [np.full(n_rows, np.nan) for _ in names]
-    found = agree(link)
-    return [getattr(found, name.removeprefix("calibration_")) for name in names]
+def calibration_values(found: Calibration | SurvivalCalibration, horizon: float | None) -> Values:
+    """Intercept and slope of a calibration by the names that they have in the table.
+
+    A risk of 0 or 1 has no place on their scale: callers ask for them only where there is none.
+    """
+    return {
+        ("calibration_intercept", horizon): found.intercept,
+        ("calibration_slope", horizon): found.slope,
+        ("calibration_in_the_large", horizon): found.in_the_large,
+    }
 
 
 # ------------------------------------------------------------------------------ rows
@@ -392,7 +416,8 @@ def prediction_rows(arm: str, found: Predictions, setting: Setting, comparable: 
     for name in setting.names if several else []:
         members = rows[centres[rows] == name]
         if len(members):
-            parts[name] = _both(judge, found, members, draws)
+            ranks = judge.ranks(found.risk, found.group, members, draws)
+            parts[name] = {**ranks, **judge.absolute(found.link, found.group, members, draws)}
             add(parts[name], members, found.group, centre=name)
         else:
             why = joined(*found.notes) or "no case has a prediction"
@@ -404,8 +429,9 @@ def prediction_rows(arm: str, found: Predictions, setting: Setting, comparable: 
         members = np.intersect1d(members, rows)
         if len(members):
             groups = found.group if comparable or by_centre else within
-            values = {key: one for key, one in _both(judge, found, members, draws, groups).items() if _of_all(key)}
-            add(values, members, groups, subgroup=label)
+            ranks = judge.ranks(found.risk, groups, members, draws)
+            # Slopes of a handful of cases say nothing.
+            add({**ranks, **judge.absolute(found.link, groups, members, draws, False)}, members, groups, subgroup=label)
     return table
 
 
@@ -414,19 +440,6 @@ def keys_of(judge: Judge) -> list[Key]:
     horizons: Iterable[float | None] = judge.horizons or (None,)
     keys: list[Key] = [(name, None) for name in ("c_index", "uno_c") if name in judge.families]
     return keys + [("auc", horizon) for horizon in horizons if "auc" in judge.families]
-
-
-def _of_all(key: Key) -> bool:
-    """Whether a metric is shown for subgroups: slopes and intercepts of a handful of cases say nothing."""
-    return key[0] in (*DISCRIMINATION, "brier", "observed_expected", "calibration_in_the_large")
-
-
-def _both(
-    judge: Judge, found: Predictions, members: np.ndarray, draws: np.ndarray, groups: np.ndarray | None = None
-) -> Values:
-    """All metrics of some cases."""
-    groups = found.group if groups is None else groups
-    return {**judge.ranks(found.risk, groups, members, draws), **judge.absolute(found.link, groups, members, draws)}
 
 
 def _refusal(judge: Judge, key: Key, found: Predictions, groups: np.ndarray, members: np.ndarray) -> str:
@@ -442,9 +455,9 @@ def _refusal(judge: Judge, key: Key, found: Predictions, groups: np.ndarray, mem
         return ""
     events = judge.events_by(members, horizon)
     least = min(events, len(members) - events) if judge.name == "logistic" else events
-    if metric in ("calibration_slope", "calibration_intercept"):
-        if all(np.ptp(found.risk[members[groups[members] == group]]) == 0 for group in np.unique(groups[members])):
-            return "the predicted risks are equal within every fold"
+    constant = all(np.ptp(found.risk[members[groups[members] == group]]) == 0 for group in np.unique(groups[members]))
+    if metric in ("calibration_slope", "calibration_intercept") and constant:
+        return "the predicted risks are equal within every fold"
     if "brier" not in metric and least < LEAST_EVENTS:
         return f"{events} events among {len(members)} cases, {LEAST_EVENTS} needed"
     if len(members) < LEAST_CASES:
@@ -462,20 +475,17 @@ def _over_centres(
         usable = {
             name: values[key]
             for name, values in parts.items()
-            if not _refusal(judge, key, found, found.group, np.intersect1d(found.known, np.flatnonzero(centres == name)))
+            if key in values
             and np.isfinite(values[key][0])
+            and not _refusal(judge, key, found, found.group, found.known[centres[found.known] == name])
         }
         members = np.intersect1d(found.known, np.flatnonzero(np.isin(centres, list(usable))))
         counts = (len(members), judge.events_by(members, key[1]))
         left = f"{len(parts) - len(usable)} of {len(parts)} centres not estimable" if len(usable) < len(parts) else ""
-        shared = {"note": joined(left, note)}
-        table.append(_pooled_row(judge, arm, found.split, key, usable, counts, shared["note"]))
         if key[0] in DISCRIMINATION and usable:
             name, samples = worst_centre(usable)
-            told = joined(f"worst centre: {name}; its interval is that of the lowest estimate of each sample", left, note)
-            table.append(
-                performance_row(judge.name, arm, found.split, key, samples, *counts, centre=WORST, note=told)
-            )
+            told = joined(f"{name}; the interval is that of the lowest estimate of each sample", left, note)
+            table.append(performance_row(judge.name, arm, found.split, key, samples, *counts, centre=WORST, note=told))
     return table
 
 
@@ -491,7 +501,8 @@ def optimism_rows(
 
     `refits` are the models of bootstrap samples: how often each case was drawn, risk and link of all cases. A model's
     optimism is its performance in its own sample less that in all cases. The interval is that of the performance in
-    the samples, moved by the mean optimism (location-shifted: Noma et al., Stat Med 2021, 10.1002/sim.9148).
+    the samples, moved so that its mean is the corrected one (after Noma et al., Stat Med 2021, 10.1002/sim.9148, who
+    move it by the optimism: where penalised models fit samples better than the cohort, that would miss the estimate).
     """
     judge, centres = setting.judge, setting.centres.astype(str)
     rows = np.arange(len(centres))
@@ -504,7 +515,8 @@ def optimism_rows(
         found: Values = judge.ranks(risk, one, rows, weights) if comparable else {}
         if several:
             found |= {(key[0] + WITHIN, key[1]): v for key, v in judge.ranks(risk, place, rows, weights).items()}
-        return found | judge.absolute(link, one, rows, weights)
+        absolute = judge.absolute(link, one, rows, weights).items()
+        return found | {key: values for key, values in absolute if key[0] in OPTIMISTIC}
 
     if not len(refits) or not np.isfinite(apparent.risk).all():
         return []
@@ -515,7 +527,8 @@ def optimism_rows(
         both = np.array([found[key] for found in pairs])
         good = np.isfinite(both).all(axis=1)
         optimism = float((both[good, 0] - both[good, 1]).mean()) if good.any() else float("nan")
-        samples = np.r_[value[0] - optimism, both[:, 0] - optimism]
+        corrected = value[0] - optimism
+        samples = np.r_[corrected, both[:, 0] - (both[good, 0].mean() if good.any() else np.nan) + corrected]
         told = f"apparent {value[0]:.4g}, optimism {optimism:.4g} in {int(good.sum())} of {len(refits)} refits"
         base = (key[0].removesuffix(WITHIN), key[1])
         inside = key[0].endswith(WITHIN)

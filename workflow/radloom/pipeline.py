@@ -2,14 +2,17 @@
 
 Every step is an estimator that learns from the rows of its `fit` alone: a pipeline that is fitted to the training cases
 of a fold has seen nothing of the others. The steps before `scale` make up a `FeatureBlock` (radiomics) or a
-`ClinicalBlock`; arms that share a block fit it once. (What is stable enough is settled before, by `assemble`: that table
-knows no outcome.)
+`ClinicalBlock`; arms that share a block fit it once. (Which features are stable enough is settled before, by
+`assemble`: that table knows no outcome.)
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from scipy.special import logit
@@ -22,7 +25,7 @@ from radloom.assembly import code_words
 from radloom.folds import limiting_count, stratified_folds
 from radloom.harmonizer import PASSED_UNSEEN, HarmonizationError, HarmonizationWarning, Harmonizer
 from radloom.penalised import PenalisedFit, cox_path, fit_penalised_cox, fit_penalised_logistic, logistic_path
-from radloom.recalibration import recalibrator_of
+from radloom.recalibration import RECALIBRATIONS, baseline_hazard
 
 INNER_FOLDS = 10
 METADATA = "batch: "
@@ -99,8 +102,18 @@ class FeatureBlock(TransformerMixin, BaseEstimator):
         self.keep_unseen = keep_unseen
         self.unharmonised = unharmonised
 
-    def fit(self, X: pd.DataFrame, y: object = None, metadata: pd.DataFrame | None = None) -> FeatureBlock:  # noqa: ARG002
+    def fit(self, X: pd.DataFrame, y: object = None, metadata: pd.DataFrame | None = None) -> FeatureBlock:
         """Learn from X, cases x features, and the batches and covariates of the same cases (with a harmoniser)."""
+        self.fit_transform(X, y, metadata)
+        return self
+
+    def fit_transform(
+        self,
+        X: pd.DataFrame,
+        y: object = None,  # noqa: ARG002
+        metadata: pd.DataFrame | None = None,
+    ) -> pd.DataFrame:
+        """`fit`, and `transform` of the same cases."""
         metadata = pd.DataFrame(index=X.index) if metadata is None else metadata
         self.notes_: list[str] = []
         values = X.to_numpy(dtype=np.float64)
@@ -126,7 +139,7 @@ class FeatureBlock(TransformerMixin, BaseEstimator):
             stays = stays[prune_correlated(made[:, stays], self.max_correlation)]
         self._stays = stays
         self.terms_ = [str(name) for name in names[stays]]
-        return self
+        return table.iloc[:, stays]
 
     def transform(self, X: pd.DataFrame, metadata: pd.DataFrame | None = None) -> pd.DataFrame:
         """The features that stay, of any cases; a case that could not be harmonised is NaN or as it was extracted."""
@@ -145,7 +158,7 @@ class FeatureBlock(TransformerMixin, BaseEstimator):
         return np.array(self.terms_, dtype=object)
 
     def row_status(self, metadata: pd.DataFrame) -> pd.Series:
-        """What the harmonisation makes of each case of a table of batches; empty where there is none, or no part in it."""
+        """What the harmonisation makes of each case of a table of batches; empty for cases that have no part in it."""
         status = pd.Series("", index=metadata.index, dtype=object)
         if self.harmonizer_ is not None:
             part = self._takes_part(metadata)
@@ -169,6 +182,17 @@ class FeatureBlock(TransformerMixin, BaseEstimator):
         if self.transformation == "signed_log":
             return np.sign(filled) * np.log1p(np.abs(filled) / self._scale)
         return filled if self._power is None else np.asarray(self._power.transform(filled))
+
+    def transformation_json(self) -> dict[str, Any]:
+        """The transformation with what it learned of each feature of `medians_`."""
+        saved: dict[str, Any] = {"kind": self.transformation}
+        if self.transformation == "signed_log":
+            saved["scale"] = dict(zip(self.medians_, self._scale.tolist(), strict=True))
+        if self._power is not None:
+            scaler = self._power._scaler
+            learned = zip(self._power.lambdas_.tolist(), scaler.mean_.tolist(), scaler.scale_.tolist(), strict=True)
+            saved["lambda_mean_sd"] = {name: list(three) for name, three in zip(self.medians_, learned, strict=True)}
+        return saved
 
     def _takes_part(self, metadata: pd.DataFrame) -> np.ndarray:
         if self.harmonizer is None or not len(self.unharmonised):
@@ -274,11 +298,11 @@ class BatchTerms(TransformerMixin, BaseEstimator):
     def fit(self, X: pd.Series, y: np.ndarray) -> BatchTerms:
         """Learn the batches of the training cases; y is 0 or 1."""
         names = sorted(set(X))
-        both = [name for name in names if len(np.unique(y[(X == name).to_numpy()])) > 1]
+        both = [name for name in names if len(np.unique(y[(name == X).to_numpy()])) > 1]
         self.pooled_ = [name for name in names if name not in both]
         self.levels_ = both[1:]
         self._known = names
-        self._share = np.array([float((X == name).mean()) for name in self.levels_])
+        self._share = np.array([float((name == X).mean()) for name in self.levels_])
         return self
 
     def transform(self, X: pd.Series) -> pd.DataFrame:
@@ -286,14 +310,14 @@ class BatchTerms(TransformerMixin, BaseEstimator):
         check_is_fitted(self, "levels_")
         known = X.isin(self._known).to_numpy()
         columns = {
-            f"batch[{name}]": np.where(known, (X == name).to_numpy() - share, 0.0)
+            f"batch[{name}]": np.where(known, (name == X).to_numpy() - share, 0.0)
             for name, share in zip(self.levels_, self._share, strict=True)
         }
         return pd.DataFrame(columns, index=X.index)
 
 
 class PenalisedCox(BaseEstimator):
-    """Elastic-net Cox model whose penalty is chosen by cross-validated deviance, with Breslow's baseline hazard.
+    """Elastic-net Cox model whose penalty is chosen by cross-validated deviance, with its baseline hazard (Efron's ties).
 
     `rule` is `min` (least deviance) or `1se` (the largest penalty within one standard error of it). `recalibration` is
     `none` or `baseline`: then the baseline hazard is that of the inner folds' predictions for cases that they held out.
@@ -332,11 +356,11 @@ class PenalisedCox(BaseEstimator):
                     penalty_factor=penalty_factor,
                 )  # fmt: skip
                 risk[~train] = X[~train] @ path[:, -1]
-        self.baseline_ = {None: breslow(time, event, risk)}
+        self.baseline_ = {None: baseline_hazard(time, event, risk)}
         if strata is not None:
             for stratum in np.unique(strata):
                 rows = strata == stratum
-                self.baseline_[stratum] = breslow(time[rows], event[rows], risk[rows])
+                self.baseline_[stratum] = baseline_hazard(time[rows], event[rows], risk[rows])
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:
@@ -360,18 +384,14 @@ class PenalisedCox(BaseEstimator):
                 found[rows] = risk[rows, None] + np.log(at)
         return found
 
-
-def breslow(time: np.ndarray, event: np.ndarray, risk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Breslow's cumulative baseline hazard for given linear predictors: event times and its values there.
-
-    Breslow, J R Stat Soc B 1972 (discussion of Cox).
-    """
-    order = np.argsort(-time, kind="stable")
-    t, dead = time[order], np.asarray(event)[order].astype(bool)
-    at_risk = np.cumsum(np.exp(risk[order]))
-    moments, counts = np.unique(t[dead], return_counts=True)
-    last = np.searchsorted(-t, -moments, side="right") - 1
-    return moments, np.cumsum(counts / at_risk[last])
+    def to_json(self) -> dict[str, Any]:
+        """The baseline hazards by stratum ("" is that of all cases), for the risk of new cases."""
+        return {
+            "baseline": {
+                "" if stratum is None else str(stratum): {"times": t.tolist(), "cumulative_hazard": h.tolist()}
+                for stratum, (t, h) in self.baseline_.items()
+            }
+        }
 
 
 class PenalisedLogistic(BaseEstimator):
@@ -397,7 +417,7 @@ class PenalisedLogistic(BaseEstimator):
         strata: np.ndarray | None = None,  # noqa: ARG002
         penalty_factor: np.ndarray | None = None,
     ) -> PenalisedLogistic:
-        """Fit to X, cases x standardised columns; `folds` is the inner fold of each case. Strata have no meaning here."""
+        """Fit to X, cases x standardised columns; `folds` is the inner fold of each case, `strata` mean nothing."""
         y = np.asarray(y).astype(int)
         self.fit_ = fit_penalised_logistic(X, y, self.l1_ratio, folds, rule=self.rule, penalty_factor=penalty_factor)
         self.recalibrator_ = None
@@ -410,7 +430,7 @@ class PenalisedLogistic(BaseEstimator):
                     X[train], y[train], self.l1_ratio, penalties, penalty_factor=penalty_factor
                 )
                 held_out[~train] = X[~train] @ path[:, -1] + intercepts[-1]
-            self.recalibrator_ = recalibrator_of(self.recalibration).fit(held_out, y)
+            self.recalibrator_ = RECALIBRATIONS[self.recalibration]().fit(held_out, y)
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:
@@ -422,6 +442,10 @@ class PenalisedLogistic(BaseEstimator):
         """Log odds of the outcome for each row, recalibrated where that is asked for."""
         score = self.predict(X)
         return score if self.recalibrator_ is None else logit(self.recalibrator_.predict_proba(score)[:, 1])
+
+    def to_json(self) -> dict[str, Any]:
+        """The recalibration, for the probability of new cases."""
+        return {"recalibration": None if self.recalibrator_ is None else self.recalibrator_.to_json()}
 
 
 class ArmPipeline(BaseEstimator):
@@ -475,8 +499,8 @@ class ArmPipeline(BaseEstimator):
         self.inner_folds = inner_folds
         self.seed = seed
 
-    def fit(self, X: pd.DataFrame, y: np.ndarray, fitted: tuple[FeatureBlock, pd.DataFrame] | None = None) -> ArmPipeline:
-        """Fit to the cases of X. `fitted` is this arm's feature block with its table, where another arm has fitted it.
+    def fit(self, X: pd.DataFrame, y: np.ndarray, fitted: FittedBlock | None = None) -> ArmPipeline:
+        """Fit to the cases of X; `fitted` is this arm's feature block, where another arm has fitted it to them.
 
         Raises CohortError where the penalty can't be chosen, and HarmonizationError from a strict feature block.
         """
@@ -484,7 +508,8 @@ class ArmPipeline(BaseEstimator):
         blocks: list[pd.DataFrame] = []
         self.feature_block_ = self.clinical_block_ = self.batch_terms_ = None
         if self.feature_block is not None:
-            self.feature_block_, table = fitted or fit_feature_block(self.feature_block, X, self.features, self.metadata)
+            fitted = fitted or fit_feature_block(self.feature_block, X, self.features, self.metadata)
+            self.feature_block_, table = fitted.block, fitted.train
             if self.max_terms is not None:
                 table = table.iloc[:, best_by_score(table.to_numpy(), y, self.max_terms)]
             blocks.append(table)
@@ -518,12 +543,17 @@ class ArmPipeline(BaseEstimator):
         """The penalised fit on the standardised columns `terms_`."""
         return self.model_.fit_
 
-    def design(self, X: pd.DataFrame) -> np.ndarray:
-        """Standardised columns of any cases, NaN in rows that could not be harmonised."""
+    def design(self, X: pd.DataFrame, features: pd.DataFrame | None = None) -> np.ndarray:
+        """Standardised columns of any cases, NaN in rows that could not be harmonised.
+
+        `features` are what the feature block makes of X, where that is known.
+        """
         check_is_fitted(self, "model_")
         blocks = []
         if self.feature_block_ is not None:
-            blocks.append(self.feature_block_.transform(X[list(self.features)], metadata_of(X, self.metadata)))
+            if features is None:
+                features = self.feature_block_.transform(X[list(self.features)], metadata_of(X, self.metadata))
+            blocks.append(features)
         if self.clinical_block_ is not None:
             blocks.append(self.clinical_block_.transform(X[list(self.clinical)]))
         if self.batch_terms_ is not None:
@@ -544,13 +574,28 @@ class ArmPipeline(BaseEstimator):
         return notes
 
 
+@dataclass(frozen=True)
+class FittedBlock:
+    """A fitted feature block, and what it makes of its training cases and of cases that are held out."""
+
+    block: FeatureBlock
+    train: pd.DataFrame
+    held: pd.DataFrame | None = None
+
+
 def fit_feature_block(
-    block: FeatureBlock, X: pd.DataFrame, features: Sequence[str], metadata: Sequence[str]
-) -> tuple[FeatureBlock, pd.DataFrame]:
-    """A block fitted to the cases of X, and its table of the same cases."""
-    values, batches = X[list(features)], metadata_of(X, metadata)
-    made = clone(block).fit(values, metadata=batches)
-    return made, made.transform(values, batches)
+    block: FeatureBlock,
+    X: pd.DataFrame,
+    features: Sequence[str],
+    metadata: Sequence[str],
+    held: pd.DataFrame | None = None,
+) -> FittedBlock:
+    """A block fitted to the cases of X, and its tables of them and of the cases held out."""
+    made: FeatureBlock = clone(block)
+    train = made.fit_transform(X[list(features)], metadata=metadata_of(X, metadata))
+    if held is None:
+        return FittedBlock(made, train)
+    return FittedBlock(made, train, made.transform(held[list(features)], metadata_of(held, metadata)))
 
 
 def metadata_of(X: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

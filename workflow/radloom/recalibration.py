@@ -221,6 +221,14 @@ class IsotonicRecalibration(_LogisticRecalibration):
         self.x_, self.probability_ = np.array(saved["x"]), np.array(saved["probability"])
 
 
+RECALIBRATIONS: dict[str, type[_LogisticRecalibration]] = {
+    "temperature": TemperatureScaling,
+    "platt": PlattScaling,
+    "isotonic": IsotonicRecalibration,
+}
+"""Recalibrations of a logistic model by their name in the configuration."""
+
+
 class BaselineHazardRecalibration(BaseEstimator):
     """A baseline hazard for the linear predictor of a Cox model, estimated anew with the linear predictor as offset.
 

@@ -1,9 +1,9 @@
 """Fits every arm to the training cases of every split, and keeps what it predicts for the cases held out.
 
 Splits are the folds of a cross-validation, centres left out one at a time, bootstrap samples, all cases (for the model
-that is reported), and a locked test set. In each of them the whole pipeline is fitted anew: missing cells, harmonisation,
-pruning, scale, penalty (`radloom.pipeline`). Only which batches are small is counted on all cases. Splits are independent
-of one another: any number of worker processes gives the same numbers.
+that is reported), and a locked test set. In each of them the whole pipeline is fitted anew: missing cells,
+harmonisation, pruning, scale, penalty (`radloom.pipeline`). Only which batches are small is counted on all cases.
+Splits are independent of one another: any number of worker processes gives the same numbers.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from radloom.pipeline import (
     ArmPipeline,
     ClinicalBlock,
     FeatureBlock,
+    FittedBlock,
     PenalisedCox,
     PenalisedLogistic,
     classes_of,
@@ -129,8 +130,9 @@ class Split:
 class Fitted:
     """An arm fitted to the training cases of a split; arrays follow the split's held-out cases.
 
-    `risk` is the linear predictor, NaN for cases that the arm can't judge; `link` the log cumulative hazard at
-    each of the problem's times (cases x times), or the log odds of the outcome (cases x 1). `coefficients` are those that are not zero, per SD.
+    `risk` is the linear predictor, NaN for cases that the arm can't judge; `link` the log cumulative hazard at each of
+    the problem's times (cases x times), or the log odds of the outcome (cases x 1). `coefficients` are those that are
+    not zero, per SD.
     `error` says why there is none.
     """
 
@@ -148,7 +150,7 @@ class Fitted:
 class Problem:
     """All that a worker needs to fit any split: the cases' table, the outcome, arms and settings.
 
-    `y` is 0 or 1, or a structured array with `event` and `time`. `times` are those at which a survival model predicts the risk.
+    `y` is 0 or 1, or a structured array with `event` and `time`; `times` are those at which risks are predicted.
     """
 
     table: pd.DataFrame
@@ -186,9 +188,7 @@ def pose(
     Small batches are merged, or left as they are, as configured, and in every split the same ones: no outcome and no
     feature takes part in that. (With `error` or `exclude` there are none.)
     """
-    settings = replace(
-        settings, folds=n_folds_for(limiting_count(classes_of(y), model.needs_both), settings.folds)
-    )
+    settings = replace(settings, folds=n_folds_for(limiting_count(classes_of(y), model.needs_both), settings.folds))
     metadata = data.metadata.copy()
     first = settings.harmonizer.batch_columns[0]
     labels = data.metadata[first].astype(str).str.strip()
@@ -272,7 +272,7 @@ def _fit_arms(problem: Problem, split: Split) -> dict[str, tuple[Fitted, ArmPipe
     held = problem.table.iloc[split.held].reset_index(drop=True)
     y = problem.y[split.train]
     found: dict[str, tuple[Fitted, ArmPipeline | None]] = {}
-    shared: dict[bool, tuple[FeatureBlock, pd.DataFrame] | HarmonizationError] = {}
+    shared: dict[bool, FittedBlock | HarmonizationError] = {}
     for arm in problem.arms:
         pipeline = arm_pipeline(problem, arm, split.kind)
         try:
@@ -281,7 +281,7 @@ def _fit_arms(problem: Problem, split: Split) -> dict[str, tuple[Fitted, ArmPipe
                 assert pipeline.feature_block is not None
                 try:
                     shared[arm.harmonise] = fit_feature_block(
-                        pipeline.feature_block, train, problem.features, problem.metadata
+                        pipeline.feature_block, train, problem.features, problem.metadata, held
                     )
                 except HarmonizationError as error:
                     shared[arm.harmonise] = error
@@ -289,7 +289,7 @@ def _fit_arms(problem: Problem, split: Split) -> dict[str, tuple[Fitted, ArmPipe
             if isinstance(block, HarmonizationError):
                 raise block
             pipeline.fit(train, y, block)
-            found[arm.name] = (_predicted(problem, pipeline, held), pipeline)
+            found[arm.name] = (_predicted(problem, pipeline, held, block), pipeline)
         except (CohortError, ArithmeticError) as error:
             nothing = np.full(len(split.held), np.nan)
             width = len(problem.times) if not problem.model.needs_both else 1
@@ -345,8 +345,8 @@ def _adapts(kind: str, settings: Settings) -> bool:
     return kind in (LEAVE_ONE_CENTRE_OUT, LOCKED_TEST) and settings.new_batch == "adapt"
 
 
-def _predicted(problem: Problem, pipeline: ArmPipeline, held: pd.DataFrame) -> Fitted:
-    design = pipeline.design(held)
+def _predicted(problem: Problem, pipeline: ArmPipeline, held: pd.DataFrame, block: FittedBlock | None) -> Fitted:
+    design = pipeline.design(held, None if block is None else block.held)
     good = np.isfinite(design).all(axis=1)
     risk = np.full(len(held), np.nan)
     fit, model = pipeline.fit_, pipeline.model_
@@ -366,7 +366,7 @@ def _predicted(problem: Problem, pipeline: ArmPipeline, held: pd.DataFrame) -> F
         intercept=float(fit.intercept),
         penalty=float(fit.penalty),
         inner_folds=pipeline.n_inner_,
-        notes=tuple([*pipeline.notes_, *_left_out(pipeline, held)]),
+        notes=(*pipeline.notes_, *_left_out(pipeline, held)),
     )
 
 

@@ -56,8 +56,8 @@ class Entry:
 class CohortTask:
     """One run of a step that sees the whole cohort.
 
-    `workers` is how many processes it may use, which never changes its result. `ledger` is a file beside the results, or
-    None by hand, in which it may write down what must be remembered whatever is computed later.
+    `workers` is how many processes it may use, which never changes its result. `ledger` is a file beside the results
+    (None by hand) in which it may write down what must be remembered whatever is computed later.
     """
 
     params: dict[str, dict[str, Any]]
