@@ -28,9 +28,14 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--bootstraps", type=int, default=500)
+    parser.add_argument("--refits", type=int, default=200, help="bootstrap samples to which the arms are fitted anew")
+    parser.add_argument("--horizons", type=float, nargs="*", default=[], help="times at which survival is judged")
+    parser.add_argument("--subgroups", nargs="*", default=[], metavar="COLUMN", help="columns to judge the models by")
+    parser.add_argument("--workers", type=int, default=1, help="processes; they change no number")
     parser.add_argument("--min-events", type=int, default=20)
     parser.add_argument("--min-batch-size", type=int, default=5)
     parser.add_argument("--small-batch", default="error", choices=["error", "exclude", "merge", "passthrough"])
+    parser.add_argument("--new-batch", default="error", choices=["error", "passthrough", "adapt"])
     parser.add_argument("--stability", type=Path, help="stability.csv of the features, for --min-icc")
     parser.add_argument("--min-icc", type=float, help="leave out features whose ICC is lower than this")
     parser.add_argument("--icc-bound", choices=["lower", "estimate"], default="lower", help="what is held against it")
@@ -41,41 +46,35 @@ def model_by_hand(
     args: argparse.Namespace,
     section: str,
     endpoint: Mapping[str, str],
-    run: Callable[[CohortTables, Mapping[str, Mapping[str, Any]]], ModelTables],
+    run: Callable[[CohortTables, Mapping[str, Mapping[str, Any]], int], ModelTables],
 ) -> None:
     """Run a model on tables that were made elsewhere, and say where its tables are."""
     from radloom.assembly import read_by_hand, read_stability
+    from radloom.config import complete
     from radloom.modelling import write_model
 
-    described = [*endpoint.values(), args.batch, *args.keep, *args.clinical_columns]
+    described = [*endpoint.values(), args.batch, *args.keep, *args.clinical_columns, *args.subgroups]
     tables = read_by_hand(args.features, args.clinical, args.centre or args.batch, described)
     tables = replace(tables, stability=read_stability(args.stability))
-    params = {
-        "harmonize": {
-            "batch": args.batch,
-            "covariates": args.keep,
-            "parametric": True,
-            "mean_only": False,
-            "reference_batch": None,
-            "min_batch_size": args.min_batch_size,
-            "small_batch": args.small_batch,
-        },
-        "model": {
-            "roi": args.roi,
-            "features": ["*"],
-            "min_icc": args.min_icc,
-            "icc_bound": args.icc_bound,
-            "max_correlation": args.max_correlation,
-            "folds": args.folds,
-            "seed": args.seed,
-            "bootstraps": args.bootstraps,
-            "min_events": args.min_events,
-            "override_sample_size": args.override_sample_size,
-        },
-        "analysis_plan": {**endpoint, "covariates": args.clinical_columns},
-        section: {"l1_ratio": args.l1_ratio},
+    params = complete({})
+    params["harmonize"] |= {
+        "batch": args.batch,
+        "covariates": args.keep,
+        "min_batch_size": args.min_batch_size,
+        "small_batch": args.small_batch,
+        "new_batch": args.new_batch,
     }
-    result = run(tables, params)
+    same = ("roi", "max_correlation", "folds", "seed", "bootstraps", "refits", "min_events", "min_icc", "icc_bound")
+    params["model"] |= {key: getattr(args, key) for key in same}
+    params["model"]["override_sample_size"] = args.override_sample_size
+    params["analysis_plan"] |= {
+        **endpoint,
+        "covariates": args.clinical_columns,
+        "horizons": args.horizons,
+        "subgroups": args.subgroups,
+    }
+    params[section]["l1_ratio"] = args.l1_ratio
+    result = run(tables, params, args.workers)
     write_model(args.out, result)
     for message in result.warnings:
         print(f"warning: {message}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,23 @@ from sksurv.util import Surv
 
 from radloom.analysis_plan import outcome_columns
 from radloom.assembly import CohortTables, ModelData, assemble, binary, problem_messages, read_tables
+from radloom.competing_risks import cause_specific_cox, incidence_at
 from radloom.cox import fit_cox, proportional_hazards_test
 from radloom.engine.step import CohortResult, CohortTask
 from radloom.errors import CohortError
 from radloom.harmonize import columns_of, refuse_outcome
-from radloom.modelling import ArmResult, Endpoint, Modelled, ModelTables, finish, run_endpoint, write_model
+from radloom.modelling import (
+    ArmResult,
+    Endpoint,
+    Modelled,
+    ModelTables,
+    design_of_covariates,
+    finish,
+    run_endpoint,
+    write_model,
+)
 from radloom.performance import SurvivalJudge
-from radloom.pipeline import ClinicalBlock, PenalisedCox
+from radloom.pipeline import PenalisedCox
 from radloom.validation import CROSS_VALIDATION
 
 NAME = "cox"
@@ -61,11 +71,16 @@ def model_cox(
     model = PenalisedCox(named["l1_ratio"], named["penalty"], named["recalibration"])
     endpoint = Endpoint(NAME, data, Surv.from_arrays(d.astype(bool), t), "events", judge, model)
     modelled = run_endpoint(endpoint, tables, params, workers, ledger)
-    further, more = inference_rows(modelled, tables, rows, plan)
+    seen = modelled.data.features.index
+    other = None if competing is None else competing.loc[seen].to_numpy().astype(int)
+    ratios, more = inference_rows(modelled, tables, params, other)
     hazards, told = proportional_hazards(modelled)
+    assert isinstance(modelled.judge, SurvivalJudge)
+    incidence = incidence_rows(modelled.judge, other, modelled.data.centres.to_numpy(dtype=object))
     modelled.messages[:0] = messages
     modelled.messages.extend([*more, *told])
-    return finish(modelled, params, TABLES, {"inference": further, "ph_test": hazards})
+    further = {"inference": ratios, "ph_test": hazards, "cumulative_incidence": incidence}
+    return finish(modelled, params, TABLES, further)
 
 
 def read_endpoint(
@@ -90,19 +105,67 @@ def read_endpoint(
     return time, event, competing, problems
 
 
-def design_of_covariates(data: ModelData) -> tuple[pd.DataFrame, int]:
-    """The clinical predictors as numbers, and how many missing cells were filled (median, commonest word)."""
-    block = ClinicalBlock().fit(data.clinical)
-    return block.transform(data.clinical), block.n_filled_
+def labels_of(tables: CohortTables, data: ModelData, roi: str | None, columns: Sequence[str]) -> np.ndarray | None:
+    """One label a case, of several columns together; None without columns."""
+    if not columns:
+        return None
+    rows = tables.of_roi(roi).set_index("case_id", drop=False).loc[data.features.index]
+    parts = [tables.column(name, rows).fillna("not known").astype(str).to_numpy() for name in columns]
+    return np.array([" / ".join(row) for row in zip(*parts, strict=True)], dtype=object)
 
 
 def inference_rows(
-    modelled: Modelled, tables: CohortTables, rows: pd.DataFrame, plan: Mapping[str, Any]
+    modelled: Modelled, tables: CohortTables, params: Mapping[str, Mapping[str, Any]], competing: np.ndarray | None
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Hazard ratios of the covariates in an unpenalised model (Efron ties), stratified and clustered as planned."""
-    if not plan["covariates"]:
+    """Hazard ratios of the covariates in an unpenalised model (Efron ties), stratified and clustered as planned.
+
+    With competing events one model a cause: `competing` is 1 where another event ended the follow-up.
+    """
+    plan, data, judge = params["analysis_plan"], modelled.data, modelled.judge
+    assert isinstance(judge, SurvivalJudge)
+    if not data.clinical.shape[1] or not judge.event.any():
         return [], []
-    return [], []
+    design, n_filled = design_of_covariates(data)
+    roi = params["model"]["roi"]
+    strata = labels_of(tables, data, roi, plan["strata"])
+    cluster = labels_of(tables, data, roi, [plan["cluster"]] if plan["cluster"] else [])
+    told = f"{n_filled} missing cells filled with the median or the commonest word" if n_filled else ""
+    cause = judge.event.astype(int) if competing is None else np.where(judge.event == 1, 1, 2 * competing.astype(int))
+    try:
+        table = cause_specific_cox(design, judge.time, cause, strata, cluster=cluster)
+    except CohortError as error:
+        return [], [f"no hazard ratios of the covariates: {error}"]
+    names = {1: "Cox", 2: "Cox, competing event"} if competing is not None else {1: "Cox"}
+    rows = []
+    for row in table.to_dict("records"):
+        how = [f"stratified by {', '.join(plan['strata'])}"] if plan["strata"] else []
+        how += [f"robust standard errors by {plan['cluster']} ({row['clusters']:g} groups)"] if row["robust"] else []
+        rows.append(
+            {
+                **row,
+                "model": NAME,
+                "hazard_or_odds_ratio": row["hazard_ratio"],
+                "method": ", ".join([f"{names[row['cause']]}, Efron ties", *how]),
+                "note": "; ".join(filter(None, [row["note"], told])),
+            }
+        )
+    return rows, []
+
+
+def incidence_rows(judge: SurvivalJudge, competing: np.ndarray | None, centres: np.ndarray) -> list[dict[str, Any]]:
+    """Cumulative incidence of the event and of the competing one at the horizons, in all and by centre."""
+    if competing is None:
+        return []
+    cause = np.where(judge.event == 1, 1, 2 * competing.astype(int))
+    names = {1: "event", 2: "competing event"}
+    found = [incidence_at(judge.time, cause, judge.horizons)]
+    if len(set(centres)) > 1:
+        found.append(incidence_at(judge.time, cause, judge.horizons, centres))
+    table = pd.concat(found, ignore_index=True)
+    return [
+        {**row, "cause": names[row["cause"]], "time": row["horizon"], "at_risk": row["n_risk"]}
+        for row in table.to_dict("records")
+    ]
 
 
 def proportional_hazards(modelled: Modelled) -> tuple[list[dict[str, Any]], list[str]]:

@@ -13,8 +13,9 @@ from radloom.analysis_plan import outcome_columns
 from radloom.assembly import CohortTables, assemble, binary, problem_messages, read_tables
 from radloom.engine.step import CohortResult, CohortTask
 from radloom.errors import CohortError
+from radloom.firth import logistic_inference
 from radloom.harmonize import columns_of, refuse_outcome
-from radloom.modelling import Endpoint, ModelTables, finish, run_endpoint, write_model
+from radloom.modelling import Endpoint, Modelled, ModelTables, design_of_covariates, finish, run_endpoint, write_model
 from radloom.performance import ClassJudge
 from radloom.pipeline import PenalisedLogistic
 
@@ -56,7 +57,31 @@ def model_logistic(
     endpoint = Endpoint(NAME, data, y, "cases of the rarer class", judge, model)
     modelled = run_endpoint(endpoint, tables, params, workers, ledger)
     modelled.messages[:0] = [*problem_messages(problems), *data.notes]
-    return finish(modelled, params, TABLES, {"inference": []})
+    ratios, told = inference_rows(modelled)
+    modelled.messages.extend(told)
+    return finish(modelled, params, TABLES, {"inference": ratios})
+
+
+def inference_rows(modelled: Modelled) -> tuple[list[dict[str, Any]], list[str]]:
+    """Odds ratios of the covariates in an unpenalised model; Firth's where they separate the classes."""
+    classes = modelled.judge.classes
+    if not modelled.data.clinical.shape[1] or len(np.unique(classes)) < 2:
+        return [], []
+    design, n_filled = design_of_covariates(modelled.data)
+    told = f"{n_filled} missing cells filled with the median or the commonest word" if n_filled else ""
+    try:
+        table = logistic_inference(design, classes)
+    except CohortError as error:
+        return [], [f"no odds ratios of the covariates: {error}"]
+    return [
+        {
+            **row,
+            "model": NAME,
+            "hazard_or_odds_ratio": row["odds_ratio"],
+            "note": "; ".join(filter(None, [row["note"], told])),
+        }
+        for row in table.to_dict("records")
+    ], []
 
 
 def run_step(task: CohortTask) -> CohortResult:

@@ -29,7 +29,7 @@ from radloom.performance import (
     performance_row,
     prediction_rows,
 )
-from radloom.pipeline import ArmPipeline, PenalisedCox, PenalisedLogistic
+from radloom.pipeline import ArmPipeline, ClinicalBlock, PenalisedCox, PenalisedLogistic
 from radloom.subgroups import subgroups
 from radloom.validation import (
     CROSS_VALIDATION,
@@ -361,7 +361,8 @@ def setting_of(
     rows = tables.of_roi(params["model"]["roi"]).set_index("case_id", drop=False).loc[data.features.index]
     groups: dict[str, np.ndarray] = {}
     for name in params["analysis_plan"]["subgroups"]:
-        groups |= subgroups(tables.column(name, rows), name)
+        found = subgroups(tables.column(name, rows), name)
+        groups |= {f"{name}: {label}": positions for label, positions in found.items()}
     return Setting(judge, centres, groups, bootstrap_weights(centres, settings.bootstraps, settings.seed), mark)
 
 
@@ -390,6 +391,12 @@ def _opened(
         rows["calibration_curve"] += calibration_rows(name, found, setting)
         rows["predictions"] += case_rows(judge, name, found, data, tables, [])
     return rows
+
+
+def design_of_covariates(data: ModelData) -> tuple[pd.DataFrame, int]:
+    """The clinical predictors as numbers, and how many missing cells were filled (median, commonest word)."""
+    block = ClinicalBlock().fit(data.clinical)
+    return block.transform(data.clinical), block.n_filled_
 
 
 def sample_size_rows(model: str, arms: Sequence[Arm], data: ModelData, judge: Judge) -> list[dict[str, Any]]:

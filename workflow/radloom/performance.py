@@ -23,7 +23,7 @@ from radloom.confounding import cramers_v, independence_test
 from radloom.cox import kaplan_meier_of_censoring
 from radloom.logistic import Calibration, calibration
 from radloom.model_tables import MODEL_TABLES
-from radloom.pooling import worst_centre
+from radloom.pooling import bootstrap_error, pool, worst_of
 from radloom.ranking import share, weighted_auc
 from radloom.survival_calibration import SurvivalCalibration, calibration_at
 from radloom.survival_metrics import (
@@ -44,6 +44,14 @@ WITHIN = "_within_centre"
 DISCRIMINATION = ("c_index", "uno_c", "auc")
 GRID = 20
 """Times, evenly spaced up to the last horizon, over which the Brier score is integrated."""
+
+TRANSFORMS = {
+    **dict.fromkeys(("c_index", "uno_c", "auc", "brier", "integrated_brier"), "logit"),
+    **dict.fromkeys(("scaled_brier", "calibration_intercept", "calibration_slope"), "identity"),
+    "calibration_in_the_large": "identity",
+    "observed_expected": "log",
+}
+"""Scales on which centres are pooled (Debray et al., BMJ 2017, 10.1136/bmj.i6460)."""
 
 LEAST_PAIRS = 10
 """A metric of fewer comparable pairs is not estimable."""
@@ -479,13 +487,33 @@ def _over_centres(
             and np.isfinite(values[key][0])
             and not _refusal(judge, key, found, found.group, found.known[centres[found.known] == name])
         }
-        members = np.intersect1d(found.known, np.flatnonzero(np.isin(centres, list(usable))))
+        members = found.known[np.isin(centres[found.known], list(usable))]
         counts = (len(members), judge.events_by(members, key[1]))
         left = f"{len(parts) - len(usable)} of {len(parts)} centres not estimable" if len(usable) < len(parts) else ""
-        if key[0] in DISCRIMINATION and usable:
-            name, samples = worst_centre(usable)
-            told = joined(f"{name}; the interval is that of the lowest estimate of each sample", left, note)
-            table.append(performance_row(judge.name, arm, found.split, key, samples, *counts, centre=WORST, note=told))
+        names, samples = list(usable), np.array([usable[name] for name in usable] or np.empty((0, 1))).T
+        estimates = samples[0]
+        pooled = pool(estimates, bootstrap_error(samples[1:], TRANSFORMS[key[0]]), TRANSFORMS[key[0]], names=names)
+        spread = (
+            f"95 % prediction interval {pooled.prediction_low:.3g} to {pooled.prediction_high:.3g}"
+            if np.isfinite(pooled.prediction_low)
+            else ""
+        )
+        told = joined(left, *pooled.notes, spread, note)
+        row = performance_row(
+            judge.name, arm, found.split, key, np.array([pooled.estimate]), *counts,
+            centre=POOLED, note=told, refusal=joined(pooled.refusal, left if pooled.refusal else ""),
+        )  # fmt: skip
+        if row["status"] == "estimable":
+            row |= {"ci_low": pooled.ci_low, "ci_high": pooled.ci_high}
+        table.append(row)
+        if key[0] in DISCRIMINATION and len(usable) > 1:
+            worst = worst_of(names, estimates, samples[1:])
+            told = joined(worst.name, *worst.notes, left, note)
+            row = performance_row(
+                judge.name, arm, found.split, key, np.array([worst.estimate]), *counts,
+                centre=WORST, note=told, refusal=worst.refusal,
+            )  # fmt: skip
+            table.append(row if worst.refusal else row | {"ci_low": worst.ci_low, "ci_high": worst.ci_high})
     return table
 
 

@@ -317,7 +317,7 @@ class BatchTerms(TransformerMixin, BaseEstimator):
 
 
 class PenalisedCox(BaseEstimator):
-    """Elastic-net Cox model whose penalty is chosen by cross-validated deviance, with its baseline hazard (Efron's ties).
+    """Elastic-net Cox model whose penalty is chosen by cross-validated deviance, with its baseline hazard.
 
     `rule` is `min` (least deviance) or `1se` (the largest penalty within one standard error of it). `recalibration` is
     `none` or `baseline`: then the baseline hazard is that of the inner folds' predictions for cases that they held out.
