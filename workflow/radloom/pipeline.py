@@ -239,12 +239,14 @@ class ClinicalBlock(TransformerMixin, BaseEstimator):
     """Clinical predictors as numbers: missing cells take the training median or commonest word, words are coded.
 
     `medians_` and `commonest_` are what fills a missing number and a missing word of each column; a column without
-    spread in the training cases is dropped.
+    spread in the training cases is dropped. Words are coded against the first of those that the training cases have; a
+    word that they lack counts as that one.
     """
 
     def fit(self, X: pd.DataFrame, y: object = None) -> ClinicalBlock:  # noqa: ARG002
         """Learn from X, cases x columns: float64, or categories whose levels are those of the whole cohort."""
         self.commonest_: dict[str, str] = {}
+        self._levels: dict[str, list[str]] = {}
         self._columns: list[str] = []
         for name in X.columns:
             column = X[name]
@@ -254,6 +256,7 @@ class ClinicalBlock(TransformerMixin, BaseEstimator):
                 if np.count_nonzero(counts) < 2:
                     continue
                 self.commonest_[str(name)] = str(column.cat.categories[int(np.argmax(counts))])
+                self._levels[str(name)] = [str(column.cat.categories[code]) for code in np.flatnonzero(counts)]
             self._columns.append(str(name))
         coded = self._coded(X)
         values = coded.to_numpy(dtype=np.float64)
@@ -281,11 +284,14 @@ class ClinicalBlock(TransformerMixin, BaseEstimator):
         return np.array(self.terms_, dtype=object)
 
     def _coded(self, X: pd.DataFrame) -> pd.DataFrame:
-        filled = {
-            name: X[name].fillna(self.commonest_[name]) if name in self.commonest_ else X[name]
-            for name in self._columns
-        }
+        filled = {name: self._words(X[name]) if name in self._levels else X[name] for name in self._columns}
         return code_words(pd.DataFrame(filled, index=X.index))
+
+    def _words(self, column: pd.Series) -> pd.Series:
+        levels = self._levels[str(column.name)]
+        known = column.isna() | column.isin(levels)
+        words = column.astype(object).where(known, levels[0]).fillna(self.commonest_[str(column.name)])
+        return words.astype(pd.CategoricalDtype(levels))
 
 
 class BatchTerms(TransformerMixin, BaseEstimator):
