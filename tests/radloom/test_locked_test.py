@@ -59,7 +59,7 @@ def test_who_is_in_it() -> None:
 
 def test_a_set_that_is_nobody_or_everybody_is_refused() -> None:
     tables, _ = locked_tables()
-    with pytest.raises(CohortError, match="no case has set 'later'. There are: test, train"):
+    with pytest.raises(CohortError, match=r"no case has set 'later'\. There are: test, train"):
         in_test_set(tables, tables.features, {"column": "set", "value": "later"})
     with pytest.raises(CohortError, match="every case has roi"):
         in_test_set(tables, tables.features, {"column": "roi", "value": "tumour"})
