@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
+from threadpoolctl import threadpool_limits
 
 from radloom.analysis_plan import outcome_columns, plan_hash
 from radloom.assembly import CohortTables, ModelData
@@ -52,6 +55,7 @@ from radloom.validation import (
 
 OPTIMISM, APPARENT = "optimism-corrected", "apparent"
 INTERCEPT = "(Intercept)"
+CURVES_AND_PERFORMANCE = ("performance", "decision_curve", "calibration_curve")
 
 
 @dataclass(frozen=True)
@@ -145,17 +149,31 @@ def open_test_set(problem: Problem, train: np.ndarray, workers: int = 1) -> dict
 
 
 def performance_tables(
-    results: Sequence[ArmResult], counts: np.ndarray, setting: Setting, thresholds: Sequence[float]
+    results: Sequence[ArmResult], counts: np.ndarray, setting: Setting, thresholds: Sequence[float], workers: int = 1
 ) -> dict[str, list[dict[str, Any]]]:
     """Rows of performance, decision curves and calibration curves of all arms; `counts` are those of `validate`."""
-    rows: dict[str, list[dict[str, Any]]] = {"performance": [], "decision_curve": [], "calibration_curve": []}
-    judge, n = setting.judge, len(setting.centres)
-    for result in results:
-        arm = result.arm
-        if result.whole.error:
-            rows["performance"] += refused_rows(judge, [arm.name], result.whole.error)
-            continue
-        comparable = not (arm.batch and judge.name == "cox")
+    judged = partial(judge_arm, counts=counts, setting=setting, thresholds=thresholds)
+    # What is fitted stays here: the workers need the predictions alone.
+    light = [replace(result, pipeline=None, folds=[]) for result in results]
+    if workers <= 1 or len(light) < 2:
+        found = [judged(result) for result in light]
+    else:
+        with ProcessPoolExecutor(min(workers, len(light))) as pool:
+            found = list(pool.map(judged, light))
+    return {name: [row for rows in found for row in rows[name]] for name in CURVES_AND_PERFORMANCE}
+
+
+def judge_arm(
+    result: ArmResult, counts: np.ndarray, setting: Setting, thresholds: Sequence[float]
+) -> dict[str, list[dict[str, Any]]]:
+    """Rows of performance, decision curves and calibration curves of one arm."""
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in CURVES_AND_PERFORMANCE}
+    arm, judge, n = result.arm, setting.judge, len(setting.centres)
+    if result.whole.error:
+        rows["performance"] = refused_rows(judge, [arm.name], result.whole.error)
+        return rows
+    comparable = not (arm.batch and judge.name == "cox")
+    with threadpool_limits(limits=1):  # the same sums on every machine, whatever its number of cores
         for found in result.predictions.values():
             rows["performance"] += prediction_rows(arm.name, found, setting, comparable)
             rows["decision_curve"] += decision_rows(arm.name, found, setting, thresholds)
@@ -332,7 +350,7 @@ def run_endpoint(
     centres = data.centres.to_numpy(dtype=object)
     results, counts = validate(problem, centres, workers)
     setting = setting_of(judge, data, tables, params, mark)
-    found |= performance_tables(results, counts, setting, plan["thresholds"])
+    found |= performance_tables(results, counts, setting, plan["thresholds"], workers)
     found["coefficients"] = coefficient_rows(endpoint.name, results, data, bool(mark))
     names = {CROSS_VALIDATION: [str(n) for n in range(1, problem.settings.folds + 1)]}
     names[LEAVE_ONE_CENTRE_OUT] = setting.names
