@@ -161,6 +161,9 @@ def test_separation_chooses_the_method(separated: tuple[pd.DataFrame, np.ndarray
     expected = fit_logistic(design, mixed)
     pd.testing.assert_frame_equal(table[list(expected.columns)], expected)
     assert list(table[["n", "events"]].iloc[0]) == [70, mixed.sum()]
+    # Separated with room to spare: other columns could help a linear program, but the culprit alone is named.
+    wide = design.assign(marker=10.0 * y + np.arange(70) / 70)
+    assert logistic_inference(wide, y)["note"].iloc[0].endswith("separated by marker")
     # Two columns that separate only together are both named.
     score = np.random.default_rng(1).normal(size=70)
     both = pd.DataFrame({"a": y + score, "b": score})
