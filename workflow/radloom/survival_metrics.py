@@ -188,10 +188,9 @@ def uno_c_rows(
 
     def block(counts: np.ndarray) -> np.ndarray:
         remaining = censoring_survival(time, dead, time, counts, strata)
-        opened = np.divide(1.0, remaining**2, out=np.zeros_like(counts), where=(counts > 0) & inside)
-        return concordance(time, dead, score, counts, groups, opened)
+        return np.divide(1.0, remaining**2, out=np.zeros_like(counts), where=(counts > 0) & inside)
 
-    return in_blocks(block, table)
+    return concordance(time, dead, score, table, groups, in_blocks(block, table))
 
 
 # -------------------------------------------------------------------------- Brier score
