@@ -33,6 +33,8 @@ from radloom.performance import (
     prediction_rows,
 )
 from radloom.pipeline import ArmPipeline, ClinicalBlock, PenalisedCox, PenalisedLogistic
+from radloom.sample_size import Cohort as SampleSizeCohort
+from radloom.sample_size import sample_size
 from radloom.subgroups import subgroups
 from radloom.validation import (
     CROSS_VALIDATION,
@@ -341,7 +343,9 @@ def run_endpoint(
     limiting = limiting_count(classes, endpoint.model.needs_both)
     refusal, mark = check_events(len(y), limiting, endpoint.counted, settings)
     arms = arms_of(plan["arms"], data)
-    found: dict[str, list[dict[str, Any]]] = {"sample_size": sample_size_rows(endpoint.name, arms, data, judge)}
+    sizes, told = sample_size_rows(endpoint.name, arms, data, judge)
+    messages += told
+    found: dict[str, list[dict[str, Any]]] = {"sample_size": sizes}
     if refusal:
         found["performance"] = refused_rows(judge, [arm.name for arm in arms], refusal)
         messages.append(f"the model was not fitted: {refusal}")
@@ -417,9 +421,28 @@ def design_of_covariates(data: ModelData) -> tuple[pd.DataFrame, int]:
     return block.transform(data.clinical), block.n_filled_
 
 
-def sample_size_rows(model: str, arms: Sequence[Arm], data: ModelData, judge: Judge) -> list[dict[str, Any]]:
-    """Riley's criteria of each arm, whose candidates are all columns that it could take."""
-    return []
+def sample_size_rows(
+    model: str, arms: Sequence[Arm], data: ModelData, judge: Judge
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Riley's criteria of each arm, whose candidates are all columns that it could take; and a sentence on the unmet."""
+    classes = judge.classes
+    coded = len(ClinicalBlock().fit(data.clinical).terms_)
+    batches = len(set(data.batches)) - 1 if model == "logistic" else 0
+    candidates = {
+        arm.name: arm.features * data.features.shape[1] + arm.clinical * coded + arm.batch * batches for arm in arms
+    }
+    known: dict[str, float] = {}
+    if isinstance(judge, SurvivalJudge):
+        known = {"mean_follow_up": float(judge.time.mean()), "horizon": judge.horizons[0]}
+    table = sample_size(model, candidates, SampleSizeCohort(len(classes), int(classes.sum()), **known))
+    unmet = table[(table["criterion"] == "all") & ~table["met"]]
+    told = [
+        f"{row['arm']} ({row['parameters']} candidates: {row['needed_n']} cases with {row['needed_events']} events)"
+        for row in unmet.to_dict("records")
+    ]
+    there = f"{len(classes)} cases with {int(classes.sum())} events"
+    message = f"Riley's criteria of sample size are not met by {', '.join(told)}; there are {there}"
+    return table.to_dict("records"), [message] if told else []
 
 
 def finish(
