@@ -349,6 +349,7 @@ def run_endpoint(
     if refusal:
         found["performance"] = refused_rows(judge, [arm.name for arm in arms], refusal)
         messages.append(f"the model was not fitted: {refusal}")
+        messages[:0] = ledger_warnings(read_ledger(ledger), params)
         return Modelled(data, y, judge, settings, [], found, messages, refusal=refusal)
     problem = pose(data, y, endpoint.model, arms, settings, judge.times)
     centres = data.centres.to_numpy(dtype=object)
@@ -366,7 +367,7 @@ def run_endpoint(
     ]
     if locked.any() and plan["open_test_set"]:
         write_opening(ledger, params, int(locked.sum()), int(endpoint.judge(locked).classes.sum()))
-        opened = _opened(endpoint, tables, params, locked, arms, settings, mark)
+        opened = _opened(endpoint, tables, params, locked, arms, problem.settings, mark)
         for name, more in opened.items():
             found[name] = [*found[name], *more]
     messages = [*ledger_warnings(read_ledger(ledger), params), *messages, *([mark] if mark else [])]
