@@ -425,7 +425,7 @@ def design_of_covariates(data: ModelData) -> tuple[pd.DataFrame, int]:
 def sample_size_rows(
     model: str, arms: Sequence[Arm], data: ModelData, judge: Judge
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Riley's criteria of each arm, whose candidates are all columns that it could take; and a sentence on the unmet."""
+    """Riley's criteria of each arm (its candidates are all columns that it could take), and a sentence on the unmet."""
     classes = judge.classes
     coded = len(ClinicalBlock().fit(data.clinical).terms_)
     batches = len(set(data.batches)) - 1 if model == "logistic" else 0
