@@ -17,13 +17,13 @@ from radloom.datapackage import datapackage, datapackage_json, describe, import_
 from radloom.engine.step import CohortResult, CohortTask
 from radloom.extractions import extraction_of
 from radloom.model_tables import MODEL_TABLES
+from radloom.report_harmonisation import confounding_section, harmonisation_section
 from radloom.report_sections import (
     MODELS,
     Material,
     cohort_section,
     exclusions_section,
     files_section,
-    harmonisation_section,
     headline,
     model_section,
     overlays_section,
@@ -108,8 +108,17 @@ def gather(task: CohortTask) -> Material:
         provenance=task.provenance,
         stability=read_stability(inputs.get("tables/stability.csv")),
         filters={model: _filter_of(inputs.get(f"models/{model}/model.json")) for model in MODELS},
+        confounding=_text_or_none(inputs, "confounding"),
+        combat_summary=_text_or_none(inputs, "combat_summary"),
+        combat_covariates=_text_or_none(inputs, "combat_covariates"),
         further_extractions=sorted({extraction_of(Path(name).stem) for name in inputs} - {""}),
     )
+
+
+def _text_or_none(inputs: Mapping[str, Path], table: str) -> pd.DataFrame | None:
+    """A table of the folder as text, if its step has written it."""
+    path = inputs.get(f"tables/{table}.csv")
+    return None if path is None else read_text_table(path)
 
 
 def _filter_of(path: Path | None) -> list[str]:
@@ -180,6 +189,7 @@ def build_report(task: CohortTask) -> CohortResult:
         *([voxel_maps_section(material)] if material.voxel_maps else []),
         quality_section(material),
         *([sensitivity_section(material.sensitivity, material.main_roi)] if len(material.sensitivity) else []),
+        *confounding_section(material),
         harmonisation_section(material),
         *stability_section(material),
         *(model_section(material, model) for model in MODELS),
