@@ -21,7 +21,7 @@ from radloom.batch_diagnostics import (
     covariate_effects,
     diagnose,
     guess_batch,
-    refit_in_fold,
+    refit_combat,
 )
 from radloom.combat import ComBatHarmonizer
 from radloom.harmonize import harmonize_tables
@@ -157,14 +157,15 @@ def test_harmonising_all_cases_hides_the_batch_more_than_new_cases_show() -> Non
         settings = configuration()["harmonize"]
         harmonizer = ComBatHarmonizer()
         after = harmonizer.fit_transform(values, metadata=metadata)
-        refit = refit_in_fold(values, metadata, settings, harmonizer.to_json())
+        refit = refit_combat(values, metadata, settings, harmonizer.to_json())
         people = index.to_numpy()
         assert guess_batch(values.to_numpy(), batch, people, bootstraps=0).batches["B"][0] > 0.95
         inside.append(guess_batch(after.to_numpy(), batch, people, bootstraps=0).batches["all"][0])
         refitted.append(guess_batch(values.to_numpy(), batch, people, refit, bootstraps=0).batches["all"][0])
-    assert np.mean(inside) < 0.47
-    assert np.mean(refitted) == pytest.approx(0.5, abs=0.06)
-    assert np.mean(refitted) > np.mean(inside) + 0.03
+    # No batch effect is left to find, and yet the area is not 0.5: the cases were moved by their own mean.
+    assert np.mean(inside) < 0.45
+    # What 15 cases a batch could not tell of its effect stays in new cases, of the two batches without one as well.
+    assert 0.52 < np.mean(refitted) < 0.75
 
 
 def test_what_cannot_be_guessed_has_a_reason() -> None:
@@ -272,9 +273,9 @@ def test_the_summary_says_what_the_tables_hold() -> None:
     assert rows.index.is_unique
     assert rows.loc[("batch_auc", "before", "all"), "estimate"] > 0.9
     assert rows.loc[("batch_auc", "after", "all"), "estimate"] < 0.6
-    honest = rows.loc[("batch_auc", "after, in folds", "all")]
+    honest = rows.loc[("batch_auc", "after, new cases", "all")]
     assert honest["ci_low"] < honest["estimate"] < honest["ci_high"]
-    assert honest["estimate"] < 0.7
+    assert rows.loc[("batch_auc", "after", "all"), "estimate"] < honest["estimate"] < 0.8
     own = found.batches[(found.batches["roi"] == "tumour") & (found.batches["batch"] == "C1")]
     share = rows.loc[("features_anderson_darling", "before", "C1")]
     assert share["estimate"] == pytest.approx((own["ad_q_before"] < 0.05).mean())
@@ -308,10 +309,11 @@ def test_what_is_not_estimable_is_a_row_with_a_reason() -> None:
     found = _assessed(tables, ["age", "site", "name"])
     rows = found.summary.set_index(["measure", "stage", "batch"])
     assert found.batches.empty
-    for stage in ("before", "after", "after, in folds"):
+    for stage in ("before", "after", "after, new cases"):
         row = rows.loc[("batch_auc", stage, "all")]
         assert np.isnan(row["estimate"])
-        assert row["note"] == "not estimable: fewer than two batches with 5 patients"
+        least = 10 if stage == "after, new cases" else 5
+        assert row["note"] == f"not estimable: fewer than two batches with {least} patients"
     assert "it has one value" in rows.loc[("covariate_kept: site", "", "all"), "note"]
     assert "40 different words" in rows.loc[("covariate_kept: name", "", "all"), "note"]
 
@@ -324,5 +326,5 @@ def test_batches_that_were_merged_or_left_alone_are_so_in_every_fold() -> None:
     for policy in ("merge", "passthrough", "exclude"):
         found = _assessed(tables, ["age"], harmonize__small_batch=policy, harmonize__min_batch_size=10)
         rows = found.summary.set_index(["measure", "stage", "batch"])
-        assert np.isfinite(rows.loc[("batch_auc", "after, in folds", "all"), "estimate"])
+        assert np.isfinite(rows.loc[("batch_auc", "after, new cases", "all"), "estimate"])
         assert (("batch_auc", "before", "X") in rows.index) == (policy != "exclude")

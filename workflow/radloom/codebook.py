@@ -891,7 +891,7 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "stage": (
             "",
-            "before or after harmonisation; 'after, in folds': ComBat learned in each fold's training cases.",
+            "before or after harmonisation; 'after, new cases': harmonised by a ComBat that learned from other cases.",
         ),
         "batch": ("", "Batch that is compared with all others; all for all batches together."),
         "estimate": (ONE, "Value of the measure."),
