@@ -27,6 +27,8 @@ MODEL_TABLES = {
         "metric",
         "horizon",
         *_INTERVAL,
+        "prediction_low",
+        "prediction_high",
         *_COUNTS,
         "leads",
         "status",

@@ -506,6 +506,7 @@ def _over_centres(
         )  # fmt: skip
         if row["status"] == "estimable":
             row |= {"ci_low": pooled.ci_low, "ci_high": pooled.ci_high}
+            row |= {"prediction_low": pooled.prediction_low, "prediction_high": pooled.prediction_high}
         table.append(row)
         if key[0] in DISCRIMINATION and len(usable) > 1:
             worst = worst_of(names, estimates, samples[1:])
