@@ -56,7 +56,7 @@ def model_by_hand(
     described = [*endpoint.values(), args.batch, *args.keep, *args.clinical_columns, *args.subgroups]
     tables = read_by_hand(args.features, args.clinical, args.centre or args.batch, described)
     tables = replace(tables, stability=read_stability(args.stability))
-    params = complete({})
+    params = complete({"results": str(args.out)})
     params["harmonize"] |= {
         "batch": args.batch,
         "covariates": args.keep,

@@ -966,6 +966,14 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
         "df": (ONE, "Its degrees of freedom."),
         "p": (ONE, "Its p value; small where the effect changes with time."),
     },
+    "checklist": {
+        "checklist": ("", "Name of the checklist; its paper is named in the report."),
+        "item": ("", "Number of the item in the checklist."),
+        "topic": ("", "Section and topic of the item, in other words than the checklist's."),
+        "answered_by": ("", "Who answers it: software, authors, or software in part."),
+        "answer": ("", "The answer, with this run's figures; what is left to the authors begins with For the authors."),
+        "where": ("", "Where the answer can be seen: a table, methods.md or a section of the report."),
+    },
 }
 _FOREIGN = {
     "cohort": "Column of the cohort sheet, as it was given.",

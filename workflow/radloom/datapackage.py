@@ -53,6 +53,11 @@ IDENTIFIERS = frozenset(
         "setting",
         "change",
         "level",
+        "checklist",
+        "topic",
+        "answered_by",
+        "answer",
+        "where",
     ]
 )
 """Columns that are text, whatever they look like: a centre called 1 or 007 is a name."""
@@ -82,6 +87,7 @@ DESCRIPTIONS = {
     "performance": "Performance of the models out of fold, with 95 % intervals, long; what was not estimable, and why.",
     "predictions": "Out-of-fold predictions, one row a model, arm and case.",
     "ph_test": "Test of proportional hazards of the Cox models.",
+    "checklist": "Items of CLEAR, METRICS, TRIPOD+AI and IBSI: what the run answers, and what authors must write.",
     "codebook": "Every column of every table: meaning, unit, class, IBSI tag, formula, name for Stata, SPSS and R.",
 }
 PRIMARY_KEYS = {

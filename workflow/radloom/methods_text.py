@@ -68,6 +68,10 @@ METRIC_SOURCES = {
     "calibration_slope": ("vancalster2019",),
     "net_benefit": ("vickers2006",),
 }
+GRID_SIZE = "The grid has as many voxels along an axis as are needed to cover the image (rounded up)."
+GRID_BORDER = "Beyond the centres of the outer voxels the value at the border was taken."
+NO_LOW_PASS = "No low-pass filter came before the interpolation."
+MASK_GRID = "Masks were interpolated linearly, and a voxel belongs to the region where the weight is at least 0.5."
 OUTCOME_BLIND = "The outcome was not a covariate of the harmonisation."
 SMALL_BATCHES = {
     "error": "would have stopped the run",
@@ -178,13 +182,11 @@ def resampling(facts: RunFacts) -> list[str]:
         target = "to spacings that differ between scans"
     if asked and len(kept) == 3:
         return ["Images were not resampled: each keeps its own voxel spacing."]
-    return [
+    first = (
         f"Images were resampled {target} by {how}, on a grid that shares its centre with the original image"
-        f"{cite('zwanenburg2020')}.",
-        "The grid has as many voxels along an axis as are needed to cover the image (rounded up); outside of the outer "
-        "voxel centres the value at the border was taken, and no low-pass filter came before the interpolation.",
-        "Masks were interpolated linearly, and a voxel belongs to the region where the weight is at least 0.5.",
-    ]
+        f"{cite('zwanenburg2020')}."
+    )
+    return [first, GRID_SIZE, GRID_BORDER, NO_LOW_PASS, MASK_GRID]
 
 
 def calibration(facts: RunFacts) -> list[str]:
@@ -594,7 +596,8 @@ def stability_filter(facts: RunFacts) -> list[str]:
     )
     return [
         f"Features with an intraclass correlation below {float(least):g} ({bound}) were left out, without a look at "
-        f"the outcome{cite('koo2016')}{': ' + '; '.join(told) if told else ''}."
+        f"the outcome{cite('koo2016')}{': ' + '; '.join(told) if told else ''}.",
+        "The coefficients are of all cases, those of the held-out parts too.",
     ]
 
 

@@ -17,6 +17,7 @@ from radloom.cox import fit_cox, proportional_hazards_test
 from radloom.engine.step import CohortResult, CohortTask
 from radloom.errors import CohortError
 from radloom.harmonize import columns_of, refuse_outcome
+from radloom.locked_test import in_test_set
 from radloom.modelling import (
     ArmResult,
     Endpoint,
@@ -60,8 +61,10 @@ def model_cox(
     d = event.loc[data.features.index].to_numpy().astype(int)
     messages = [*problem_messages(problems), *data.notes]
     horizons = tuple(sorted(plan["horizons"]))
-    if not horizons and d.any():
-        horizons = (float(np.median(t[d == 1])),)
+    rows = rows.set_index("case_id", drop=False).loc[data.features.index]
+    early = t[(d == 1) & ~in_test_set(tables, rows, plan["test_set"])]  # what is locked has no say in it
+    if not horizons and len(early):
+        horizons = (float(np.median(early)),)
         messages.append(f"no horizon is planned: the median time of the events, {horizons[0]:g}, was taken")
     families = frozenset(plan["metrics"])
 

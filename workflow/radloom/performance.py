@@ -173,13 +173,13 @@ class SurvivalJudge:
             if "brier" in self.families:
                 brier = brier_at(t, d, self.probability(own[:, column]), horizon, w)
                 found["brier", horizon], found["scaled_brier", horizon] = brier.score, brier.scaled
-            if "calibration" in self.families and not slopes:
+            if "calibration" in self.families:
                 expected = share(w @ self.probability(own[:, column]), w.sum(axis=1))
                 found["observed_expected", horizon] = share(kaplan_meier_risk(t, d, horizon, w), expected)
-            elif "calibration" in self.families and np.isfinite(own[:, column]).all():
-                agreement = calibration_at(t, d, own[:, column], horizon, w, g)
-                found["observed_expected", horizon] = agreement.observed_expected
-                found |= calibration_values(agreement, horizon)
+                if slopes:
+                    finite = np.isfinite(own[:, column]).all()
+                    agreement = calibration_at(t, d, own[:, column], horizon, w, g) if finite else None
+                    found |= calibration_values(agreement, horizon, len(w))
         if "brier" in self.families and slopes:
             grid = own[:, len(self.horizons) :]
             both = integrated_brier(t, d, self.probability(grid), np.array(self.grid), w)
@@ -258,8 +258,8 @@ class ClassJudge:
             found["scaled_brier", None] = 1 - share(score, prevalence * (1 - prevalence))
         if "calibration" in self.families:
             found["observed_expected", None] = share(w @ y, w @ self.probability(x))
-            if slopes and np.isfinite(x).all():
-                found |= calibration_values(calibration(x, y, w, g), None)
+            if slopes:
+                found |= calibration_values(calibration(x, y, w, g) if np.isfinite(x).all() else None, None, len(w))
         return found
 
     def pairs(self, groups: np.ndarray, rows: np.ndarray, horizon: float | None) -> int:  # noqa: ARG002
@@ -282,15 +282,16 @@ class ClassJudge:
 Judge = SurvivalJudge | ClassJudge
 
 
-def calibration_values(found: Calibration | SurvivalCalibration, horizon: float | None) -> Values:
-    """Intercept and slope of a calibration by the names that they have in the table.
+def calibration_values(found: Calibration | SurvivalCalibration | None, horizon: float | None, n: int) -> Values:
+    """Intercept and slope of a calibration, n values each, by the names that they have in the table.
 
-    A risk of 0 or 1 has no place on their scale: callers ask for them only where there is none.
+    NaN without a calibration: a risk of 0 or 1 has no place on their scale.
     """
+    gone = np.full(n, np.nan)
     return {
-        ("calibration_intercept", horizon): found.intercept,
-        ("calibration_slope", horizon): found.slope,
-        ("calibration_in_the_large", horizon): found.in_the_large,
+        ("calibration_intercept", horizon): gone if found is None else found.intercept,
+        ("calibration_slope", horizon): gone if found is None else found.slope,
+        ("calibration_in_the_large", horizon): gone if found is None else found.in_the_large,
     }
 
 
@@ -469,6 +470,10 @@ def _refusal(judge: Judge, key: Key, found: Predictions, groups: np.ndarray, mem
         return "the predicted risks are equal within every fold"
     if "brier" not in metric and least < LEAST_EVENTS:
         return f"{events} events among {len(members)} cases, {LEAST_EVENTS} needed"
+    if metric.startswith("calibration"):
+        link = found.link[members, 0 if horizon is None else judge.times.index(horizon)]
+        if endless := int((~np.isfinite(link)).sum()):
+            return f"the predicted risk of {endless} of {len(members)} cases is 0 or 1, which has no place on the scale"
     if len(members) < LEAST_CASES:
         return f"{len(members)} cases, {LEAST_CASES} needed"
     return ""

@@ -22,6 +22,7 @@ from sklearn.preprocessing import PowerTransformer
 from sklearn.utils.validation import check_is_fitted
 
 from radloom.assembly import code_words
+from radloom.errors import CohortError
 from radloom.folds import limiting_count, stratified_folds
 from radloom.harmonizer import PASSED_UNSEEN, HarmonizationError, HarmonizationWarning, Harmonizer
 from radloom.penalised import PenalisedFit, cox_path, fit_penalised_cox, fit_penalised_logistic, logistic_path
@@ -116,6 +117,7 @@ class FeatureBlock(TransformerMixin, BaseEstimator):
         """`fit`, and `transform` of the same cases."""
         metadata = pd.DataFrame(index=X.index) if metadata is None else metadata
         self.notes_: list[str] = []
+        self.feature_names_in_ = np.array(X.columns, dtype=object)
         values = X.to_numpy(dtype=np.float64)
         values = np.where(np.isfinite(values), values, np.nan)
         known = np.flatnonzero(np.isfinite(values).any(axis=0))
@@ -142,8 +144,13 @@ class FeatureBlock(TransformerMixin, BaseEstimator):
         return table.iloc[:, stays]
 
     def transform(self, X: pd.DataFrame, metadata: pd.DataFrame | None = None) -> pd.DataFrame:
-        """The features that stay, of any cases; a case that could not be harmonised is NaN or as it was extracted."""
+        """The features that stay, of any cases; a case that could not be harmonised is NaN or as it was extracted.
+
+        Raises ValueError where the features are not those of the fit, in their order.
+        """
         check_is_fitted(self, "terms_")
+        if list(X.columns) != list(self.feature_names_in_):
+            raise ValueError("the features, or their order, differ from those of the fit")
         metadata = pd.DataFrame(index=X.index) if metadata is None else metadata
         values = X.to_numpy(dtype=np.float64)
         filled = self._fill(np.where(np.isfinite(values), values, np.nan))
@@ -239,12 +246,14 @@ class ClinicalBlock(TransformerMixin, BaseEstimator):
     """Clinical predictors as numbers: missing cells take the training median or commonest word, words are coded.
 
     `medians_` and `commonest_` are what fills a missing number and a missing word of each column; a column without
-    spread in the training cases is dropped.
+    spread in the training cases is dropped. Words are coded against the first of those that the training cases have; a
+    word that they lack counts as that one.
     """
 
     def fit(self, X: pd.DataFrame, y: object = None) -> ClinicalBlock:  # noqa: ARG002
         """Learn from X, cases x columns: float64, or categories whose levels are those of the whole cohort."""
         self.commonest_: dict[str, str] = {}
+        self._levels: dict[str, list[str]] = {}
         self._columns: list[str] = []
         for name in X.columns:
             column = X[name]
@@ -254,6 +263,7 @@ class ClinicalBlock(TransformerMixin, BaseEstimator):
                 if np.count_nonzero(counts) < 2:
                     continue
                 self.commonest_[str(name)] = str(column.cat.categories[int(np.argmax(counts))])
+                self._levels[str(name)] = [str(column.cat.categories[code]) for code in np.flatnonzero(counts)]
             self._columns.append(str(name))
         coded = self._coded(X)
         values = coded.to_numpy(dtype=np.float64)
@@ -281,11 +291,14 @@ class ClinicalBlock(TransformerMixin, BaseEstimator):
         return np.array(self.terms_, dtype=object)
 
     def _coded(self, X: pd.DataFrame) -> pd.DataFrame:
-        filled = {
-            name: X[name].fillna(self.commonest_[name]) if name in self.commonest_ else X[name]
-            for name in self._columns
-        }
+        filled = {name: self._words(X[name]) if name in self._levels else X[name] for name in self._columns}
         return code_words(pd.DataFrame(filled, index=X.index))
+
+    def _words(self, column: pd.Series) -> pd.Series:
+        levels = self._levels[str(column.name)]
+        known = column.isna() | column.isin(levels)
+        words = column.astype(object).where(known, levels[0]).fillna(self.commonest_[str(column.name)])
+        return words.astype(pd.CategoricalDtype(levels))
 
 
 class BatchTerms(TransformerMixin, BaseEstimator):
@@ -314,6 +327,11 @@ class BatchTerms(TransformerMixin, BaseEstimator):
             for name, share in zip(self.levels_, self._share, strict=True)
         }
         return pd.DataFrame(columns, index=X.index)
+
+    def get_feature_names_out(self, input_features: object = None) -> np.ndarray:  # noqa: ARG002
+        """Names of the columns that `transform` returns."""
+        check_is_fitted(self, "levels_")
+        return np.array([f"batch[{name}]" for name in self.levels_], dtype=object)
 
 
 class PenalisedCox(BaseEstimator):
@@ -398,7 +416,8 @@ class PenalisedLogistic(BaseEstimator):
     """Elastic-net logistic model whose penalty is chosen by cross-validated deviance.
 
     `recalibration` is `none`, `temperature`, `platt` or `isotonic`, learned from the inner folds' predictions for cases
-    that they held out. y is 0 or 1.
+    that they held out. Where they can't carry it, the predictions stay as they are, and `note_` says why: dropping the
+    fold would keep those in which the model looks better. y is 0 or 1.
     """
 
     needs_both = True
@@ -420,7 +439,7 @@ class PenalisedLogistic(BaseEstimator):
         """Fit to X, cases x standardised columns; `folds` is the inner fold of each case, `strata` mean nothing."""
         y = np.asarray(y).astype(int)
         self.fit_ = fit_penalised_logistic(X, y, self.l1_ratio, folds, rule=self.rule, penalty_factor=penalty_factor)
-        self.recalibrator_ = None
+        self.recalibrator_, self.note_ = None, ""
         if self.recalibration != "none" and self.fit_.coefficients.any():
             held_out = np.empty(len(X))
             penalties = self.fit_.penalties[self.fit_.penalties >= self.fit_.penalty]
@@ -430,7 +449,10 @@ class PenalisedLogistic(BaseEstimator):
                     X[train], y[train], self.l1_ratio, penalties, penalty_factor=penalty_factor
                 )
                 held_out[~train] = X[~train] @ path[:, -1] + intercepts[-1]
-            self.recalibrator_ = RECALIBRATIONS[self.recalibration]().fit(held_out, y)
+            try:
+                self.recalibrator_ = RECALIBRATIONS[self.recalibration]().fit(held_out, y)
+            except CohortError as error:
+                self.note_ = f"not recalibrated ({error})"
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:
@@ -562,8 +584,17 @@ class ArmPipeline(BaseEstimator):
         return (table[self.terms_].to_numpy(dtype=np.float64) - self.mean_) / self.sd_
 
     def predict(self, X: pd.DataFrame) -> np.ndarray:
-        """Linear predictor of each case."""
-        return self.model_.predict(self.design(X))
+        """Linear predictor of each case, NaN for those that could not be harmonised."""
+        design = self.design(X)
+        good = np.isfinite(design).all(axis=1)
+        risk = np.full(len(design), np.nan)
+        risk[good] = self.model_.predict(design[good])
+        return risk
+
+    def get_feature_names_out(self, input_features: object = None) -> np.ndarray:  # noqa: ARG002
+        """Names of the columns of `design`."""
+        check_is_fitted(self, "model_")
+        return np.array(self.terms_, dtype=object)
 
     @property
     def notes_(self) -> list[str]:
@@ -571,6 +602,8 @@ class ArmPipeline(BaseEstimator):
         notes = [] if self.feature_block_ is None else list(self.feature_block_.notes_)
         if self.batch_terms_ is not None and self.batch_terms_.pooled_:
             notes.append(f"batches of one class share an intercept: {', '.join(self.batch_terms_.pooled_)}")
+        if isinstance(self.model_, PenalisedLogistic) and self.model_.note_:
+            notes.append(self.model_.note_)
         return notes
 
 

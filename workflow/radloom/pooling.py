@@ -190,7 +190,9 @@ def pool(
     se = float(np.sqrt((max(factor, 1.0) if modified else factor) / weight.sum()))
     fixed = 1 / v
     q = float(fixed @ (y - fixed @ y / fixed.sum()) ** 2)
-    typical = (k - 1) * fixed.sum() / (fixed.sum() ** 2 - (fixed**2).sum())
+    # sum(w)^2 - sum(w^2), without the loss of digits that makes it 0 where one centre outweighs all others.
+    products = 2 * float((fixed * (np.cumsum(fixed) - fixed)).sum())
+    typical = (k - 1) * fixed.sum() / products
     half = float(stats.t.ppf(0.5 + level / 2, k - 1)) * se
     ends = [mean - half, mean + half]
     if k >= LEAST_FOR_PREDICTION:

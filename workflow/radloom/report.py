@@ -12,12 +12,14 @@ from typing import Any
 import pandas as pd
 
 from radloom.assembly import read_stability
+from radloom.checklists import checklist_table
 from radloom.codebook import codebook_rows
 from radloom.datapackage import datapackage, datapackage_json, describe, import_r
 from radloom.engine.step import CohortResult, CohortTask
 from radloom.extractions import extraction_of
 from radloom.methods_text import methods_markdown
 from radloom.model_tables import MODEL_TABLES
+from radloom.report_methods import METHODS, methods_section
 from radloom.report_sections import (
     MODELS,
     Material,
@@ -57,15 +59,17 @@ FILES_IN_ORDER = [
     "performance",
     "predictions",
     "ph_test",
+    "checklist",
     "codebook",
 ]
 
 
-METHODS = "methods.md"
-
 OWN_FILES = frozenset(
     f"tables/{name}"
-    for name in (*(f"{table}.csv" for table in MODEL_TABLES), "codebook.csv", "datapackage.json", "import.R")
+    for name in (
+        *(f"{table}.csv" for table in MODEL_TABLES),
+        *("checklist.csv", "codebook.csv", "datapackage.json", "import.R"),
+    )
 )
 """What this step writes beside the report."""
 
@@ -179,6 +183,8 @@ def build_report(task: CohortTask) -> CohortResult:
     for name in MODEL_TABLES:
         frame: pd.DataFrame = getattr(material, name)
         frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", encoding="utf-8")
+    checklist = checklist_table(facts)
+    checklist.to_csv(folder / "checklist.csv", index=False, lineterminator="\n", encoding="utf-8")
     paths = document_tables(task.inputs, folder, material.extraction)
     sections = [
         headline(material),
@@ -191,6 +197,7 @@ def build_report(task: CohortTask) -> CohortResult:
         harmonisation_section(material),
         *stability_section(material),
         *(model_section(material, model) for model in MODELS),
+        methods_section(facts, checklist),
         files_section(paths, material.extraction),
         provenance_section(material),
     ]

@@ -136,9 +136,17 @@ class RunFacts:
 
     def reason(self, text: str) -> str:
         """A reason for an exclusion without what is of one case alone: its figures and names."""
+        return re.sub(r"(?<![\w.])-?\d+(\.\d+)?(?![\w])", "...", self.without_names(text))
+
+    def without_names(self, text: str) -> str:
+        """A text without names of cases and patients; a bracket that lists some of them goes as a whole."""
         names = {*self.material.cohort["case_id"], *self.material.cohort["patient_id"]} - {""}
-        words = [("..." if word.strip(".,;:()'\"") in names else word) for word in text.split()]
-        return re.sub(r"(?<![\w.])-?\d+(\.\d+)?(?![\w])", "...", " ".join(words))
+
+        def is_name(word: str) -> bool:
+            return word.strip(".,;:()'\"") in names
+
+        text = re.sub(r" \(([^()]*)\)", lambda m: "" if any(map(is_name, m[1].split())) else m[0], text)
+        return " ".join("..." if is_name(word) else word for word in text.split())
 
     @cached_property
     def batch_sizes(self) -> dict[str, int]:

@@ -258,16 +258,17 @@ def whole_split(n: int) -> Split:
 def fit_split(problem: Problem, split: Split) -> dict[str, Fitted]:
     """Every arm fitted to the training cases of a split, by name. Arms of the same features share their block."""
     with threadpool_limits(limits=1):  # the same sums on every machine, whatever its number of cores
-        return {name: found for name, (found, _) in _fit_arms(problem, split).items()}
+        return {name: found for name, (found, _) in fit_arms(problem, split).items()}
 
 
 def fit_all_cases(problem: Problem) -> dict[str, tuple[Fitted, ArmPipeline | None]]:
     """Every arm fitted to all cases, with its pipeline; the harmoniser's guards hold as they are configured."""
     with threadpool_limits(limits=1):
-        return _fit_arms(problem, whole_split(len(problem.y)))
+        return fit_arms(problem, whole_split(len(problem.y)))
 
 
-def _fit_arms(problem: Problem, split: Split) -> dict[str, tuple[Fitted, ArmPipeline | None]]:
+def fit_arms(problem: Problem, split: Split) -> dict[str, tuple[Fitted, ArmPipeline | None]]:
+    """Every arm fitted to the training cases of a split, with its pipeline; None where there is none, and why."""
     train = problem.table.iloc[split.train].reset_index(drop=True)
     held = problem.table.iloc[split.held].reset_index(drop=True)
     y = problem.y[split.train]
@@ -382,6 +383,8 @@ def _left_out(pipeline: ArmPipeline, held: pd.DataFrame) -> list[str]:
         ADAPTED: "of batches that the training cases lack harmonised by their own features",
     }
     counts = {words: int(status.str.contains(word, regex=False).sum()) for word, words in told.items()}
+    if pipeline.feature_block_.harmonizer_ is not None:
+        counts["of small batches not harmonised"] = int((status == "").sum())
     return [f"{count} held-out cases {words}" for words, count in counts.items() if count]
 
 
