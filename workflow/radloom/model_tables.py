@@ -29,6 +29,8 @@ MODEL_TABLES = {
         "metric",
         "horizon",
         *_INTERVAL,
+        "prediction_low",
+        "prediction_high",
         *_COUNTS,
         "leads",
         "status",

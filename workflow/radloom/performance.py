@@ -447,7 +447,8 @@ def prediction_rows(arm: str, found: Predictions, setting: Setting, comparable: 
 def keys_of(judge: Judge) -> list[Key]:
     """The metrics of discrimination of a judge, for rows that say why there is none."""
     horizons: Iterable[float | None] = judge.horizons or (None,)
-    keys: list[Key] = [(name, None) for name in ("c_index", "uno_c") if name in judge.families]
+    concordance = ("c_index", "uno_c") if judge.name == "cox" else ()
+    keys: list[Key] = [(name, None) for name in concordance if name in judge.families]
     return keys + [("auc", horizon) for horizon in horizons if "auc" in judge.families]
 
 
@@ -510,6 +511,7 @@ def _over_centres(
         )  # fmt: skip
         if row["status"] == "estimable":
             row |= {"ci_low": pooled.ci_low, "ci_high": pooled.ci_high}
+            row |= {"prediction_low": pooled.prediction_low, "prediction_high": pooled.prediction_high}
         table.append(row)
         if key[0] in DISCRIMINATION and len(usable) > 1:
             worst = worst_of(names, estimates, samples[1:])
