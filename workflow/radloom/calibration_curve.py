@@ -77,14 +77,14 @@ def weighted_quantiles(values: np.ndarray, weights: np.ndarray, probability: flo
     ordered = np.take_along_axis(values, order, axis=1)
     reached = np.cumsum(np.take_along_axis(weights, order, axis=1), axis=1)
     place = (reached[:, -1] - 1) * probability
-    low = np.floor(place + 1e-9)
+    low = np.floor(place)
 
     def value_at(rank: np.ndarray) -> np.ndarray:
         index = np.minimum((reached <= rank[:, None]).sum(axis=1), values.shape[1] - 1)
         return np.asarray(np.take_along_axis(ordered, index[:, None], axis=1)[:, 0])
 
     found = value_at(low)
-    found = found + np.maximum(place - low, 0.0) * (value_at(np.minimum(low + 1, reached[:, -1] - 1)) - found)
+    found = found + (place - low) * (value_at(np.minimum(low + 1, reached[:, -1] - 1)) - found)
     return np.where(reached[:, -1] > 0, found, np.nan)
 
 
