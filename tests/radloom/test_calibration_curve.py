@@ -128,3 +128,7 @@ def test_groups_hold_all_cases_once_and_keep_ties_together() -> None:
     assert table["observed"].iloc[3] == pytest.approx(outcome[groups == 3].mean())
     assert set(risk_groups(np.repeat([0.1, 0.2], [50, 5]), 10)) == {0, 1}
     assert len(grouped_calibration(np.full(9, 0.4), np.ones(9))) == 1
+    with pytest.raises(ValueError, match="needs cases"):
+        grouped_calibration(np.empty(0), np.empty(0))
+    with pytest.raises(ValueError, match="needs cases"):
+        smooth_calibration(np.empty(0), np.empty(0), np.ones((2, 0)))

@@ -179,6 +179,8 @@ def test_what_cannot_be_estimated_is_nan() -> None:
     one = np.ones((1, 60))
     nothing = calibration_at(time, np.zeros(60), cloglog(risk), HORIZON, one)
     assert np.isnan([nothing.slope, nothing.intercept, nothing.in_the_large]).all()
+    nobody = calibration_at(np.empty(0), np.empty(0), np.empty(0), HORIZON, np.ones((2, 0)))
+    assert np.isnan([nobody.slope, nobody.intercept, nobody.in_the_large, nobody.observed_expected]).all()
     flat = calibration_at(time, event, cloglog(np.full(60, 0.4)), HORIZON, one)
     assert np.isnan([flat.slope, flat.intercept]).all()
     assert np.isfinite([flat.in_the_large, flat.observed_expected]).all()

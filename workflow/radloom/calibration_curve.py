@@ -90,6 +90,8 @@ def weighted_quantiles(values: np.ndarray, weights: np.ndarray, probability: flo
 
 def risk_groups(risk: np.ndarray, n_groups: int) -> np.ndarray:
     """The group of each case, from 0: quantile groups of predicted risk of about the same size; ties stay together."""
+    if not len(risk):
+        raise ValueError("a calibration curve needs cases")
     edges = np.unique(np.quantile(risk, np.linspace(0, 1, n_groups + 1)[1:-1]))
     return np.unique(np.searchsorted(edges, risk, side="left"), return_inverse=True)[1]
 
@@ -118,6 +120,8 @@ def distance_from_curve(risk: np.ndarray, curve: np.ndarray, weights: np.ndarray
 
 def grid_of(risk: np.ndarray, n_grid: int) -> np.ndarray:
     """Risks at which a curve is drawn, from the least to the largest predicted one."""
+    if not len(risk):
+        raise ValueError("a calibration curve needs cases")
     return np.linspace(risk.min(), risk.max(), n_grid)
 
 
@@ -156,10 +160,10 @@ def smooth_calibration(
     if not np.isfinite(x).all():
         raise ValueError(f"{int((~np.isfinite(x)).sum())} of {len(x)} linear predictors are not finite")
     values = expit(x)
+    grid = grid_of(values, n_grid)
     knots = spline_knots(x, n_knots)
     basis = restricted_spline(x, knots)
     centre, scale = basis.mean(axis=0), np.maximum(basis.std(axis=0), 1e-300)
-    grid = grid_of(values, n_grid)
 
     def design(rows: np.ndarray) -> np.ndarray:
         return np.column_stack([np.ones(len(rows)), (rows - centre) / scale])
