@@ -393,6 +393,28 @@ def test_the_report_says_which_folds_and_intervals_there_were(results: CohortTas
     assert all("bootstrap of the out-of-fold predictions" in meaning for meaning in told)
 
 
+def test_methods_and_checklists_stand_beside_the_report_and_in_it(results: CohortTask) -> None:
+    page = _page(results)
+    section = _section(page, "methods")
+    text = (results.out / "methods.md").read_text()
+    assert "24 scans of 24 patients from 2 centres: A (12), B (12)" in text
+    assert "the mask is &lt;empty&gt;" in section
+    assert "the mask is <empty>" in text
+    assert "Logistic model of `meta`: not fitted, 4 events among 22 cases, 20 needed." in text
+    assert not re.search(r"\b[cp]\d+\b", text)
+    assert str(results.out.parent) not in text
+    table = list(csv.DictReader((results.out / "tables/checklist.csv").open()))
+    assert len(table) == 244
+    titles = set(re.findall(r"<h2>(.*?)</h2>", page))
+    for row in table:
+        kind, _, part = row["where"].partition(", ")
+        assert kind != "report" or part in titles, row["where"]
+        assert kind != "methods.md" or f"## {part}\n" in text, row["where"]
+        assert not re.search(r"\b[cp]\d+\b", row["answer"]), row
+    assert 'href="methods.md"' in section
+    assert section.count("<table>") == 4
+
+
 def test_few_pictures_when_asked(results: CohortTask) -> None:
     params = results.params | {"report": {"title": "t", "max_overlays": 3}}
     page = _page(replace(results, params=params))
