@@ -361,6 +361,7 @@ def test_every_fixed_column_has_a_meaning() -> None:
         "acquisition": tables.ACQUISITION_COLUMNS,
         "qc": tables.QC_COLUMNS,
         "combat_diagnostics": ["roi", *diagnostics.columns],
+        "combat_rows": list(harmonize.ROW_COLUMNS),
         "stability": stability.COLUMNS,
         "coefficients": validation.COEFFICIENT_COLUMNS,
         "performance": validation.PERFORMANCE_COLUMNS,

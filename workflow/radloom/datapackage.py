@@ -66,6 +66,7 @@ DESCRIPTIONS = {
     "acquisition": "One row a readable case: format, spacing (mm), size (voxels), HU range, calibration, air outside.",
     "qc": "Long table of measured items worth checking (volumes in mm3, voxel counts, air) and of the steps' warnings.",
     "combat_diagnostics": "Per feature and ROI: how much the batch explains before and after harmonisation.",
+    "combat_rows": "What became of each case and ROI in the harmonisation of features_harmonized, by batch column.",
     "stability": "Per feature and ROI: intraclass correlations over perturbations and over real repeats, with 95 % "
     "intervals, over all cases and within centres.",
     "sensitivity": "How far each feature and the ranks of the cases move under other bin widths and voxel spacings.",
@@ -81,6 +82,7 @@ PRIMARY_KEYS = {
     "features_raw": ["case_id", "roi"],
     "features_harmonized": ["case_id", "roi"],
     "acquisition": ["case_id"],
+    "combat_rows": ["case_id", "roi", "column"],
 }
 R_TYPES = {"string": "character", "number": "numeric", "integer": "integer", "boolean": "logical"}
 

@@ -44,6 +44,7 @@ FILES_IN_ORDER = [
     "acquisition",
     "qc",
     "combat_parameters",
+    "combat_rows",
     "combat_diagnostics",
     "stability",
     "sensitivity",
