@@ -365,6 +365,7 @@ def test_every_fixed_column_has_a_meaning() -> None:
         "combat_batches": batch_diagnostics.BATCH_COLUMNS,
         "combat_covariates": batch_diagnostics.COVARIATE_COLUMNS,
         "combat_summary": batch_diagnostics.SUMMARY_COLUMNS,
+        "combat_rows": list(harmonize.ROW_COLUMNS),
         "stability": stability.COLUMNS,
         "coefficients": validation.COEFFICIENT_COLUMNS,
         "performance": validation.PERFORMANCE_COLUMNS,

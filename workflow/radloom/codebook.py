@@ -899,6 +899,12 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
         "ci_high": (ONE, "Upper end of its 95 % interval."),
         "note": ("", "Counts behind it, what to keep in mind, or why there is no value."),
     },
+    "combat_rows": {
+        **_CASE,
+        "column": ("", "Batch column that the row is about (harmonize.batch)."),
+        "batch": ("", "Batch of the case in that column."),
+        "status": ("", "What became of the case: harmonised, adapted, passed through, unchanged or excluded, and why."),
+    },
     "stability": {
         "feature": ("", "Feature that the row is about."),
         "roi": _CASE["roi"],

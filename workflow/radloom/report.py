@@ -50,6 +50,7 @@ FILES_IN_ORDER = [
     "confounding",
     "combat_parameters",
     "combat_summary",
+    "combat_rows",
     "combat_diagnostics",
     "combat_batches",
     "combat_covariates",
