@@ -554,7 +554,7 @@ GUESS_NOTES = {
     "before": "",
     "after": "ComBat has seen the cases that are guessed, so this is too low, and may fall below 0.5",
     "after, new cases": "each half of the cases harmonised by a ComBat that learned from the other half; from all "
-    "cases it learns better",
+    "cases it learns better. Small remains add up over many features",
     SHUFFLED: "as new cases, with the batches shuffled among the patients: there is nothing to remove, and what is "
     "above 0.5 ComBat has brought in itself, by what it learned from few or heavy-tailed values",
 }

@@ -376,7 +376,8 @@ def _summary_blocks(material: Material) -> list[Block]:
             Picture(
                 "Guessing the batch of a case that was not seen, from all features together: area under the curve, "
                 "each batch against the others, and the mean of the batches. Bars are 95 % intervals (bootstrap of "
-                "patients within batches, without fitting anew). 0.5 is chance.",
+                "patients within batches, without fitting anew). 0.5 is chance. Small remains add up over many "
+                "features: the area can be near 1 where the batch explains little of any one of them.",
                 svg=figures.batch_guess("batchauc", *_guess_arrays(guessed)),
             )
         )
