@@ -489,11 +489,17 @@ def assess(
         batches.append(table)
         mine = diagnostics[diagnostics["roi"] == roi]
         summary += [{"roi": roi, **row} for row in _feature_rows(mine, table)]
-        refit = refit_combat(before, metadata, settings, saved)
-        summary += [
-            {"roi": roi, **row}
-            for row in _guess_rows(before, after, batch.to_numpy(), patients, refit, seed=seed, bootstraps=bootstraps)
-        ]
+        shuffled = shuffle_batches(metadata[settings["batch"]], patients, saved, seed)
+        labels = dict.fromkeys(GUESS_NOTES, batch) | {SHUFFLED: shuffled.astype(str).str.strip()}
+        refits = {
+            "after, new cases": refit_combat(before, metadata, settings, saved),
+            SHUFFLED: refit_combat(before, metadata.assign(**{settings["batch"]: shuffled}), settings, saved),
+        }
+        for stage in GUESS_NOTES:
+            values = (after if stage == "after" else before).to_numpy(dtype=np.float64)
+            own = labels[stage].to_numpy()
+            guess = guess_batch(values, own, patients, refits.get(stage), seed=seed, bootstraps=bootstraps)
+            summary += [{"roi": roi, **row} for row in _guess_rows(stage, guess)]
         found, told = _covariate_rows(tables, rows, before, after, batch, covariates)
         summary += [{"roi": roi, **row} for row in told]
         if len(found):
@@ -545,35 +551,44 @@ def _feature_rows(diagnostics: pd.DataFrame, batches: pd.DataFrame) -> list[dict
     return rows
 
 
+SHUFFLED = "after, shuffled"
 GUESS_NOTES = {
     "before": "",
     "after": "ComBat has seen the cases that are guessed, so this is too low, and may fall below 0.5",
     "after, new cases": "each half of the cases harmonised by a ComBat that learned from the other half; from all "
-    "cases it learns better",
+    "cases it learns better. Small remains add up over many features",
+    SHUFFLED: "as new cases, with the batches shuffled among the patients: there is nothing to remove, and what is "
+    "above 0.5 ComBat has brought in itself, by what it learned from few or heavy-tailed values",
 }
+"""The stages of guessing the batch, and what to keep in mind of each."""
 
 
-def _guess_rows(
-    before: pd.DataFrame,
-    after: pd.DataFrame,
-    batch: np.ndarray,
-    patients: np.ndarray,
-    refit: Callable[[np.ndarray], np.ndarray],
-    **options: int,
-) -> list[dict[str, Any]]:
-    rows = []
-    first = before.to_numpy(dtype=np.float64)
-    for stage, values, again in (
-        ("before", first, None),
-        ("after", after.to_numpy(dtype=np.float64), None),
-        ("after, new cases", first, refit),
-    ):
-        guess = guess_batch(values, batch, patients, again, **options)
-        if not guess.batches:
-            rows.append(_row("batch_auc", stage, ALL, float("nan"), f"not estimable: {guess.reason}"))
-        for name, (auc, low, high) in guess.batches.items():
-            rows.append(_row("batch_auc", stage, name, auc, GUESS_NOTES[stage], ci_low=low, ci_high=high))
-    return rows
+def shuffle_batches(batch: pd.Series, patients: np.ndarray, parameters: Mapping[str, Any], seed: int) -> pd.Series:
+    """The batches of the cases, shuffled among the patients; those that were not harmonised keep theirs.
+
+    All cases of a patient get one batch. The order of the cases has no meaning.
+    """
+    text = batch.astype(str).str.strip()
+    own = [*parameters["batches"], *parameters.get("merged_batches", [])]
+    moved = text.isin(own).to_numpy()
+    people = np.asarray(patients).astype(str)
+    first = pd.Series(text.to_numpy()[moved], index=people[moved]).sort_index(kind="stable")
+    first = first[~first.index.duplicated()]
+    drawn = np.random.default_rng([seed, 9]).permutation(first.to_numpy(dtype=object))
+    new_of = dict(zip(first.index, drawn, strict=True))
+    shuffled = [new_of[person] if move else old for person, move, old in zip(people, moved, text, strict=True)]
+    return pd.Series(shuffled, index=batch.index, name=batch.name, dtype=object)
+
+
+def _guess_rows(stage: str, guess: Guess) -> list[dict[str, Any]]:
+    """Rows of the summary on guessing the batch; of shuffled batches the mean alone, as their names mean nothing."""
+    if not guess.batches:
+        return [_row("batch_auc", stage, ALL, float("nan"), f"not estimable: {guess.reason}")]
+    return [
+        _row("batch_auc", stage, name, auc, GUESS_NOTES[stage], ci_low=low, ci_high=high)
+        for name, (auc, low, high) in guess.batches.items()
+        if name == ALL or stage != SHUFFLED
+    ]
 
 
 def _covariate_rows(

@@ -891,7 +891,8 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "stage": (
             "",
-            "before or after harmonisation; 'after, new cases': harmonised by a ComBat that learned from other cases.",
+            "before or after harmonisation; 'after, new cases': harmonised by a ComBat that learned from other cases; "
+            "'after, shuffled': the same with the batches shuffled, so that there is nothing to remove.",
         ),
         "batch": ("", "Batch that is compared with all others; all for all batches together."),
         "estimate": (ONE, "Value of the measure."),

@@ -376,7 +376,8 @@ def _summary_blocks(material: Material) -> list[Block]:
             Picture(
                 "Guessing the batch of a case that was not seen, from all features together: area under the curve, "
                 "each batch against the others, and the mean of the batches. Bars are 95 % intervals (bootstrap of "
-                "patients within batches, without fitting anew). 0.5 is chance.",
+                "patients within batches, without fitting anew). 0.5 is chance. Small remains add up over many "
+                "features: the area can be near 1 where the batch explains little of any one of them.",
                 svg=figures.batch_guess("batchauc", *_guess_arrays(guessed)),
             )
         )
@@ -420,8 +421,8 @@ def _summary_sentences(rows: pd.DataFrame, material: Material) -> list[str]:
             f"{second} after it (Anderson-Darling, q < 0.05); of a feature's variance {name} explained a median of "
             f"{_percent(value('batch_r2', 'before'))} before and {_percent(value('batch_r2', 'after'))} after."
         )
-    auc = {stage: whole.get(("batch_auc", stage)) for stage in ("before", "after", "after, new cases")}
-    before, inside, honest = auc.values()
+    auc = {stage: whole.get(("batch_auc", stage)) for stage in STAGES}
+    before, inside, honest, shuffled = auc.values()
     if before and before["estimate"]:
         sentence = f"The {name} of a case that was not seen could be guessed with an AUC of {_auc(before)} before"
         if honest and honest["estimate"]:
@@ -433,6 +434,11 @@ def _summary_sentences(rows: pd.DataFrame, material: Material) -> list[str]:
             sentence += (
                 f" The {decimal(_float(inside['estimate']), 2)} of the harmonised table itself is too low: its ComBat "
                 "has seen the cases that are guessed."
+            )
+        if shuffled and shuffled["estimate"] and _float(shuffled["ci_low"]) > 0.5:
+            sentence += (
+                f" With the {name}s shuffled, so that there is nothing to remove, it is {_auc(shuffled)} in new cases: "
+                "that much ComBat brings in itself, by means and scales learned from few or heavy-tailed values."
             )
         told.append(sentence)
     elif before:
@@ -457,6 +463,7 @@ def _auc(row: Mapping[Any, Any]) -> str:
     return decimal(estimate, 2) + (f" ({decimal(low, 2)} to {decimal(high, 2)})" if np.isfinite(low) else "")
 
 
+STAGES = ("before", "after", "after, new cases", "after, shuffled")
 MEASURES = {
     "batch_r2": "R² of the batch, median over the features",
     "features_anderson_darling": "features that differ between batches (Anderson-Darling, q < 0.05)",
@@ -475,12 +482,12 @@ def _summary_table(found: pd.DataFrame) -> Block:
         if kind not in MEASURES:
             continue
         by_stage = {row["stage"]: row for row in rows.to_dict("records")}
-        cells = [_summary_cell(kind, by_stage.get(stage)) for stage in ("before", "after", "after, new cases")]
+        cells = [_summary_cell(kind, by_stage.get(stage)) for stage in STAGES]
         lines.append([roi, MEASURES[kind].format(term), *cells])
-    columns = ["ROI", "measure", "before", "after", "after, new cases"]
+    columns = ["ROI", "measure", *STAGES]
     caption = (
         "Over all batches (tables/combat_summary.csv has each batch, and the notes). New cases: each half of the cases "
-        "was harmonised by a ComBat that learned from the other half"
+        "was harmonised by a ComBat that learned from the other half; shuffled: the same without a batch effect"
     )
     return table(columns, lines, caption)
 
