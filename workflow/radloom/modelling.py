@@ -338,7 +338,7 @@ def run_endpoint(
     judge = endpoint.judge(~locked)
     _, messages = gate(tables, rows[~locked].reset_index(drop=True), params, outcome_columns(params))
     if locked.any():
-        messages.append(f"{int(locked.sum())} cases are in the locked test set and were seen by no model")
+        messages.append(f"{int(locked.sum())} cases are in the locked test set: no model was fitted to them")
     classes = judge.classes
     limiting = limiting_count(classes, endpoint.model.needs_both)
     refusal, mark = check_events(len(y), limiting, endpoint.counted, settings)

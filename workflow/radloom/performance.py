@@ -64,6 +64,9 @@ LEAST_EVENTS, LEAST_CASES = 5, 10
 LEAST_CENSORING_SURVIVAL = 0.1
 """Uno's C ends where fewer than this fraction would still be uncensored: its weights grow with 1 / this squared."""
 
+NO_WIDTH = 1e-9
+"""An interval that is narrower is none: all bootstrap samples give the same estimate, but for rounding."""
+
 UNEQUAL_V, UNEQUAL_P = 0.1, 0.05
 """Centres differ in their prevalence where Cramer's V (Bergsma) is above the one or the test's p is below the other."""
 
@@ -336,7 +339,7 @@ def performance_row(
     low, high = (np.nan, np.nan) if refusal or len(samples) < 2 else interval(samples[1:])
     if not refusal and len(samples) > 1 and not np.isfinite(low):
         note = joined(note, "no interval: too many bootstrap samples without an estimate")
-    elif not refusal and low == high:
+    elif not refusal and high - low < NO_WIDTH:
         # An interval without width would claim a certainty that such a model doesn't have.
         low = high = np.nan
         note = joined(note, "no interval: every bootstrap sample gives the same estimate")
@@ -534,7 +537,9 @@ def _over_centres(
                 judge.name, arm, found.split, key, np.array([worst.estimate]), *counts,
                 centre=WORST, note=told, refusal=worst.refusal,
             )  # fmt: skip
-            table.append(row if worst.refusal else row | {"ci_low": worst.ci_low, "ci_high": worst.ci_high})
+            if not worst.refusal and not worst.ci_high - worst.ci_low < NO_WIDTH:
+                row |= {"ci_low": worst.ci_low, "ci_high": worst.ci_high}
+            table.append(row)
     return table
 
 
