@@ -348,7 +348,7 @@ def test_any_columns_get_legal_and_unique_short_names(columns: list[str]) -> Non
 
 
 def test_every_fixed_column_has_a_meaning() -> None:
-    from radloom import batch_diagnostics, confounding, model_cox, stability, tables, validation
+    from radloom import batch_diagnostics, confounding, harmonize, model_cox, stability, tables, validation
 
     frame = pd.DataFrame({"f": [1.0, 2.0, 4.0, 7.0]})
     diagnostics = batch_diagnostics.diagnose(frame, frame, pd.Series(["a", "a", "b", "b"]))

@@ -272,7 +272,7 @@ def test_several_batch_columns(good: dict[str, Any]) -> None:
     assert "with several batch columns no batch can stay as it is" in problems(reference_batch="A")
     assert "harmonize.covariates: kernel is a batch as well" in problems(covariates=["kernel"])
     assert "harmonize.mean_only: covbat adjusts variances" in problems(method="covbat", mean_only=True)
-    outcome = {"model_logistic": {"outcome": "outcome"}}
+    outcome = {"analysis_plan": {"outcome": "outcome"}}
     leaking = problems_of({**good, **outcome, "harmonize": {"batch": ["centre", "outcome"]}})
     assert "harmonize.batch: outcome is an outcome: harmonising by it would leak it" in leaking
 

@@ -282,7 +282,7 @@ def _with_died(tables: CohortTables, died: np.ndarray) -> CohortTables:
 
 def test_the_gate_reads_the_configured_columns() -> None:
     tables = cohort_tables(90, rois=("tumour", "liver"))
-    params = configuration(harmonize__covariates=["age"], model__clinical=["age", "sex"])
+    params = configuration(harmonize__covariates=["age"], analysis_plan__covariates=["age", "sex"])
     table, _ = gate_rois(tables, params, OUTCOMES)
     assert list(table.columns) == TABLE_COLUMNS
     assert list(table["roi"].unique()) == ["tumour", "liver"]
