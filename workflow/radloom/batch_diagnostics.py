@@ -345,7 +345,7 @@ def refit_combat(
     if parameters.get("merged_name"):
         labels = labels.where(~labels.isin(parameters["merged_batches"]), parameters["merged_name"])
     metadata = metadata.assign(**{name: labels})
-    within = labels.isin(parameters.get("batches", list(labels))).to_numpy()
+    within = labels.isin(parameters["batches"]).to_numpy()
 
     def refit(train: np.ndarray) -> np.ndarray:
         learned = np.zeros(len(labels), dtype=bool)
@@ -355,7 +355,8 @@ def refit_combat(
         learned &= within & labels.isin(enough).to_numpy()
         if not learned.any():
             raise HarmonizationError("no batch has two training cases")
-        harmonizer = harmonizer_of({**settings, "min_batch_size": 2, "small_batch": "passthrough"})
+        lenient = {"min_batch_size": 2, "small_batch": "passthrough", "new_batch": "passthrough"}
+        harmonizer = harmonizer_of({**settings, **lenient})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", HarmonizationWarning)
             harmonizer.fit(values[learned], metadata=metadata[learned])
@@ -489,11 +490,13 @@ def assess(
         batches.append(table)
         mine = diagnostics[diagnostics["roi"] == roi]
         summary += [{"roi": roi, **row} for row in _feature_rows(mine, table)]
-        shuffled = shuffle_batches(metadata[settings["batch"]], patients, saved, seed)
+        # Of several batch columns the first is the one that is guessed.
+        first, saved = batch_columns(settings)[0], saved["steps"][0] if "steps" in saved else saved
+        shuffled = shuffle_batches(metadata[first], patients, saved, seed)
         labels = dict.fromkeys(GUESS_NOTES, batch) | {SHUFFLED: shuffled.astype(str).str.strip()}
         refits = {
             "after, new cases": refit_combat(before, metadata, settings, saved),
-            SHUFFLED: refit_combat(before, metadata.assign(**{settings["batch"]: shuffled}), settings, saved),
+            SHUFFLED: refit_combat(before, metadata.assign(**{first: shuffled}), settings, saved),
         }
         for stage in GUESS_NOTES:
             values = (after if stage == "after" else before).to_numpy(dtype=np.float64)
