@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from radloom import methods_text as text
-from radloom.report_sections import METRICS, MODELS, median_follow_up, warnings_of
+from radloom.report_sections import METRICS, MODELS, median_follow_up
+from radloom.report_summary import warnings_of
 from radloom.report_view import count, decimal, listed, median_quartiles, median_range, number, numbers
 from radloom.run_facts import RunFacts, by_count
 
