@@ -1,13 +1,21 @@
 """A simulated cohort for the statistical steps: tables as the workflow hands them over, and a configuration."""
 
+import copy
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from sksurv.util import Surv
 
-from radloom.assembly import CohortTables
+from radloom.assembly import CohortTables, ModelData, assemble
+from radloom.config import complete
+from radloom.performance import ClassJudge, Judge, SurvivalJudge
 from radloom.phantoms import simulate_outcome, simulate_survival
+from radloom.pipeline import PenalisedCox, PenalisedLogistic
+from radloom.validation import Problem, arms_of, pose, settings_of
 
 
 def cohort_tables(
@@ -55,55 +63,71 @@ def cohort_tables(
     return CohortTables(table, cases, patients)
 
 
-def configuration(**changes: Any) -> dict[str, dict[str, Any]]:
-    """A configuration with its defaults; `section__key=value` changes one of them."""
-    params: dict[str, dict[str, Any]] = {
-        "harmonize": {
-            "batch": "centre",
-            "covariates": [],
-            "parametric": True,
-            "mean_only": False,
-            "reference_batch": None,
-            "min_batch_size": 5,
-            "small_batch": "error",
-            "new_batch": "error",
-        },
-        "model": {
-            "roi": None,
-            "features": ["*"],
-            "transformation": "none",
-            "max_correlation": 0.9,
-            "max_terms": None,
-            "folds": 5,
-            "seed": 1,
-            "bootstraps": 60,
-            "refits": 5,
-            "min_events": 20,
-            "override_sample_size": False,
-        },
-        "analysis_plan": {
-            "time": "days",
-            "event": "died",
-            "competing_event": None,
-            "outcome": "response",
-            "horizons": [20.0],
-            "covariates": [],
-            "strata": [],
-            "cluster": None,
-            "arms": ["clinical", "features", "features_combat", "features_centre", "features_combat+clinical"],
-            "metrics": ["c_index", "uno_c", "auc", "brier", "calibration", "net_benefit"],
-            "thresholds": [0.1, 0.3, 0.5],
-            "subgroups": [],
-            "test_set": None,
-            "open_test_set": False,
-        },
-        "model_cox": {"l1_ratio": 0.9, "penalty": "min", "recalibration": "none"},
-        "model_logistic": {"l1_ratio": 0.9, "penalty": "min", "recalibration": "none"},
+SECTIONS = ("harmonize", "model", "analysis_plan", "model_cox", "model_logistic")
+
+
+@cache
+def _defaults() -> dict[str, dict[str, Any]]:
+    whole = complete({"results": "results"})
+    params = {section: whole[section] for section in SECTIONS}
+    params["model"] |= {"bootstraps": 60, "refits": 5}
+    params["analysis_plan"] |= {
+        "time": "days",
+        "event": "died",
+        "outcome": "response",
+        "horizons": [20.0],
+        "thresholds": [0.1, 0.3, 0.5],
+        "subgroups": [],
     }
+    return params
+
+
+def configuration(**changes: Any) -> dict[str, dict[str, Any]]:
+    """The defaults of the schema, with an endpoint and few repetitions; `section__key=value` changes one of them."""
+    params = copy.deepcopy(_defaults())
     for name, value in changes.items():
         section, key = name.split("__")
         params[section][key] = value
     return params
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A cohort on its way into a model: what the functions between its tables and its results take."""
+
+    tables: CohortTables
+    params: dict[str, dict[str, Any]]
+    data: ModelData
+    y: np.ndarray
+    judge: Judge
+    problem: Problem
+
+    @property
+    def centres(self) -> np.ndarray:
+        """The centre of each case."""
+        return self.data.centres.to_numpy(dtype=object)
+
+
+def cohort(kind: str = "logistic", tables: CohortTables | None = None, **changes: Any) -> Cohort:
+    """A simulated cohort as a problem of a `cox` or a `logistic` model."""
+    params = configuration(**changes)
+    tables = cohort_tables() if tables is None else tables
+    data = assemble(tables, params, {})
+    plan, families = params["analysis_plan"], frozenset(params["analysis_plan"]["metrics"])
+    named = params[f"model_{kind}"]
+    options = (named["l1_ratio"], named["penalty"], named["recalibration"])
+    patients = tables.patients.loc[data.patients]
+    judge: Judge
+    model: PenalisedCox | PenalisedLogistic
+    if kind == "cox":
+        time, event = patients["days"].to_numpy(dtype=np.float64), patients["died"].to_numpy(dtype=np.int64)
+        y, model = Surv.from_arrays(event.astype(bool), time), PenalisedCox(*options)
+        judge = SurvivalJudge(time, event, tuple(plan["horizons"]), families)
+    else:
+        y, model = patients["response"].to_numpy(dtype=np.int64), PenalisedLogistic(*options)
+        judge = ClassJudge(y, families)
+    problem = pose(data, y, model, arms_of(plan["arms"], data), settings_of(params), judge.times)
+    return Cohort(tables, params, data, y, judge, problem)
 
 
 def write_tables(tables: CohortTables, folder: Path) -> dict[str, Path]:

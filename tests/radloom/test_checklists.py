@@ -243,3 +243,14 @@ def test_sentences_fit_whole_and_in_order(sentences: list[str], most: int) -> No
         assert fitted.endswith("More: a table.")
         kept = fitted.removesuffix(" More: a table.").removesuffix(" ...")
         assert " ".join(sentences).startswith(kept)
+
+
+def test_what_the_plan_of_the_analysis_says_may_be_one_value_or_several() -> None:
+    plan = {"analysis_plan": {"horizons": 730, "subgroups": {"sex": [], "age": [60]}, "covariates": "age"}}
+    table = _table(params=PARAMS | plan)
+    assert "Horizons: 730." in _answer(table, "TRIPOD+AI", "8a")
+    assert _answer(table, "TRIPOD+AI", "14").startswith("Performance is given by group: sex, age.")
+    assert "Columns of the clinical table: `age`." in _answer(table, "CLEAR", "17")
+    assert "analysis_plan" in _answer(table, "TRIPOD+AI", "18c")
+    assert table.loc[("TRIPOD+AI", "18c"), "answered_by"] == IN_PART
+    assert _table().loc[("TRIPOD+AI", "18c"), "answered_by"] == AUTHORS

@@ -353,7 +353,7 @@ def test_any_columns_get_legal_and_unique_short_names(columns: list[str]) -> Non
 
 
 def test_every_fixed_column_has_a_meaning() -> None:
-    from radloom import batch_diagnostics, confounding, stability, tables
+    from radloom import batch_diagnostics, confounding, harmonize, stability, tables
 
     frame = pd.DataFrame({"f": [1.0, 2.0, 4.0, 7.0]})
     diagnostics = batch_diagnostics.diagnose(frame, frame, pd.Series(["a", "a", "b", "b"]))
@@ -370,6 +370,7 @@ def test_every_fixed_column_has_a_meaning() -> None:
         "combat_batches": batch_diagnostics.BATCH_COLUMNS,
         "combat_covariates": batch_diagnostics.COVARIATE_COLUMNS,
         "combat_summary": batch_diagnostics.SUMMARY_COLUMNS,
+        "combat_rows": list(harmonize.ROW_COLUMNS),
         "stability": stability.COLUMNS,
         **MODEL_TABLES,
         "codebook": list(codebook_rows("cohort", ["case_id"])[0]),

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from radloom import methods_text as text
-from radloom.report_sections import METRICS, MODELS, median_follow_up
+from radloom.confounding import median_follow_up
+from radloom.report_sections import METRICS, MODELS
 from radloom.report_summary import warnings_of
 from radloom.report_view import count, decimal, listed, median_quartiles, median_range, number, numbers
-from radloom.run_facts import RunFacts, by_count
+from radloom.run_facts import RunFacts, by_count, many
 
 Answer = Callable[[RunFacts], list[str]]
 ANSWERS: dict[str, Answer] = {}
@@ -97,7 +98,7 @@ def outcome(facts: RunFacts) -> list[str]:
         sentences.append(f"{MODELS[model][0]}, {end}{told}.")
     horizons = facts.planned("horizons")
     if horizons:
-        sentences.append(f"Horizons: {listed(horizons)}.")
+        sentences.append(f"Horizons: {listed(many(horizons))}.")
     return sentences
 
 
@@ -131,9 +132,9 @@ def _follow_up(facts: RunFacts) -> list[str]:
 def baseline(facts: RunFacts) -> list[str]:
     """Characteristics by centre: where they stand, and the numbers of the covariates."""
     people = facts.included.drop_duplicates("patient_id")
-    columns = dict.fromkeys([*(facts.planned("covariates") or []), *(facts.setting("harmonize", "covariates") or [])])
+    columns = [*many(facts.planned("covariates")), *many(facts.setting("harmonize", "covariates"))]
     told = []
-    for column in columns:
+    for column in dict.fromkeys(columns):
         if column not in people:
             continue
         known = people[column][people[column] != ""]
@@ -525,7 +526,7 @@ def selection(facts: RunFacts) -> list[str]:
 
 @answer
 def clinical_predictors(facts: RunFacts) -> list[str]:
-    named = facts.planned("covariates") or []
+    named = many(facts.planned("covariates"))
     if not named:
         return ["The models had no predictor beside features."] if facts.fitted else []
     return [f"Columns of the clinical table: {listed(f'`{name}`' for name in named)}.", *text.missing_data(facts)[:1]]
@@ -556,7 +557,7 @@ def imbalance(facts: RunFacts) -> list[str]:
 def fairness(facts: RunFacts) -> list[str]:
     groups = facts.planned("subgroups")
     if groups:
-        return [f"Performance is given by group: {listed(groups)}."]
+        return [f"Performance is given by group: {listed(many(groups))}."]
     return ["No performance by sex, age or other groups of patients was asked for in this run."] if facts.fitted else []
 
 

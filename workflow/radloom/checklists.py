@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -48,7 +49,8 @@ class Checklist:
     items: tuple[Item, ...]
 
 
-def read_checklists() -> list[Checklist]:
+@cache
+def read_checklists() -> tuple[Checklist, ...]:
     """All checklists, in the order of `LISTS`."""
     import yaml
 
@@ -58,7 +60,7 @@ def read_checklists() -> list[Checklist]:
         content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
         items = tuple(Item(**entry) for entry in content["items"])
         found.append(Checklist(content["checklist"], REFERENCES[content["reference"]], content["numbering"], items))
-    return found
+    return tuple(found)
 
 
 def checklist_table(facts: RunFacts, checklists: Iterable[Checklist] | None = None) -> pd.DataFrame:

@@ -879,13 +879,20 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "stage": (
             "",
-            "before or after harmonisation; 'after, in folds': ComBat learned in each fold's training cases.",
+            "before or after harmonisation; 'after, new cases': harmonised by a ComBat that learned from other cases; "
+            "'after, shuffled': the same with the batches shuffled, so that there is nothing to remove.",
         ),
         "batch": ("", "Batch that is compared with all others; all for all batches together."),
         "estimate": (ONE, "Value of the measure."),
         "ci_low": (ONE, "Lower end of its 95 % interval (bootstrap of patients within batches), where it has one."),
         "ci_high": (ONE, "Upper end of its 95 % interval."),
         "note": ("", "Counts behind it, what to keep in mind, or why there is no value."),
+    },
+    "combat_rows": {
+        **_CASE,
+        "column": ("", "Batch column that the row is about (harmonize.batch)."),
+        "batch": ("", "Batch of the case in that column."),
+        "status": ("", "What became of the case: harmonised, adapted, passed through, unchanged or excluded, and why."),
     },
     "stability": {
         "feature": ("", "Feature that the row is about."),

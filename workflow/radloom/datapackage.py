@@ -89,6 +89,7 @@ DESCRIPTIONS = {
     "still there.",
     "combat_summary": "What harmonisation did, in a few rows an ROI: differences between batches, guessing the batch, "
     "and effects of covariates, before and after.",
+    "combat_rows": "What became of each case and ROI in the harmonisation of features_harmonized, by batch column.",
     "stability": "Per feature and ROI: intraclass correlations over perturbations and over real repeats, with 95 % "
     "intervals, over all cases and within centres.",
     "sensitivity": "How far each feature and the ranks of the cases move under other bin widths and voxel spacings.",
@@ -135,6 +136,7 @@ PRIMARY_KEYS = {
     "features_raw": ["case_id", "roi"],
     "features_harmonized": ["case_id", "roi"],
     "acquisition": ["case_id"],
+    "combat_rows": ["case_id", "roi", "column"],
 }
 R_TYPES = {"string": "character", "number": "numeric", "integer": "integer", "boolean": "logical"}
 

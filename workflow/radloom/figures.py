@@ -229,6 +229,84 @@ def explained_by_batch(name: str, before: np.ndarray, after: np.ndarray | None) 
         return _svg(figure, name, "Variance explained by the batch, before and after harmonisation")
 
 
+def shares_by_batch(name: str, title: str, batches: Sequence[str], levels: Sequence[str], counts: np.ndarray) -> str:
+    """Stacked bars to 100 %, one a batch, of the shares of levels; `counts` (batches, levels) are written into them."""
+    with matplotlib.rc_context(STYLE):
+        figure, (axes,) = _axes(4.4, 0.85 + 0.3 * len(batches))
+        total = counts.sum(axis=1)
+        share = np.divide(counts, total[:, None], out=np.zeros_like(counts, dtype=float), where=total[:, None] > 0)
+        left = np.zeros(len(batches))
+        y = np.arange(len(batches))
+        for k, level in enumerate(levels):
+            # The first level is mostly "no event": grey, so that the events stand out.
+            colour = FAINT if k == 0 else COLOURS[(k - 1) % len(COLOURS)]
+            axes.barh(y, share[:, k], left=left, color=colour, height=0.72, label=str(level), alpha=0.85)
+            for row in y[share[:, k] > 0.06]:
+                middle = left[row] + share[row, k] / 2
+                axes.text(middle, row, f"{int(counts[row, k])}", ha="center", va="center", fontsize=8)
+            left = left + share[:, k]
+        axes.set(xlim=(0, 1), ylim=(len(batches) - 0.5, -0.5), title=title)
+        axes.set_yticks(y, list(batches))
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
+        return _svg(figure, name, f"{title} by batch")
+
+
+def batch_guess(name: str, batches: Sequence[str], stages: Sequence[tuple[str, np.ndarray]]) -> str:
+    """Areas under the curve with intervals, a row a batch and a dot a stage; `stages` holds (title, values), the
+    values (batches, 3) being estimate, lower and upper end (NaN where there is none).
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, (axes,) = _axes(5.6, 1.0 + 0.42 * len(batches))
+        y = np.arange(len(batches), dtype=float)
+        for k, (title, values) in enumerate(stages):
+            at = y + 0.22 * (k - (len(stages) - 1) / 2)
+            colour = (COLOURS[1], FAINT, COLOURS[0])[k % 3]
+            axes.hlines(at, values[:, 1], values[:, 2], color=colour, lw=1.6)
+            axes.plot(values[:, 0], at, MARKERS[k], color=colour, ms=5, label=title)
+        axes.axvline(0.5, color="#777777", lw=0.9, ls=":")
+        known = np.concatenate([values[np.isfinite(values)] for _, values in stages])
+        low = min(0.45, float(known.min()) - 0.02)
+        axes.set(xlim=(max(low, 0), 1.01), ylim=(len(batches) - 0.5, -0.5), xlabel="AUC of guessing the batch")
+        axes.set_yticks(y, ["all, mean" if batch == "all" else batch for batch in batches])
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x", color="#E4E7EA", lw=0.6)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(stages))
+        return _svg(figure, name, "AUC of guessing the batch, before and after harmonisation")
+
+
+def covariate_effects(name: str, panels: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]]) -> str:
+    """Effects after harmonisation against those before, a panel a covariate of at most three in a row, a dot a feature.
+
+    `panels` holds (title, effect before, effect after, q before); dots with q < 0.05 are filled.
+    """
+    with matplotlib.rc_context(STYLE):
+        columns = min(3, len(panels))
+        rows = -(-len(panels) // columns)
+        figure, axes = plt.subplots(
+            rows, columns, figsize=(2.7 * columns + 0.3, 2.6 * rows), squeeze=False, layout="constrained"
+        )
+        known = [np.abs(values[np.isfinite(values)]) for _, *pair, _ in panels for values in pair]
+        reach = 1.05 * max(0.1, *(float(values.max(initial=0)) for values in known))
+        for plot in axes.flat[len(panels) :]:
+            plot.set_visible(False)
+        for plot, (title, before, after, q) in zip(axes.flat, panels, strict=False):
+            plot.plot([-reach, reach], [-reach, reach], color="#777777", lw=0.9, ls=":")
+            plot.axhline(0, color="#E4E7EA", lw=0.6, zorder=0)
+            plot.axvline(0, color="#E4E7EA", lw=0.6, zorder=0)
+            marked = q < 0.05
+            many = len(before) > MOST_POINTS
+            plot.scatter(
+                before[~marked], after[~marked], s=12, facecolors="none", edgecolors=FAINT, lw=0.8, rasterized=many
+            )
+            plot.scatter(before[marked], after[marked], s=14, color=COLOURS[0], alpha=0.8, lw=0, rasterized=many)
+            plot.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=title)
+            plot.set(xlabel="before, within batches", ylabel="after")
+        return _svg(figure, name, "Effects of covariates before and after harmonisation")
+
+
 def stability(name: str, title: str, estimate: np.ndarray, low: np.ndarray) -> str:
     """Histograms of intraclass correlations and of the lower ends of their intervals; what is below 0 counts as 0."""
     with matplotlib.rc_context(STYLE):

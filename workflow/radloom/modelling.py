@@ -367,7 +367,8 @@ def run_endpoint(
     ]
     if locked.any() and plan["open_test_set"]:
         write_opening(ledger, params, int(locked.sum()), int(endpoint.judge(locked).classes.sum()))
-        opened = _opened(endpoint, tables, params, locked, arms, problem.settings, mark)
+        fitted = [result.arm for result in results if not result.whole.error]
+        opened = _opened(endpoint, tables, params, locked, fitted, problem.settings, mark)
         for name, more in opened.items():
             found[name] = [*found[name], *more]
     messages = [*ledger_warnings(read_ledger(ledger), params), *messages, *([mark] if mark else [])]

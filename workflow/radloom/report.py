@@ -19,6 +19,7 @@ from radloom.engine.step import CohortResult, CohortTask
 from radloom.extractions import extraction_of
 from radloom.methods_text import methods_markdown
 from radloom.model_tables import MODEL_TABLES
+from radloom.report_harmonisation import confounding_section, harmonisation_section
 from radloom.report_methods import METHODS, methods_section
 from radloom.report_models import model_section, plan_hashes
 from radloom.report_sections import (
@@ -27,7 +28,6 @@ from radloom.report_sections import (
     cohort_section,
     exclusions_section,
     files_section,
-    harmonisation_section,
     overlays_section,
     provenance_section,
     quality_section,
@@ -50,6 +50,7 @@ FILES_IN_ORDER = [
     "confounding",
     "combat_parameters",
     "combat_summary",
+    "combat_rows",
     "combat_diagnostics",
     "combat_batches",
     "combat_covariates",
@@ -119,6 +120,9 @@ def gather(task: CohortTask) -> Material:
         provenance=task.provenance,
         stability=read_stability(inputs.get("tables/stability.csv")),
         filters={model: told.get("feature_filter", []) for model, told in models.items()},
+        confounding=_text_or_none(inputs, "confounding"),
+        combat_summary=_text_or_none(inputs, "combat_summary"),
+        combat_covariates=_text_or_none(inputs, "combat_covariates"),
         further_extractions=sorted({extraction_of(Path(name).stem) for name in inputs} - {""}),
         models=models,
         combat=_read_json(inputs.get("tables/combat_parameters.json")),
@@ -128,6 +132,12 @@ def gather(task: CohortTask) -> Material:
 def _read_json(path: Path | None) -> dict[str, Any]:
     """A JSON file of a mapping; empty without a path."""
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path is not None else {}
+
+
+def _text_or_none(inputs: Mapping[str, Path], table: str) -> pd.DataFrame | None:
+    """A table of the folder as text, if its step has written it."""
+    path = inputs.get(f"tables/{table}.csv")
+    return None if path is None else read_text_table(path)
 
 
 def _pictures(task: CohortTask, step: str, cohort: pd.DataFrame) -> list[tuple[str, Path]]:
@@ -197,6 +207,7 @@ def build_report(task: CohortTask) -> CohortResult:
         *([voxel_maps_section(material)] if material.voxel_maps else []),
         quality_section(material),
         *([sensitivity_section(material.sensitivity, material.main_roi)] if len(material.sensitivity) else []),
+        *confounding_section(material),
         harmonisation_section(material),
         *stability_section(material),
         *(model_section(material, model) for model in MODELS),

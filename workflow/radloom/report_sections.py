@@ -5,7 +5,6 @@ check.
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from radloom import figures
+from radloom.confounding import median_follow_up
 from radloom.datapackage import description
 from radloom.model_tables import MODEL_TABLES
 from radloom.report_view import (
@@ -38,18 +38,6 @@ FEW_IN_BATCH = 20
 """Below this many cases a batch's mean and variance are poorly known; about 20 to 30 are advised for ComBat."""
 
 MOST_ROWS = 200
-SHOWN_FEATURES = 12
-
-# A choice that most readers know, if the table has them: size, shape, brightness, first-order and GLCM texture.
-FAMILIAR = (
-    r"(mesh|voxel)_?volume",
-    r"sphericity",
-    r"(firstorder_|^)mean($|\.)",
-    r"(firstorder_|^)entropy($|\.)",
-    r"(glcm_|^)contrast($|\.)",
-    r"(glcm_|^)jointentropy($|\.)",
-    r"(glcm_|^)correlation($|\.)",
-)
 ID_COLUMNS = ["case_id", "patient_id", "centre", "roi"]
 METRICS = {
     "c_index": "Harrell's C",
@@ -66,7 +54,6 @@ METRICS = {
     "calibration_intercept": "calibration intercept",
     "calibration_slope": "calibration slope, within folds",
 }
-TESTS = {"anova": "ANOVA", "kruskal": "Kruskal-Wallis", "ks": "Kolmogorov-Smirnov"}
 ARMS = {
     "clinical": "the clinical columns alone",
     "features": "radiomics features as extracted",
@@ -118,6 +105,9 @@ class Material:
     """What each model's own description (models/<model>/model.json) says."""
     combat: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """ComBat's parameters of each ROI (tables/combat_parameters.json)."""
+    confounding: pd.DataFrame | None = None
+    combat_summary: pd.DataFrame | None = None
+    combat_covariates: pd.DataFrame | None = None
 
     def setting(self, section: str, key: str, default: Any = None) -> Any:
         """A setting of the configuration, or the default where the section was not given."""
@@ -140,9 +130,15 @@ class Material:
         """The feature columns, in the table's order."""
         return [name for name in self.features.columns if name not in ID_COLUMNS]
 
+    @property
+    def batch_name(self) -> str:
+        """The column by which the cases are in batches; the first, where there are several."""
+        named = self.setting("harmonize", "batch", "centre")
+        return named if isinstance(named, str) else str(named[0])
+
     def batches(self, rows: pd.DataFrame) -> np.ndarray:
         """The batch of every row of a table that has case_id; empty where it is not known."""
-        name = self.setting("harmonize", "batch", "centre")
+        name = self.batch_name
         every = self.cohort.merge(self.clinical, on="patient_id", how="left").fillna("")
         by_case = dict(zip(every["case_id"], every[name] if name in every else every["centre"], strict=True))
         return np.array([by_case.get(case, "") for case in rows["case_id"]], dtype=object)
@@ -178,7 +174,7 @@ def cohort_section(material: Material) -> Section:
     for column in dict.fromkeys((event, outcome)):
         if column in one_each:
             rows.append(
-                across(f"{column}: positive / known", one_each, lambda part, c=column: _positive(numbers(part[c])))
+                across(f"{column}: positive / known", one_each, lambda part, c=column: positive(numbers(part[c])))
             )
     if time in one_each and event in one_each:
         rows.append(
@@ -204,19 +200,9 @@ def cohort_section(material: Material) -> Section:
     return Section("cohort", "Cohort by centre", blocks)
 
 
-def _positive(values: np.ndarray) -> str:
+def positive(values: np.ndarray) -> str:
     known = values[np.isfinite(values)]
     return f"{int((known == 1).sum())} / {len(known)}"
-
-
-def median_follow_up(times: np.ndarray, events: np.ndarray) -> float:
-    """Median of the censoring distribution (Schemper and Smith 1996); NaN where it is not reached."""
-    known = np.isfinite(times) & np.isfinite(events)
-    if not known.any():
-        return float("nan")
-    curve = figures.kaplan_meier(times[known], 1 - events[known])
-    reached = curve.times[curve.survival <= 0.5]
-    return float(reached[0]) if len(reached) else float("nan")
 
 
 def _describe(column: str, rows: pd.DataFrame, across: Any) -> list[list[str]]:
@@ -428,183 +414,6 @@ def quality_section(material: Material) -> Section:
         if len(lines) > MOST_ROWS:
             blocks.append(text(f"{len(lines) - MOST_ROWS} more are in tables/qc.csv."))
     return Section("quality", "Acquisition and quality checks", blocks)
-
-
-def choose_features(names: list[str], shares: np.ndarray, values: np.ndarray) -> list[str]:
-    """About a dozen features to show: familiar ones, then those that the batch explains most and that say
-    something new.
-
-    `shares` is the batch's R2 of each feature, `values` (cases, features) serves to skip near copies.
-    """
-    preferred = [n for n in names if "original" in n.lower()] or names
-    chosen: list[str] = []
-    for pattern in FAMILIAR:
-        match = next(
-            (n for n in preferred if re.search(pattern, re.sub(r"^original_|_?original$", "", n), re.IGNORECASE)), None
-        )
-        if match and match not in chosen:
-            chosen.append(match)
-    position = {name: j for j, name in enumerate(names)}
-    ranks = pd.DataFrame(values).rank().to_numpy()
-    for j in np.argsort(-np.nan_to_num(shares, nan=-1), kind="stable")[:200]:
-        if len(chosen) >= SHOWN_FEATURES or not np.isfinite(shares[j]):
-            break
-        with np.errstate(invalid="ignore", divide="ignore"):
-            alike = [abs(np.corrcoef(ranks[:, j], ranks[:, position[name]])[0, 1]) for name in chosen]
-        if names[j] not in chosen and not any(value > 0.95 for value in alike):
-            chosen.append(names[j])
-    return chosen
-
-
-def harmonisation_section(material: Material) -> Section:
-    """What ComBat was asked to do, and what the features look like by batch before and after it."""
-    batch_name = material.setting("harmonize", "batch", "centre")
-    roi = material.main_roi
-    before = material.features[material.features["roi"] == roi]
-    batches = material.batches(before)
-    order = [b for b in dict.fromkeys(material.batches(material.cohort)) if b and b in set(batches)]
-    names = material.feature_names
-    after = material.harmonized
-    if after is not None and roi not in set(after["roi"]):
-        after = None
-    blocks: list[Block] = []
-    covariates = material.setting("harmonize", "covariates", [])
-    if after is None:
-        of_roi = "" if material.harmonized is None else f" of {roi}"
-        blocks.append(text(f"The features{of_roi} were not harmonised. The figures show them as they were extracted."))
-    elif len(order) < 2:
-        blocks.append(
-            text(
-                f"There is only one batch ({batch_name}): ComBat leaves the features as they are, and there is "
-                "nothing to compare."
-            )
-        )
-    else:
-        reference = material.setting("harmonize", "reference_batch")
-        blocks.append(
-            text(
-                f"Batches are the values of {batch_name}. ComBat "
-                f"({'parametric' if material.setting('harmonize', 'parametric', True) else 'non-parametric'} priors"
-                f"{', mean only' if material.setting('harmonize', 'mean_only', False) else ''}) moved them to "
-                f"{f'batch {reference}' if reference else 'their pooled mean and variance'}, each ROI by itself,",
-                f"keeping the effect of {listed(covariates)}." if covariates else "keeping no covariate's effect.",
-                "The outcome was never a covariate: keeping it would leak it into the features.",
-            )
-        )
-        blocks.append(
-            note(
-                "The table features_harmonized was fitted to all cases at once and is descriptive. The models did not "
-                "read it: in every "
-                "fold ComBat was learned from the training cases alone and applied to the cases held out."
-            )
-        )
-    used = before
-    if after is not None:
-        after = before[ID_COLUMNS].merge(
-            after.drop(columns=["patient_id", "centre"]), on=["case_id", "roi"], how="inner"
-        )
-        used = before[before["case_id"].isin(after["case_id"])]
-        left_out = len(before) - len(used)
-        if left_out:
-            blocks.append(note(f"{count(left_out, 'case')} of small batches are not in features_harmonized."))
-    blocks.append(_batch_sizes(batch_name, order, batches, roi, material))
-    if len(order) < 2:
-        return Section("harmonisation", "Harmonisation", blocks)
-
-    groups = material.batches(used)
-    stages = [("before", used[names].to_numpy(np.float64))]
-    if after is not None:
-        stages.append(("after ComBat", after.set_index("case_id").loc[used["case_id"], names].to_numpy(np.float64)))
-    shares = [figures.explained_by(values, groups) for _, values in stages]
-    overview = [
-        Picture(
-            "How much of each feature's variance lies between the batches (R² of a one-way analysis of variance, "
-            f"{roi}, "
-            f"{count(len(used), 'case')}). Further to the left is less.",
-            svg=figures.explained_by_batch("r2", shares[0], shares[1] if len(shares) > 1 else None),
-        ),
-        Picture(
-            "All features at once: first two principal components of the features' ranks (so that outliers don't rule "
-            "them), each stage by itself. Batches that form clouds of their own differ by more than their patients do.",
-            svg=figures.components("pca", stages, groups),
-        ),
-    ]
-    blocks += [Block("heading", "All features"), *_diagnostics(material), Block("pictures", pictures=overview)]
-    chosen = choose_features(names, shares[0], stages[0][1])
-    pictures = []
-    for k, name in enumerate(chosen):
-        j = names.index(name)
-        split = [(title, [values[groups == b, j] for b in order]) for title, values in stages]
-        r2 = " to ".join(decimal(share[j], 2) for share in shares)
-        pictures.append(
-            Picture(f"{name} (R² of the batch {r2})", svg=figures.distribution(f"d{k}", name, split, order))
-        )
-    blocks += [
-        Block("heading", f"Single features by {batch_name}"),
-        text(
-            "Features that most readers know, then those that the batch explains most before harmonisation. Boxes are "
-            "quartiles, whiskers reach "
-            "to 1.5 interquartile ranges, dots are cases. A difference between centres that remains may be one "
-            "between their patients."
-        ),
-        Block("grid" if len(order) <= 6 else "pictures", pictures=pictures),
-    ]
-    return Section("harmonisation", "Harmonisation", blocks)
-
-
-def _batch_sizes(name: str, order: list[str], batches: np.ndarray, roi: str, material: Material) -> Block:
-    """Sizes of the batches, with the events in each where they are known."""
-    rows = material.features[material.features["roi"] == roi][["case_id"]].merge(
-        material.included, on="case_id", how="left"
-    )
-    columns = [name, "cases"]
-    endpoints = [material.setting("analysis_plan", "event"), material.setting("analysis_plan", "outcome")]
-    endpoints = [column for column in dict.fromkeys(endpoints) if column in rows]
-    lines = []
-    for batch in order:
-        mine = batches == batch
-        lines.append([batch, int(mine.sum()), *(_positive(numbers(rows[mine][c])) for c in endpoints)])
-    return table([*columns, *(f"{c}: positive / known" for c in endpoints)], lines, f"Batches, {roi}")
-
-
-def _diagnostics(material: Material) -> list[Block]:
-    """The number of features that differ between batches, before and after, by ROI."""
-    found = material.diagnostics
-    if found is None or found.empty:
-        return []
-    pairs = [
-        (c, c.replace("before", "after")) for c in found if "before" in c and c.replace("before", "after") in found
-    ]
-    tests = [pair for pair in pairs if re.search(r"(^|_)(q|fdr|p)(_|$)|fdr|adjusted", pair[0])]
-    # The p values adjusted for the number of features are the ones to count, where there are any.
-    tests = [pair for pair in tests if re.search(r"(^|_)q(_|$)|fdr|adjusted", pair[0])] or tests
-    shares = [pair for pair in pairs if "r2" in pair[0]]
-    lines = []
-    for roi, part in found.groupby("roi", sort=False):
-        cells: list[Any] = [roi, len(part)]
-        for before, after in shares:
-            cells.append(" / ".join(decimal(float(np.nanmedian(numbers(part[c])))) for c in (before, after)))
-        for before, after in tests:
-            cells.append(" / ".join(str(int((numbers(part[c]) < 0.05).sum())) for c in (before, after)))
-        lines.append(cells)
-    names = {"batch_r2": "R² of the batch"}
-    names |= {f"{test}_q": f"{title} q" for test, title in TESTS.items()}
-    columns = ["ROI", "features"]
-    columns += [f"median {_without_stage(before, names)}: before / after" for before, _ in shares]
-    columns += [f"{_without_stage(before, names)} < 0.05: before / after" for before, _ in tests]
-    return [
-        table(columns, lines, "How many features tell the batches apart (tables/combat_diagnostics.csv)"),
-        text(
-            "q is the p value adjusted for the number of features (Benjamini-Hochberg). ComBat moves mean and "
-            "variance: "
-            "differences in the shape of a distribution remain."
-        ),
-    ]
-
-
-def _without_stage(column: str, names: Mapping[str, str]) -> str:
-    bare = column.replace("_before", "")
-    return names.get(bare, bare)
 
 
 STABILITY = {

@@ -20,8 +20,15 @@ from radloom.report_view import Block, Section, count, listed, numbers, text
 FEW_IN_BATCH = 20
 """Below this many cases a batch's mean and variance are poorly known; about 20 to 30 are advised for ComBat."""
 
-FIRST = ("locked test set", "confounded", "nothing can be estimated there", "is the same in all")
-"""Words of the steps' warnings that a reader must know before any number: the test set, and what is confounded."""
+FIRST = {
+    "locked test set had been opened": "Locked test set",
+    "locked test set was opened": "Locked test set",
+    "confounded": "Confounding",
+    "nothing can be estimated there": "Confounding",
+    "can't be told from that of the batch": "Confounding",
+    "is the same in all": "Endpoint",
+}
+"""Words of the steps' warnings that a reader must know before any number, and what they are about."""
 
 SIZE = ("Riley's criteria", "no horizon is planned", "no model was fitted to them")
 """And what belongs beside the models' own: sample size, horizons that were not planned, and cases that are locked."""
@@ -32,7 +39,7 @@ def warnings_of(material: Material) -> list[str]:
     told = {step["step"]: step.get("warnings", []) for step in material.provenance}
     messages = {model: messages_of(material, model) for model in MODELS}
     every = [*(message for own in messages.values() for message in own), *told.get("harmonize", [])]
-    found = [_sentence(message) for word in FIRST for message in every if word in message]
+    found = [f"{what}: {message}." for word, what in FIRST.items() for message in every if word in message]
     hashes = plan_hashes(material)
     if len(hashes) > 1:
         found.append(
@@ -56,10 +63,6 @@ def warnings_of(material: Material) -> list[str]:
     found += [f"harmonize: {warning}" for warning in own] if known else _batch_warnings(material)
     found += _image_warnings(material)
     return list(dict.fromkeys(found))
-
-
-def _sentence(message: str) -> str:
-    return f"{message[0].upper()}{message[1:]}."
 
 
 def _image_warnings(material: Material) -> list[str]:
@@ -104,7 +107,7 @@ def _batch_warnings(material: Material) -> list[str]:
     """Small batches of the models' ROI, and a batch that is alone."""
     rows = material.features[material.features["roi"] == material.main_roi]
     sizes = pd.Series(material.batches(rows)).value_counts(sort=False)
-    name = material.setting("harmonize", "batch", "centre")
+    name = material.batch_name
     least = int(material.setting("harmonize", "min_batch_size", 5))
     if len(sizes) == 1:
         return [f"There is only one batch ({name} {sizes.index[0]}): nothing was harmonised."]

@@ -43,6 +43,7 @@ BOOTSTRAP = "bootstrap"
 ALL_CASES = "all cases"
 LOCKED_TEST = "locked-test"
 BATCH = "batch"
+UNJUDGED = "not judged (harmonize.new_batch: adapt or passthrough would)"
 PATIENT = "patient_id"
 
 
@@ -186,7 +187,7 @@ def pose(
     """The problem of some data: one table, and what is to be done about batches that are small among all cases.
 
     Small batches are merged, or left as they are, as configured, and in every split the same ones: no outcome and no
-    feature takes part in that. (With `error` or `exclude` there are none.)
+    feature takes part in that. (With `exclude` there are none; with `error` the fit to all cases refuses them.)
     """
     settings = replace(settings, folds=n_folds_for(limiting_count(classes_of(y), model.needs_both), settings.folds))
     metadata = data.metadata.copy()
@@ -197,7 +198,7 @@ def pose(
     unharmonised: tuple[str, ...] = ()
     if small and settings.harmonizer.small_batch == "merge":
         labels = labels.where(~labels.isin(small), "+".join(small))
-    elif small:
+    elif small and settings.harmonizer.small_batch == "passthrough":
         unharmonised = tuple(small)
     metadata[first] = labels
     table = pd.concat([data.features, data.clinical, metadata.add_prefix(METADATA)], axis=1)
@@ -379,7 +380,7 @@ def _left_out(pipeline: ArmPipeline, held: pd.DataFrame) -> list[str]:
     kept = pipeline.feature_block.keep_unseen
     told = {
         PASSED_SMALL: "of batches with too few training cases not harmonised",
-        PASSED_UNSEEN: f"of batches that the training cases lack {'not harmonised' if kept else 'not judged'}",
+        PASSED_UNSEEN: f"of batches that the training cases lack {'not harmonised' if kept else UNJUDGED}",
         ADAPTED: "of batches that the training cases lack harmonised by their own features",
     }
     counts = {words: int(status.str.contains(word, regex=False).sum()) for word, words in told.items()}
