@@ -21,9 +21,10 @@ from statistics_cohort import cohort_tables, configuration, write_tables
 from radloom.datapackage import describe
 from radloom.engine.step import CohortTask, Entry
 from radloom.harmonize import run_step
-from radloom.report import MODEL_TABLES, build_report
+from radloom.model_tables import MODEL_TABLES
+from radloom.report import OWN_FILES, build_report
+from radloom.report_curves import risk_groups
 from radloom.report_harmonisation import choose_features
-from radloom.report_sections import _refused, risk_groups
 from radloom.report_view import number, p_value
 from radloom.stability import COLUMNS as STABILITY_COLUMNS
 from radloom.stability import stability_rows
@@ -86,7 +87,8 @@ def _models(folder: Path, override: bool) -> None:
             for name, b in zip(FEATURES, (0.4, -0.2, 0.0, 0.1), strict=True)
         ]  # fmt: skip
         predictions += [
-            {"model": "cox", "arm": arm, "case_id": f"c{i}", "patient_id": f"p{i}", "centre": "AB"[i % 2],
+            {"model": "cox", "arm": arm, "split": "cross-validation", "case_id": f"c{i}", "patient_id": f"p{i}",
+             "centre": "AB"[i % 2],
              "fold": 1 + i % 2,
              "risk": float(rng.normal()), "time": float(50 + 10 * i), "event": i % 2}
             for i in range(2, N)
@@ -100,7 +102,17 @@ def _models(folder: Path, override: bool) -> None:
     )
     _write(
         cox / "ph_test.csv",
-        [{"model": "cox", "arm": "features", "term": "risk (out of fold)", "chi2": 4.5, "df": 1, "p": 0.0339}],
+        [
+            {
+                "model": "cox",
+                "arm": "features",
+                "term": "risk (out of fold)",
+                "transform": "km",
+                "chi2": 4.5,
+                "df": 1,
+                "p": 0.0339,
+            }
+        ],
         columns["ph_test"],
     )
     refused = {"model": "logistic", "arm": "features", "split": "cross-validation", "centre": "all", "metric": "auc",
@@ -200,13 +212,13 @@ def test_report_is_the_same_file_twice(results: CohortTask, tmp_path: Path) -> N
     first = {p.relative_to(results.out): p.read_bytes() for p in results.out.rglob("*") if p.is_file()}
     second = {p.relative_to(tmp_path / "again"): p.read_bytes() for p in (tmp_path / "again").rglob("*") if p.is_file()}
     assert first == second
-    assert len(first) == 10
+    assert set(map(Path.as_posix, first)) == {"report.html", "methods.md", *OWN_FILES}
 
 
 def test_headline_carries_what_a_reader_must_know(results: CohortTask) -> None:
     summary = _section(_page(results), "summary")
     assert "22 of 24" in summary
-    assert "Logistic model not estimable (features): 4 events among 22 cases, 20 needed." in summary
+    assert "Logistic model: not estimable (features): 4 events among 22 cases, 20 needed." in summary
     assert "Cox model: fitted although there are too few events (override_sample_size)" in summary
     assert "Small batches by centre: A (11), B (11)" in summary
     assert "HU were not calibrated in 22 of 22 cases" in summary
@@ -230,25 +242,6 @@ def _stability(task: CohortTask) -> CohortTask:
     model.write_text(json.dumps({"feature_filter": ["2 of 4 features left out by model.min_icc 0.75"]}))
     inputs = {**task.inputs, "tables/stability.csv": path, "models/cox/model.json": model}
     return replace(task, inputs=inputs, out=task.out.parent / "with_stability")
-
-
-@pytest.mark.parametrize(
-    ("pairs_within", "told"),
-    [
-        ("ok", []),
-        ("few pairs", [", Harrell's C, pairs within centres: not estimable (features): few pairs."]),
-        ("few events", [" not estimable (features): few events."]),
-    ],
-)
-def test_what_is_not_estimable_is_named(pairs_within: str, told: list[str]) -> None:
-    whole = "few events" if pairs_within == "few events" else "ok"
-    table = pd.DataFrame(
-        [
-            {"arm": "features", "metric": metric, "status": "ok" if note == "ok" else "not estimable", "note": note}
-            for metric, note in (("c_index", whole), ("c_index_within_centre", pairs_within))
-        ]
-    )
-    assert _refused(table) == told
 
 
 def test_stability_is_counted_and_the_filter_is_told(results: CohortTask) -> None:
@@ -364,7 +357,7 @@ def test_sections_show_the_tables(results: CohortTask) -> None:
     assert "the air is far from -1000 HU" in quality
     harmonisation = _section(page, "harmonisation")
     assert "0.700 / 0.000" in harmonisation
-    assert "Features are of the ROI tumour." in _section(page, "cox")
+    assert "of the ROI tumour" in _section(page, "cox")
     assert "4 / 0" in harmonisation
     assert "after ComBat" in harmonisation
     cox = _section(page, "cox")
@@ -381,16 +374,16 @@ def test_sections_show_the_tables(results: CohortTask) -> None:
 def test_the_report_says_which_folds_and_intervals_there_were(results: CohortTask, tmp_path: Path) -> None:
     page = _page(results)
     cox = _section(page, "cox")
-    assert "in 2-fold cross-validation" in cox
-    assert "percentiles of a bootstrap of the out-of-fold predictions" in cox
+    assert "2-fold cross-validation, stratified" in cox
+    assert "percentiles of a bootstrap of the predictions" in cox
     assert "-fold cross-validation" not in _section(page, "logistic")  # it was refused
     wanted = results.params | {"model": {"roi": "tumour", "folds": 5}}
     again = replace(results, params=wanted, out=tmp_path / "again")
-    assert "in 2-fold (not 5-fold, for the number of events) cross-validation" in _section(_page(again), "cox")
+    assert "2-fold cross-validation (not 5-fold, for the number of events)" in _section(_page(again), "cox")
     codebook = list(csv.DictReader((results.out / "tables/codebook.csv").open()))
     told = [row["meaning"] for row in codebook if row["table"] == "performance" and row["column"].startswith("ci_")]
     assert len(told) == 2
-    assert all("bootstrap of the out-of-fold predictions" in meaning for meaning in told)
+    assert all("bootstrap of the predictions of held-out cases" in meaning for meaning in told)
 
 
 def test_methods_and_checklists_stand_beside_the_report_and_in_it(results: CohortTask) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 
 from radloom import methods_text as text
 from radloom.confounding import median_follow_up
-from radloom.report_sections import METRICS, MODELS, warnings_of
+from radloom.report_sections import METRICS, MODELS
+from radloom.report_summary import warnings_of
 from radloom.report_view import count, decimal, listed, median_quartiles, median_range, number, numbers
 from radloom.run_facts import RunFacts, by_count, many
 

@@ -21,14 +21,13 @@ from radloom.methods_text import methods_markdown
 from radloom.model_tables import MODEL_TABLES
 from radloom.report_harmonisation import confounding_section, harmonisation_section
 from radloom.report_methods import METHODS, methods_section
+from radloom.report_models import model_section, plan_hashes
 from radloom.report_sections import (
     MODELS,
     Material,
     cohort_section,
     exclusions_section,
     files_section,
-    headline,
-    model_section,
     overlays_section,
     provenance_section,
     quality_section,
@@ -36,6 +35,7 @@ from radloom.report_sections import (
     voxel_maps_section,
 )
 from radloom.report_sensitivity import sensitivity_section
+from radloom.report_summary import headline
 from radloom.report_view import Section, count
 from radloom.run_facts import RunFacts
 
@@ -59,7 +59,12 @@ FILES_IN_ORDER = [
     "coefficients",
     "performance",
     "predictions",
+    "calibration_curve",
+    "decision_curve",
+    "inference",
     "ph_test",
+    "cumulative_incidence",
+    "sample_size",
     "checklist",
     "codebook",
 ]
@@ -109,10 +114,7 @@ def gather(task: CohortTask) -> Material:
         harmonized=None if harmonized is None else pd.read_parquet(harmonized),
         sensitivity=read_text_table(inputs.get("tables/sensitivity.csv"), ("roi",)),
         diagnostics=None if diagnostics is None else read_text_table(diagnostics),
-        coefficients=join_model_tables(inputs, "coefficients"),
-        performance=join_model_tables(inputs, "performance"),
-        predictions=join_model_tables(inputs, "predictions"),
-        ph_test=join_model_tables(inputs, "ph_test"),
+        **{name: join_model_tables(inputs, name) for name in MODEL_TABLES},
         overlays=_pictures(task, "overlay", cohort),
         voxel_maps=_pictures(task, "voxel_maps", cohort),
         provenance=task.provenance,
@@ -144,12 +146,12 @@ def _pictures(task: CohortTask, step: str, cohort: pd.DataFrame) -> list[tuple[s
     return [(case, files[case][f"{step}.png"]) for case in cohort["case_id"] if f"{step}.png" in files.get(case, {})]
 
 
-def document_tables(inputs: Mapping[str, Path], folder: Path, extraction: str = "") -> list[str]:
+def document_tables(inputs: Mapping[str, Path], folder: Path, extraction: str = "", plan: str = "") -> list[str]:
     """Write codebook.csv, datapackage.json and import.R for the tables of `inputs` and those that `folder`
     already holds.
 
-    `extraction` names the one of several that features_raw has. Returns the paths of all files of the folder,
-    below results/.
+    `extraction` names the one of several that features_raw has, `plan` is the analysis plan's hash. Returns the paths
+    of all files of the folder, below results/.
     """
     files = {key.removeprefix("tables/"): path for key, path in inputs.items() if key.startswith("tables/")}
     files |= {path.name: path for path in folder.iterdir()}
@@ -167,7 +169,7 @@ def document_tables(inputs: Mapping[str, Path], folder: Path, extraction: str = 
     tables.append(describe(codebook))
     others = [files[name] for name in names if not name.endswith(".csv")]
     meanings = {(row["table"], row["column"]): {"description": row["meaning"], "unit": row["unit"]} for row in rows}
-    package = datapackage(tables, others, meanings, extraction)
+    package = datapackage(tables, others, meanings, extraction, plan)
     (folder / "datapackage.json").write_text(datapackage_json(package), encoding="utf-8")
     (folder / "import.R").write_text(import_r(tables), encoding="utf-8")
     return [f"tables/{name}" for name in [*names, "codebook.csv", "datapackage.json", "import.R"]]
@@ -195,7 +197,8 @@ def build_report(task: CohortTask) -> CohortResult:
         frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", encoding="utf-8")
     checklist = checklist_table(facts)
     checklist.to_csv(folder / "checklist.csv", index=False, lineterminator="\n", encoding="utf-8")
-    paths = document_tables(task.inputs, folder, material.extraction)
+    plans = ", ".join(plan_hashes(material))
+    paths = document_tables(task.inputs, folder, material.extraction, plans)
     sections = [
         headline(material),
         cohort_section(material),
