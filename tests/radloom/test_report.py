@@ -200,7 +200,7 @@ def test_report_is_the_same_file_twice(results: CohortTask, tmp_path: Path) -> N
     first = {p.relative_to(results.out): p.read_bytes() for p in results.out.rglob("*") if p.is_file()}
     second = {p.relative_to(tmp_path / "again"): p.read_bytes() for p in (tmp_path / "again").rglob("*") if p.is_file()}
     assert first == second
-    assert len(first) == 10
+    assert len(first) == 15
 
 
 def test_headline_carries_what_a_reader_must_know(results: CohortTask) -> None:

@@ -109,10 +109,7 @@ def gather(task: CohortTask) -> Material:
         harmonized=None if harmonized is None else pd.read_parquet(harmonized),
         sensitivity=read_text_table(inputs.get("tables/sensitivity.csv"), ("roi",)),
         diagnostics=None if diagnostics is None else read_text_table(diagnostics),
-        coefficients=join_model_tables(inputs, "coefficients"),
-        performance=join_model_tables(inputs, "performance"),
-        predictions=join_model_tables(inputs, "predictions"),
-        ph_test=join_model_tables(inputs, "ph_test"),
+        **{name: join_model_tables(inputs, name) for name in MODEL_TABLES},
         overlays=_pictures(task, "overlay", cohort),
         voxel_maps=_pictures(task, "voxel_maps", cohort),
         provenance=task.provenance,
@@ -152,7 +149,9 @@ def document_tables(inputs: Mapping[str, Path], folder: Path, extraction: str = 
     below results/.
     """
     files = {key.removeprefix("tables/"): path for key, path in inputs.items() if key.startswith("tables/")}
-    files |= {path.name: path for path in folder.iterdir()}
+    # What an earlier report by hand left there is written anew below.
+    described = ("codebook.csv", "datapackage.json", "import.R")
+    files |= {path.name: path for path in folder.iterdir() if path.name not in described}
     order = {name: position for position, name in enumerate(FILES_IN_ORDER)}
     order |= {stem: order["features_raw"] for stem in (Path(name).stem for name in files) if extraction_of(stem)}
     names = sorted(files, key=lambda name: (order.get(Path(name).stem, len(order)), name))

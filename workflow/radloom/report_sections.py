@@ -16,6 +16,7 @@ import pandas as pd
 from radloom import figures
 from radloom.confounding import median_follow_up
 from radloom.datapackage import description
+from radloom.model_tables import MODEL_TABLES
 from radloom.report_view import (
     Block,
     Picture,
@@ -71,6 +72,11 @@ MODELS = {
 }
 
 
+def no_rows(name: str) -> pd.DataFrame:
+    """A table of the models without rows."""
+    return pd.DataFrame({column: pd.Series(dtype=str) for column in MODEL_TABLES[name]})
+
+
 @dataclass(frozen=True)
 class Material:
     """All that the report is made from. Tables are text (empty = missing), but the features are float64."""
@@ -88,6 +94,11 @@ class Material:
     performance: pd.DataFrame
     predictions: pd.DataFrame
     ph_test: pd.DataFrame
+    inference: pd.DataFrame = field(default_factory=lambda: no_rows("inference"))
+    decision_curve: pd.DataFrame = field(default_factory=lambda: no_rows("decision_curve"))
+    calibration_curve: pd.DataFrame = field(default_factory=lambda: no_rows("calibration_curve"))
+    cumulative_incidence: pd.DataFrame = field(default_factory=lambda: no_rows("cumulative_incidence"))
+    sample_size: pd.DataFrame = field(default_factory=lambda: no_rows("sample_size"))
     sensitivity: pd.DataFrame = field(default_factory=pd.DataFrame)
     overlays: list[tuple[str, Path]] = field(default_factory=list)
     voxel_maps: list[tuple[str, Path]] = field(default_factory=list)
