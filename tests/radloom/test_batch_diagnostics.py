@@ -14,6 +14,7 @@ from radloom.assembly import CohortTables
 from radloom.batch_diagnostics import (
     BATCH_COLUMNS,
     COVARIATE_COLUMNS,
+    STAGES,
     SUMMARY_COLUMNS,
     Assessment,
     assess,
@@ -21,7 +22,8 @@ from radloom.batch_diagnostics import (
     covariate_effects,
     diagnose,
     guess_batch,
-    refit_in_fold,
+    refit_combat,
+    shuffle_batches,
 )
 from radloom.combat import ComBatHarmonizer
 from radloom.harmonize import harmonize_tables
@@ -157,14 +159,48 @@ def test_harmonising_all_cases_hides_the_batch_more_than_new_cases_show() -> Non
         settings = configuration()["harmonize"]
         harmonizer = ComBatHarmonizer()
         after = harmonizer.fit_transform(values, metadata=metadata)
-        refit = refit_in_fold(values, metadata, settings, harmonizer.to_json())
+        refit = refit_combat(values, metadata, settings, harmonizer.to_json())
         people = index.to_numpy()
         assert guess_batch(values.to_numpy(), batch, people, bootstraps=0).batches["B"][0] > 0.95
         inside.append(guess_batch(after.to_numpy(), batch, people, bootstraps=0).batches["all"][0])
         refitted.append(guess_batch(values.to_numpy(), batch, people, refit, bootstraps=0).batches["all"][0])
-    assert np.mean(inside) < 0.47
-    assert np.mean(refitted) == pytest.approx(0.5, abs=0.06)
-    assert np.mean(refitted) > np.mean(inside) + 0.03
+    # No batch effect is left to find, and yet the area is not 0.5: the cases were moved by their own mean.
+    assert np.mean(inside) < 0.45
+    # What 15 cases a batch could not tell of its effect stays in new cases, of the two batches without one as well.
+    assert 0.52 < np.mean(refitted) < 0.75
+
+
+def test_heavy_tails_bring_a_batch_into_new_cases_where_there_was_none() -> None:
+    index = pd.Index([f"K{k:03d}" for k in range(160)], name="case_id")
+    metadata = pd.DataFrame({"centre": np.repeat(["A", "B"], 80)}, index=index)
+    settings = configuration()["harmonize"]
+    areas: dict[str, list[float]] = {"normal": [], "log-normal": []}
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        # Features that go together, as those of radiomics do: one extreme case moves the scale of many at once.
+        normal = 1.2 * rng.normal(size=(160, 6)) @ rng.normal(size=(6, 60)) + 0.5 * rng.normal(size=(160, 60))
+        for name, values in (("normal", normal), ("log-normal", np.exp(normal))):
+            table = pd.DataFrame(values, index=index)
+            saved = ComBatHarmonizer().fit(table, metadata=metadata).to_json()
+            shuffled = metadata.assign(centre=shuffle_batches(metadata["centre"], index.to_numpy(), saved, seed))
+            refit = refit_combat(table, shuffled, settings, saved)
+            guess = guess_batch(values, shuffled["centre"].to_numpy(), index.to_numpy(), refit, bootstraps=0)
+            areas[name].append(guess.batches["all"][0])
+    assert np.mean(areas["normal"]) == pytest.approx(0.5, abs=0.1)
+    assert np.mean(areas["log-normal"]) > 0.7
+
+
+def test_shuffled_batches_keep_their_sizes_and_each_patient_in_one() -> None:
+    batch = pd.Series(["A"] * 20 + ["B"] * 16 + ["tiny"] * 2, index=[f"K{k}" for k in range(38)])
+    people = np.array([f"P{k // 2}" for k in range(38)])
+    shuffled = shuffle_batches(batch, people, {"batches": ["A", "B"]}, 1)
+    assert shuffled.value_counts().to_dict() == {"A": 20, "B": 16, "tiny": 2}
+    assert (shuffled[-2:] == "tiny").all()
+    assert pd.Series(shuffled.to_numpy()).groupby(people).nunique().max() == 1
+    assert 4 < (shuffled.to_numpy() != batch.to_numpy()).sum() < 32
+    order = np.random.default_rng(0).permutation(38)
+    again = shuffle_batches(batch.iloc[order], people[order], {"batches": ["A", "B"]}, 1)
+    assert again.sort_index().equals(shuffled.sort_index())
 
 
 def test_what_cannot_be_guessed_has_a_reason() -> None:
@@ -272,9 +308,9 @@ def test_the_summary_says_what_the_tables_hold() -> None:
     assert rows.index.is_unique
     assert rows.loc[("batch_auc", "before", "all"), "estimate"] > 0.9
     assert rows.loc[("batch_auc", "after", "all"), "estimate"] < 0.6
-    honest = rows.loc[("batch_auc", "after, in folds", "all")]
+    honest = rows.loc[("batch_auc", "after, new cases", "all")]
     assert honest["ci_low"] < honest["estimate"] < honest["ci_high"]
-    assert honest["estimate"] < 0.7
+    assert rows.loc[("batch_auc", "after", "all"), "estimate"] < honest["estimate"] < 0.8
     own = found.batches[(found.batches["roi"] == "tumour") & (found.batches["batch"] == "C1")]
     share = rows.loc[("features_anderson_darling", "before", "C1")]
     assert share["estimate"] == pytest.approx((own["ad_q_before"] < 0.05).mean())
@@ -308,10 +344,11 @@ def test_what_is_not_estimable_is_a_row_with_a_reason() -> None:
     found = _assessed(tables, ["age", "site", "name"])
     rows = found.summary.set_index(["measure", "stage", "batch"])
     assert found.batches.empty
-    for stage in ("before", "after", "after, in folds"):
+    for stage in ("before", "after", "after, new cases", "after, shuffled"):
         row = rows.loc[("batch_auc", stage, "all")]
         assert np.isnan(row["estimate"])
-        assert row["note"] == "not estimable: fewer than two batches with 5 patients"
+        least = 5 if stage in STAGES else 10
+        assert row["note"] == f"not estimable: fewer than two batches with {least} patients"
     assert "it has one value" in rows.loc[("covariate_kept: site", "", "all"), "note"]
     assert "40 different words" in rows.loc[("covariate_kept: name", "", "all"), "note"]
 
@@ -324,5 +361,5 @@ def test_batches_that_were_merged_or_left_alone_are_so_in_every_fold() -> None:
     for policy in ("merge", "passthrough", "exclude"):
         found = _assessed(tables, ["age"], harmonize__small_batch=policy, harmonize__min_batch_size=10)
         rows = found.summary.set_index(["measure", "stage", "batch"])
-        assert np.isfinite(rows.loc[("batch_auc", "after, in folds", "all"), "estimate"])
+        assert np.isfinite(rows.loc[("batch_auc", "after, new cases", "all"), "estimate"])
         assert (("batch_auc", "before", "X") in rows.index) == (policy != "exclude")

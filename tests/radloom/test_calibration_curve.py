@@ -33,32 +33,32 @@ def bootstrap(n: int, rows: int = 20, seed: int = 3) -> np.ndarray:
     return np.vstack([np.ones(n), np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=rows)])
 
 
-@pytest.mark.parametrize("n_knots", [3, 4, 5])
-def test_smooth_curve_equals_glm_with_natural_splines(tmp_path: Path, n_knots: int) -> None:
+def test_smooth_curve_equals_glm_with_natural_splines(tmp_path: Path) -> None:
     """The restricted cubic spline spans what splines::ns does with the same knots."""
     risk, outcome = cohort()
     weights = bootstrap(300, 2)
-    knots = spline_knots(logit(risk), n_knots)
-    found = smooth_calibration(logit(risk), outcome, weights, n_knots, n_grid=7)
     code = """
     library(splines)
-    k <- knots$k; inner <- k[2:(length(k) - 1)]; ends <- range(k)
     ask <- seq(min(data$risk), max(data$risk), length.out = 7)
     out <- list()
-    for (row in 1:2) {
+    for (n in 3:5) for (row in 1:2) {
+      k <- knots$k[knots$n == n]; inner <- k[2:(n - 1)]; ends <- range(k)
       w <- data[[paste0("w", row)]]
       fit <- suppressWarnings(glm(y ~ ns(qlogis(risk), knots = inner, Boundary.knots = ends), binomial, data,
         weights = w, control = glm.control(epsilon = 1e-14, maxit = 50)))
-      out[[paste0("curve", row)]] <- predict(fit, data.frame(risk = ask), type = "response")
+      out[[paste0("curve", n, row)]] <- predict(fit, data.frame(risk = ask), type = "response")
       gap <- rep(abs(fitted(fit) - data$risk), w)
-      out[[paste0("away", row)]] <- c(mean(gap), median(gap), quantile(gap, 0.9))
+      out[[paste0("away", n, row)]] <- c(mean(gap), median(gap), quantile(gap, 0.9))
     }"""
     table = pd.DataFrame({"risk": risk, "y": outcome, "w1": weights[0], "w2": weights[1]})
-    expected = run_r(code, tmp_path, data=table, knots=pd.DataFrame({"k": knots}))
-    for row in (0, 1):
-        np.testing.assert_allclose(found.observed[row], expected[f"curve{row + 1}"], rtol=1e-8)
-        away = [found.ici[row], found.e50[row], found.e90[row]]
-        np.testing.assert_allclose(away, expected[f"away{row + 1}"], rtol=1e-7)
+    knots = pd.concat([pd.DataFrame({"n": n, "k": spline_knots(logit(risk), n)}) for n in (3, 4, 5)])
+    expected = run_r(code, tmp_path, data=table, knots=knots)
+    for n in (3, 4, 5):
+        found = smooth_calibration(logit(risk), outcome, weights, n, n_grid=7)
+        for row in (0, 1):
+            np.testing.assert_allclose(found.observed[row], expected[f"curve{n}{row + 1}"], rtol=1e-8)
+            away = [found.ici[row], found.e50[row], found.e90[row]]
+            np.testing.assert_allclose(away, expected[f"away{n}{row + 1}"], rtol=1e-7)
 
 
 def test_spline_is_linear_beyond_the_outer_knots_and_smooth_within() -> None:
@@ -128,3 +128,7 @@ def test_groups_hold_all_cases_once_and_keep_ties_together() -> None:
     assert table["observed"].iloc[3] == pytest.approx(outcome[groups == 3].mean())
     assert set(risk_groups(np.repeat([0.1, 0.2], [50, 5]), 10)) == {0, 1}
     assert len(grouped_calibration(np.full(9, 0.4), np.ones(9))) == 1
+    with pytest.raises(ValueError, match="needs cases"):
+        grouped_calibration(np.empty(0), np.empty(0))
+    with pytest.raises(ValueError, match="needs cases"):
+        smooth_calibration(np.empty(0), np.empty(0), np.ones((2, 0)))

@@ -10,11 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from radloom.analysis_plan import METRICS
 from radloom.codebook import DEFINITIONS, codebook_rows, describe, short_names
 from radloom.extract import extract_features
 from radloom.feature_params import FEATURES, ON_REQUEST, REMOVED, FeatureParams, feature_columns
 from radloom.ibsi_codes import IBSI_CODES
 from radloom.images import Geometry, Volume, from_sitk, to_sitk
+from radloom.model_codebook import METRIC_DEFINITIONS, MODEL_COLUMNS
+from radloom.model_tables import MODEL_TABLES
+from radloom.performance import DISCRIMINATION, ClassJudge, SurvivalJudge
+from radloom.report_sections import METRICS as NAMES
 
 EVERYTHING = FeatureParams(
     {"sigma": [1, 2.5], "level": 3},
@@ -348,7 +353,7 @@ def test_any_columns_get_legal_and_unique_short_names(columns: list[str]) -> Non
 
 
 def test_every_fixed_column_has_a_meaning() -> None:
-    from radloom import batch_diagnostics, confounding, model_cox, stability, tables, validation
+    from radloom import batch_diagnostics, confounding, harmonize, stability, tables
 
     frame = pd.DataFrame({"f": [1.0, 2.0, 4.0, 7.0]})
     diagnostics = batch_diagnostics.diagnose(frame, frame, pd.Series(["a", "a", "b", "b"]))
@@ -365,17 +370,41 @@ def test_every_fixed_column_has_a_meaning() -> None:
         "combat_batches": batch_diagnostics.BATCH_COLUMNS,
         "combat_covariates": batch_diagnostics.COVARIATE_COLUMNS,
         "combat_summary": batch_diagnostics.SUMMARY_COLUMNS,
+        "combat_rows": list(harmonize.ROW_COLUMNS),
         "stability": stability.COLUMNS,
-        "coefficients": validation.COEFFICIENT_COLUMNS,
-        "performance": validation.PERFORMANCE_COLUMNS,
-        "predictions": [*model_cox.PREDICTION_COLUMNS, "probability", "outcome"],
-        "ph_test": model_cox.PH_COLUMNS,
+        **MODEL_TABLES,
         "codebook": list(codebook_rows("cohort", ["case_id"])[0]),
     }
     for table, columns in expected.items():
         for row in codebook_rows(table, columns):
             assert len(row["meaning"]) > 10, (table, row["column"])
             assert list(row) == expected["codebook"]
+
+
+def test_columns_of_the_models_tables_are_those_that_are_defined() -> None:
+    assert set(MODEL_COLUMNS) == set(MODEL_TABLES)
+    shared = set.intersection(*map(set, MODEL_COLUMNS.values()))
+    for table, columns in MODEL_TABLES.items():
+        assert set(MODEL_COLUMNS[table]) - shared <= set(columns), table
+        assert all(row["meaning"].endswith(".") for row in codebook_rows(table, columns)), table
+
+
+def test_every_metric_is_defined() -> None:
+    weights, everyone = np.ones((1, 40)), np.arange(40)
+    rng = np.random.default_rng(0)
+    families = frozenset(METRICS)
+    time, event, outcome = rng.uniform(1, 9, 40), np.arange(40) % 2, np.arange(40) % 2
+    risk, groups = rng.normal(size=40), np.zeros(40, dtype=int)
+    judges = [SurvivalJudge(time, event, (5.0,), families), ClassJudge(outcome, families)]
+    found: set[str] = set()
+    for judge in judges:
+        link = np.repeat(risk[:, None] - 1, len(judge.times) or 1, axis=1)
+        found |= {name for name, _ in judge.ranks(risk, groups, everyone, weights)}
+        found |= {name for name, _ in judge.absolute(link, groups, everyone, weights)}
+    assert found == set(METRIC_DEFINITIONS)
+    (metric,) = codebook_rows("performance", ["metric"])
+    assert all(f"{name}: " in metric["meaning"] for name in found)
+    assert set(NAMES) == found | {f"{name}_within_centre" for name in DISCRIMINATION}
 
 
 def test_columns_of_the_users_own_sheets_are_said_to_be_theirs() -> None:

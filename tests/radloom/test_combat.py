@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from neuroCombat import neuroCombat
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from radloom.combat import ComBatHarmonizer, HarmonizationError, HarmonizationWarning
 from radloom.combat_effects import non_parametric
@@ -567,6 +570,74 @@ def test_a_feature_that_the_covariates_explain_without_rest_is_left_alone() -> N
     assert (result["months"] == metadata["age"] * 12).all()
     alone = ComBatHarmonizer(covariates=["age"]).fit_transform(features, metadata=metadata)
     assert result[features.columns].equals(alone)
+
+
+def test_copies_of_one_feature_are_refused_and_not_divided_by_nothing() -> None:
+    features, metadata = simulated()
+    copies = pd.DataFrame({f"copy{number}": features["f0"] for number in range(4)})
+    with pytest.raises(HarmonizationError, match="copies of one another"):
+        ComBatHarmonizer().fit(copies, metadata=metadata)
+    alone = ComBatHarmonizer(eb=False).fit_transform(copies, metadata=metadata)
+    assert np.ptp(alone.groupby(metadata["centre"]).mean(), axis=0).max() < 1e-10
+
+
+def test_single_feature_of_an_unseen_batch_is_adapted_without_shrinkage() -> None:
+    features, metadata = simulated()
+    known = metadata["centre"] != "B2"
+    with pytest.warns(HarmonizationWarning, match="only one feature"):
+        harmonizer = ComBatHarmonizer(new_batch="adapt").fit(features.loc[known, ["f1"]], metadata=metadata[known])
+    with pytest.warns(HarmonizationWarning, match="B2 was adapted"):
+        result = harmonizer.transform(features[["f1"]], metadata)["f1"]
+    spread = result.groupby(metadata["centre"]).agg(["mean", "std"])
+    assert np.ptp(spread["mean"]) < 1e-10
+    assert np.ptp(spread["std"]) < 1e-10
+
+
+@pytest.mark.parametrize("value", [np.inf, "inf"])
+def test_a_covariate_that_is_not_finite_is_named(value: object) -> None:
+    features, metadata = simulated()
+    broken = metadata.astype(object)
+    broken.loc["case020", "age"] = value
+    with pytest.raises(HarmonizationError, match="'age' is not a finite number for case020"):
+        ComBatHarmonizer(covariates=["age"]).fit(features, metadata=broken)
+    harmonizer = ComBatHarmonizer(covariates=["age"]).fit(features, metadata=metadata)
+    with pytest.raises(HarmonizationError, match="'age' is not a finite number for case020"):
+        harmonizer.transform(features, broken)
+
+
+def test_more_covariates_than_cases_carry_are_refused() -> None:
+    features, metadata = simulated((6, 6))
+    rng = np.random.default_rng(0)
+    many = metadata.assign(**{f"c{number}": rng.normal(size=12) for number in range(10)})
+    with pytest.raises(HarmonizationError, match="12 cases can't carry 2 batches and 10 covariate columns"):
+        ComBatHarmonizer(covariates=[f"c{number}" for number in range(10)]).fit(features, metadata=many)
+
+
+def test_threads_do_not_change_a_bit() -> None:
+    features, metadata = simulated((200, 150, 250), features=300)
+    saved = []
+    for threads in (1, 2):
+        with threadpool_limits(limits=threads):
+            saved.append(ComBatHarmonizer(covariates=["age", "sex"]).fit(features, metadata=metadata).to_json())
+    assert saved[0] == saved[1]
+
+
+@given(
+    sizes=st.lists(st.integers(8, 30), min_size=2, max_size=4),
+    seed=st.integers(0, 10_000),
+    scale=st.sampled_from([1e-6, 1.0, 1e6]),
+)
+@settings(max_examples=25, deadline=None)
+def test_units_of_a_feature_do_not_matter_and_reference_rows_stay(sizes: list[int], seed: int, scale: float) -> None:
+    features, metadata = simulated(tuple(sizes), features=6, seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HarmonizationWarning)
+        plain = ComBatHarmonizer(reference_batch="B1").fit_transform(features, metadata=metadata)
+        other = features * scale + 3 * scale
+        moved = ComBatHarmonizer(reference_batch="B1").fit_transform(other, metadata=metadata)
+    np.testing.assert_allclose(moved / scale - 3, plain, rtol=0, atol=1e-9)
+    stays = metadata["centre"] == "B1"
+    assert moved[stays].equals(other[stays])
 
 
 def test_refuses_settings_that_make_no_sense() -> None:

@@ -260,6 +260,23 @@ def test_each_bad_clinical_value_is_named_with_its_line(good: dict[str, Any], ro
     assert message in problems_of({**good, **models})
 
 
+def test_several_batch_columns(good: dict[str, Any]) -> None:
+    Path("cohort.tsv").write_text("case_id\tcentre\tkernel\timage\nP1\tA\tsoft\tp1.nii.gz\n")
+    assert check_run(complete({**good, "harmonize": {"batch": ["centre", "kernel"]}}))
+    assert check_run(complete({**good, "harmonize": {"batch": ["kernel"]}}))
+
+    def problems(**harmonize: Any) -> str:
+        return problems_of({**good, "harmonize": {"batch": ["centre", "kernel"], **harmonize}})
+
+    assert "harmonize.batch: kernl is no column" in problems(batch=["centre", "kernl"])
+    assert "with several batch columns no batch can stay as it is" in problems(reference_batch="A")
+    assert "harmonize.covariates: kernel is a batch as well" in problems(covariates=["kernel"])
+    assert "harmonize.mean_only: covbat adjusts variances" in problems(method="covbat", mean_only=True)
+    outcome = {"analysis_plan": {"outcome": "outcome"}}
+    leaking = problems_of({**good, **outcome, "harmonize": {"batch": ["centre", "outcome"]}})
+    assert "harmonize.batch: outcome is an outcome: harmonising by it would leak it" in leaking
+
+
 def test_a_sheet_without_a_column_says_so(good: dict[str, Any]) -> None:
     Path("cohort.tsv").write_text("case_id\tcentre\nP1\tA\n")
     assert "cohort sheet: column missing: image" in problems_of(good)

@@ -286,10 +286,13 @@ def test_separation_and_collinearity_are_refused() -> None:
     event = np.concatenate([np.ones(20), np.zeros(20)])
     group = np.concatenate([np.ones(20), np.zeros(20)])
     noise = np.random.default_rng(0).normal(size=40)
-    with pytest.raises(CohortError, match="no finite estimate for group: "):
+    with pytest.raises(CohortError, match="no finite estimate: by group the case"):
         fit_cox(pd.DataFrame({"noise": noise, "group": group}), time, event)
-    with pytest.raises(CohortError, match=r"no finite estimate for a, b: .* together"):
+    with pytest.raises(CohortError, match="no finite estimate: by a, b the case"):
         fit_cox(pd.DataFrame({"a": group + noise, "b": noise}), time, event)
+    # Ranks of time with room to spare: other columns could help a linear program, but the culprit alone is named.
+    with pytest.raises(CohortError, match="no finite estimate: by late the case"):
+        fit_cox(pd.DataFrame({"noise": noise, "late": -time}), time, event)
     with pytest.raises(CohortError, match="collinear: a, b"):
         fit_cox(pd.DataFrame({"a": noise, "b": 2 * noise + 1, "c": noise**2}), time, event)
     with pytest.raises(CohortError, match="constant: a"):
@@ -314,7 +317,7 @@ def test_a_rare_category_that_has_a_finite_estimate_is_fitted() -> None:
     rare = np.zeros(n)
     rare[:100] = 1
     design = pd.DataFrame({"rare": rare})
-    with pytest.raises(CohortError, match="for rare"):
+    with pytest.raises(CohortError, match="by rare the"):
         fit_cox(design, time, event)
     event[n - 2], rare[n - 1] = 1, 1
     design = pd.DataFrame({"rare": rare})

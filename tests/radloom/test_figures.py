@@ -44,12 +44,6 @@ def test_roc_moves_ties_together() -> None:
     assert np.trapezoid(y, x) == pytest.approx(roc_auc_score(outcome, score))
 
 
-def test_wilson_interval() -> None:
-    low, high = figures.wilson(np.array([0.0, 5.0]), np.array([10.0, 10.0]))
-    assert low == pytest.approx([0.0, 0.23659], abs=1e-5)
-    assert high == pytest.approx([0.27753, 0.76341], abs=1e-5)
-
-
 def test_explained_by_batch() -> None:
     groups = np.array(["a", "a", "b", "b"])
     values = np.array([[0, 0, 5, 1], [0, 1, 5, np.nan], [2, 0, 5, 3], [2, 1, 5, 3]], dtype=float)
@@ -72,6 +66,20 @@ def test_principal_components_ignore_what_has_no_spread_and_outliers() -> None:
     assert figures.principal_components(values[:2])[0].shape == (0, 2)
 
 
+GROUPS = figures.CalibrationGroups(
+    "at 20", np.array([0.1, 0.5]), np.array([0.2, 0.4]), np.array([0.1, np.nan]), np.array([0.3, np.nan])
+)
+FOREST = [
+    figures.ForestRow("A", 0.7, 0.6, 0.8),
+    figures.ForestRow("B", float("nan"), float("nan"), float("nan")),
+    figures.ForestRow("C", 0.5, float("nan"), float("nan")),
+    figures.ForestRow("worst (C)", 0.5, 0.3, 0.6, "worst"),
+    figures.ForestRow("random effects", 0.66, 0.41, 0.84, "pooled"),
+    figures.ForestRow("a further centre", float("nan"), 0.1, 0.97, "prediction"),
+]
+BENEFIT = (np.array([0.1, 0.3, 0.5]), np.array([0.2, 0.05, -0.9]))
+
+
 def _figures() -> list[str]:
     rng = np.random.default_rng(1)
     times, events, groups = rng.exponential(300, 40), rng.integers(0, 2, 40), rng.integers(0, 2, 40)
@@ -84,8 +92,10 @@ def _figures() -> list[str]:
         figures.components("c", [("before", values), ("after", values)], batches),
         figures.survival_by_group("d", "arm", times, events, groups, ["low", "high"], "days"),
         figures.roc("e", [("arm", values[:, 0], groups)]),
-        figures.calibration("f", "arm", rng.uniform(size=40), groups),
+        figures.calibration("f", "arm", [("out of fold", [GROUPS, GROUPS]), ("centre left out", [GROUPS])]),
         figures.forest("g", "arm", ["x_$1", "y"], np.array([1.4, 0.98]), "odds ratio per SD"),
+        figures.centre_forest("h", "arm <1>", FOREST, "Harrell's C"),
+        figures.decision_curves("i", "out of fold", [("arm", *BENEFIT)], BENEFIT),
     ]
 
 
@@ -113,3 +123,37 @@ def test_number_at_risk_counts_who_is_still_there() -> None:
     # The axis has a tick every half day from 0 to 4.
     assert texts[position + 1 : position + 10] == ["4", "4", "4", "3", "3", "2", "2", "1", "1"]
     assert "low (n = 4, events = 4)" in texts
+
+
+def test_a_forest_writes_every_number_and_what_is_missing() -> None:
+    svg = figures.centre_forest("k", "arm", FOREST, "AUC")
+    texts = re.findall(r"<text[^>]*>([^<]+)</text>", svg)
+    told = ["0.700 (0.600 to 0.800)", "not estimable", "0.500 (no interval)", "0.660 (0.410 to 0.840)"]
+    assert [words for words in texts if words in told] == told
+    assert "0.100 to 0.970" in texts  # the prediction interval has no estimate of its own
+    assert [words for words in texts if words in {row.label for row in FOREST}] == [row.label for row in FOREST]
+
+
+def _line_at(svg: str, colour: str) -> list[float]:
+    """Heights of the points of the first line of a colour, in the figure's units (downwards)."""
+    path = re.search(rf'<path d="([^"]+)"[^>]*style="[^"]*stroke: {colour}', svg)
+    assert path
+    return [float(y) for y in re.findall(r"[ML] [\d.-]+ ([\d.-]+)", path.group(1))]
+
+
+def test_decision_curves_are_drawn_where_they_belong() -> None:
+    thresholds = np.array([0.1, 0.3, 0.5])
+    high, low = np.array([0.2, 0.18, 0.1]), np.array([0.2, 0.05, -0.02])
+    svg = figures.decision_curves("m", "out of fold", [("good", thresholds, high)], (thresholds, low))
+    good, everybody = _line_at(svg, figures.COLOURS[0].lower()), _line_at(svg, "#777777")
+    assert good[0] == pytest.approx(everybody[0], abs=0.1)
+    assert all(up < down for up, down in zip(good[1:], everybody[1:], strict=True))
+    texts = re.findall(r"<text[^>]*>([^<]+)</text>", svg)
+    assert {"treat all", "treat none", "good", "net benefit", "threshold probability"} <= set(texts)
+
+
+def test_figures_without_a_value_are_still_drawn() -> None:
+    nothing = np.full(3, np.nan)
+    assert figures.decision_curves("n", "t", [("arm", BENEFIT[0], nothing)], (BENEFIT[0], nothing)).endswith("</svg>")
+    one = [figures.ForestRow("A", float("nan"), float("nan"), float("nan"))]
+    assert "not estimable" in figures.centre_forest("o", "t", one, "AUC")

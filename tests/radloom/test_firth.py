@@ -161,6 +161,9 @@ def test_separation_chooses_the_method(separated: tuple[pd.DataFrame, np.ndarray
     expected = fit_logistic(design, mixed)
     pd.testing.assert_frame_equal(table[list(expected.columns)], expected)
     assert list(table[["n", "events"]].iloc[0]) == [70, mixed.sum()]
+    # Separated with room to spare: other columns could help a linear program, but the culprit alone is named.
+    wide = design.assign(marker=10.0 * y + np.arange(70) / 70)
+    assert logistic_inference(wide, y)["note"].iloc[0].endswith("separated by marker")
     # Two columns that separate only together are both named.
     score = np.random.default_rng(1).normal(size=70)
     both = pd.DataFrame({"a": y + score, "b": score})
@@ -170,14 +173,14 @@ def test_separation_chooses_the_method(separated: tuple[pd.DataFrame, np.ndarray
 def test_interval_covers_the_true_odds_ratio_in_small_samples() -> None:
     rng = np.random.default_rng(7)
     covered = 0
-    for _ in range(150):
+    for _ in range(100):
         x = rng.normal(size=40)
         y = (rng.uniform(size=40) < expit(logit(0.25) + 1.0 * x)).astype(int)
         y[:2] = 0, 1
         row = fit_firth(pd.DataFrame({"x": x}), y).iloc[1]
         covered += row["ci_low"] <= np.e <= row["ci_high"]
-    # 95 % of 150 with a Monte-Carlo standard error of 1.8 %.
-    assert 0.89 * 150 <= covered <= 0.995 * 150
+    # 95 % of 100 with a Monte-Carlo standard error of 2.2 %.
+    assert 88 <= covered <= 99
 
 
 def test_what_no_method_can_use_is_refused() -> None:

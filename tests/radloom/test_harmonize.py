@@ -13,7 +13,8 @@ from radloom.assembly import CohortTables
 from radloom.combat import ComBatHarmonizer, HarmonizationError
 from radloom.engine.step import CohortTask
 from radloom.errors import CohortError
-from radloom.harmonize import harmonize_tables, run_step
+from radloom.harmonize import apply_tables, harmonize_tables, read_parameters, run_step
+from radloom.nested import NestedHarmonizer
 
 OUTCOMES = ["days", "died", "response"]
 
@@ -92,6 +93,15 @@ def test_the_outcome_is_refused_by_name_and_by_content() -> None:
     tables.patients["months"] = (tables.patients["days"].astype(float) / 30.4).astype(str)
     with pytest.raises(HarmonizationError, match="'months' says the same as the outcome 'days'"):
         attempt("months")
+    tables.patients["late"] = np.where(tables.patients["days"].astype(float) > 20, "yes", "no")
+    with pytest.raises(
+        HarmonizationError, match="'late' is a recoding of the outcome 'days': each of its values has one"
+    ):
+        attempt("late")
+    known = tables.patients["died"] == "1"
+    tables.patients["grade_at_death"] = pd.Series("2", tables.patients.index, dtype=object).where(known)
+    with pytest.raises(HarmonizationError, match="'grade_at_death' is filled in or empty as the outcome 'died' has it"):
+        attempt("grade_at_death")
     attempt("age")
     attempt("sex")
 
@@ -110,6 +120,88 @@ def test_a_missing_cell_stops_with_the_cases_and_features() -> None:
     tables.features.loc[7, "f3"] = np.nan
     with pytest.raises(HarmonizationError, match=r"ROI tumour: 1 feature values.*K007.*f3"):
         harmonize_tables(tables, configuration()["harmonize"], OUTCOMES)
+
+
+def test_harmonises_one_batch_column_after_the_other() -> None:
+    tables = cohort_tables(90)
+    settings = configuration(harmonize__batch=["centre", "kernel"], harmonize__covariates=["age"])["harmonize"]
+    result = harmonize_tables(tables, settings, OUTCOMES)
+    rows = tables.features
+    index = pd.Index(rows["case_id"], name="case_id")
+    metadata = pd.DataFrame({name: tables.column(name, rows) for name in ("centre", "kernel", "age")}, index=index)
+    nested = NestedHarmonizer(["centre", "kernel"], ["age"])
+    expected = nested.fit_transform(rows[tables.feature_names].set_axis(index), metadata=metadata)
+    np.testing.assert_array_equal(result.features[tables.feature_names], expected)
+    assert list(result.rows["column"][:4]) == ["centre", "kernel"] * 2
+    assert list(result.rows["case_id"][:4]) == ["K000", "K000", "K001", "K001"]
+    assert set(result.rows["batch"]) == {"C0", "C1", "C2", "soft", "sharp"}
+    with pytest.raises(HarmonizationError, match="'died' is an outcome and can't be a batch of ComBat"):
+        harmonize_tables(tables, {**settings, "batch": ["centre", "died"]}, OUTCOMES)
+
+
+def split(tables: CohortTables, chosen: list[bool]) -> CohortTables:
+    return CohortTables(tables.features[chosen].reset_index(drop=True), tables.cases, tables.patients)
+
+
+@pytest.mark.parametrize("batch", ["centre", ["centre", "kernel"]], ids=["one column", "two columns"])
+@pytest.mark.parametrize("method", ["combat", "covbat"])
+def test_saved_parameters_apply_to_new_cases(batch: object, method: str) -> None:
+    tables = cohort_tables(120, rois=("tumour", "liver"))
+    known = list(tables.features["centre"] != "C2")
+    settings = configuration(harmonize__batch=batch, harmonize__covariates=["age"])["harmonize"] | {"method": method}
+    fitted = harmonize_tables(split(tables, known), settings, OUTCOMES)
+    saved = json.loads(json.dumps(fitted.parameters))
+    again = apply_tables(split(tables, known), saved)
+    pd.testing.assert_frame_equal(again.features, fitted.features, check_exact=True)
+    assert again.warnings == []
+    assert again.rows.equals(fitted.rows)
+    with pytest.raises(HarmonizationError, match=r"ROI tumour: .*batches that the fit has not seen: C2, in K002"):
+        apply_tables(tables, saved)
+    passed = apply_tables(tables, saved, "passthrough")
+    if batch == "centre":
+        new = passed.features["centre"] == "C2"
+        assert passed.features[new].equals(tables.features[new])
+        assert set(passed.rows["status"][passed.rows["batch"] == "C2"]) == {"passed through (unseen batch)"}
+    adapted = apply_tables(tables, saved, "adapt")
+    assert any("unseen batch C2 was adapted from its own 40 cases" in message for message in adapted.warnings)
+    assert set(adapted.rows["status"][adapted.rows["batch"] == "C2"]) == {"adapted (unseen batch)"}
+    if (batch, method) == ("centre", "combat"):
+        old = ~new
+        pd.testing.assert_frame_equal(adapted.features[old], fitted.features.set_axis(adapted.features.index[old]))
+
+
+def test_applying_brings_the_features_into_the_fits_order_and_names_what_is_missing() -> None:
+    tables = cohort_tables(60)
+    saved = harmonize_tables(tables, configuration()["harmonize"], OUTCOMES).parameters
+    expected = apply_tables(tables, saved).features
+    turned = tables.features[[*tables.features.columns[:4], *tables.feature_names[::-1]]]
+    assert apply_tables(CohortTables(turned, tables.cases, tables.patients), saved).features.equals(expected)
+    fewer = CohortTables(tables.features.drop(columns="f3"), tables.cases, tables.patients)
+    with pytest.raises(HarmonizationError, match="missing: f3; new: none"):
+        apply_tables(fewer, saved)
+    more = CohortTables(tables.features.assign(f99=1.0), tables.cases, tables.patients)
+    with pytest.raises(HarmonizationError, match="missing: none; new: f99"):
+        apply_tables(more, saved)
+    unnamed = CohortTables(tables.features.assign(roi="ROI"), tables.cases, tables.patients)
+    applied = apply_tables(unnamed, saved).features
+    assert applied[tables.feature_names].equals(expected[tables.feature_names])
+    other = CohortTables(tables.features.assign(roi="liver"), tables.cases, tables.patients)
+    with pytest.raises(HarmonizationError, match="no saved parameters of ROI liver; there are those of tumour"):
+        apply_tables(other, saved)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "can't be read"),
+        ("[]", "has no parameters"),
+        ('{"ROI": {"format": "x"}}', "ROI ROI: these are no parameters"),
+    ],
+)
+def test_other_files_are_no_parameters(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "combat.json").write_text(text)
+    with pytest.raises(HarmonizationError, match=message):
+        read_parameters(tmp_path / "combat.json")
 
 
 def test_batch_may_be_any_column() -> None:

@@ -144,7 +144,7 @@ def test_harmonisation_is_told_with_its_batches() -> None:
 
 def test_one_batch_and_no_harmonisation_are_said_plainly() -> None:
     one = material().cohort.assign(kernel="soft")
-    assert "There is one batch (kernel): ComBat had nothing to harmonise." in _text(cohort=one)
+    assert "There is one batch by `kernel`: ComBat had nothing to harmonise." in _text(cohort=one)
     performance = material().performance
     plain = _text(harmonized=None, performance=performance[performance["arm"] != "features_combat"], diagnostics=None)
     assert _section(plain, "Harmonisation").startswith("Features were not harmonised.")
@@ -242,3 +242,27 @@ def test_the_order_of_rows_has_no_say() -> None:
     one, other = (_section(methods_markdown(RunFacts(m), "A cohort"), "Features") for m in (material(), shuffled))
     assert one == other
     assert FEATURES[0] not in one
+
+
+def test_a_report_by_hand_takes_settings_from_the_files_and_invents_none() -> None:
+    combat = {
+        "tumour": {
+            "settings": {"batch": "kernel", "covariates": ["age"], "parametric": False, "small_batch": "exclude"},
+            "batch_sizes": {"soft": 14, "sharp": 8},
+        }
+    }
+    models = {"cox": {"n": 22, "events": 12, "l1_ratio": 0.3, "seed": 4, "max_correlation": 0.7, "arms": {}}}
+    text = _text(params={}, provenance=[], combat=combat, models=models)
+    harmonisation = _section(text, "Harmonisation")
+    assert "2 batches by `kernel` (soft: 14, sharp: 8), with non-parametric priors" in harmonisation
+    assert "elastic net (l1_ratio 0.3)" in text
+    assert "correlation above 0.7" in text
+    assert "The seed of the random splits and of the bootstrap was 4." in text
+    # What no file says is not said.
+    assert "definitions" not in _section(text, "Features")
+    assert "Features were computed by" not in text
+    unknown = _text(params={}, provenance=[], combat={}, models={})
+    assert "its batches and settings are not known to this report" in unknown
+    assert "penalised [" in unknown
+    for word in ("elastic net", "lasso", "centre`", "seed", "parametric"):
+        assert word not in unknown.split("## References")[0], word

@@ -103,7 +103,7 @@ def test_cox_path_is_nearer_to_the_optimum_than_glmnets(
     everyone = np.zeros(len(time))
     for step in (1, 20, 49):
         score = cox_score(x, time, event, path[:, step], everyone)
-        assert worst_violation(score, path[:, step], penalties[step], 0.9, np.ones(1000)) < 1e-10
+        assert worst_violation(score, path[:, step], penalties[step], 0.9, np.ones(1000)) < 1e-9
 
 
 @pytest.mark.parametrize("l1_ratio", [0.1, 0.5, 1.0])
@@ -171,7 +171,7 @@ def test_unpenalised_columns_fulfil_the_conditions_too(seed: int, free: int) -> 
     penalties, path = cox_path(x, time, event, 0.7, strata=strata, penalty_factor=factor)
     for step in (0, 25, 49):
         score = cox_score(x, time, event, path[:, step], strata)
-        assert worst_violation(score, path[:, step], penalties[step], 0.7, factor) < 1e-10
+        assert worst_violation(score, path[:, step], penalties[step], 0.7, factor) < 1e-9
     # At the first penalty the unpenalised columns are alone: their own fit.
     assert not path[free:, 0].any()
     alone = PHReg(time, x[:, :free], status=event, strata=strata, ties="breslow").fit().params

@@ -16,11 +16,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from statistics_cohort import cohort_tables, configuration, write_tables
 
 from radloom.datapackage import describe
 from radloom.engine.step import CohortTask, Entry
-from radloom.report import MODEL_TABLES, build_report
-from radloom.report_sections import _refused, choose_features, risk_groups
+from radloom.harmonize import run_step
+from radloom.model_tables import MODEL_TABLES
+from radloom.report import OWN_FILES, build_report
+from radloom.report_curves import risk_groups
+from radloom.report_harmonisation import choose_features
 from radloom.report_view import number, p_value
 from radloom.stability import COLUMNS as STABILITY_COLUMNS
 from radloom.stability import stability_rows
@@ -83,7 +87,8 @@ def _models(folder: Path, override: bool) -> None:
             for name, b in zip(FEATURES, (0.4, -0.2, 0.0, 0.1), strict=True)
         ]  # fmt: skip
         predictions += [
-            {"model": "cox", "arm": arm, "case_id": f"c{i}", "patient_id": f"p{i}", "centre": "AB"[i % 2],
+            {"model": "cox", "arm": arm, "split": "cross-validation", "case_id": f"c{i}", "patient_id": f"p{i}",
+             "centre": "AB"[i % 2],
              "fold": 1 + i % 2,
              "risk": float(rng.normal()), "time": float(50 + 10 * i), "event": i % 2}
             for i in range(2, N)
@@ -97,7 +102,17 @@ def _models(folder: Path, override: bool) -> None:
     )
     _write(
         cox / "ph_test.csv",
-        [{"model": "cox", "arm": "features", "term": "risk (out of fold)", "chi2": 4.5, "df": 1, "p": 0.0339}],
+        [
+            {
+                "model": "cox",
+                "arm": "features",
+                "term": "risk (out of fold)",
+                "transform": "km",
+                "chi2": 4.5,
+                "df": 1,
+                "p": 0.0339,
+            }
+        ],
         columns["ph_test"],
     )
     refused = {"model": "logistic", "arm": "features", "split": "cross-validation", "centre": "all", "metric": "auc",
@@ -179,7 +194,7 @@ def test_report_stands_alone_and_escapes_what_comes_from_data(results: CohortTas
     page = _page(results)
     outside = [u for u in re.findall(r'(?:src|href)\s*=\s*"([^"]+)"', page) if not u.startswith(("#", "data:"))]
     assert outside
-    assert all(re.fullmatch(r"tables/[A-Za-z_.]+", url) for url in outside)
+    assert all(re.fullmatch(r"tables/[A-Za-z_.]+|methods\.md", url) for url in outside)
     assert "@import" not in page
     assert not re.search(r"url\((?!#)", page)
     assert "<script" not in page
@@ -197,13 +212,13 @@ def test_report_is_the_same_file_twice(results: CohortTask, tmp_path: Path) -> N
     first = {p.relative_to(results.out): p.read_bytes() for p in results.out.rglob("*") if p.is_file()}
     second = {p.relative_to(tmp_path / "again"): p.read_bytes() for p in (tmp_path / "again").rglob("*") if p.is_file()}
     assert first == second
-    assert len(first) == 9
+    assert set(map(Path.as_posix, first)) == {"report.html", "methods.md", *OWN_FILES}
 
 
 def test_headline_carries_what_a_reader_must_know(results: CohortTask) -> None:
     summary = _section(_page(results), "summary")
     assert "22 of 24" in summary
-    assert "Logistic model not estimable (features): 4 events among 22 cases, 20 needed." in summary
+    assert "Logistic model: not estimable (features): 4 events among 22 cases, 20 needed." in summary
     assert "Cox model: fitted although there are too few events (override_sample_size)" in summary
     assert "Small batches by centre: A (11), B (11)" in summary
     assert "HU were not calibrated in 22 of 22 cases" in summary
@@ -229,25 +244,6 @@ def _stability(task: CohortTask) -> CohortTask:
     return replace(task, inputs=inputs, out=task.out.parent / "with_stability")
 
 
-@pytest.mark.parametrize(
-    ("pairs_within", "told"),
-    [
-        ("ok", []),
-        ("few pairs", [", Harrell's C, pairs within centres: not estimable (features): few pairs."]),
-        ("few events", [" not estimable (features): few events."]),
-    ],
-)
-def test_what_is_not_estimable_is_named(pairs_within: str, told: list[str]) -> None:
-    whole = "few events" if pairs_within == "few events" else "ok"
-    table = pd.DataFrame(
-        [
-            {"arm": "features", "metric": metric, "status": "ok" if note == "ok" else "not estimable", "note": note}
-            for metric, note in (("c_index", whole), ("c_index_within_centre", pairs_within))
-        ]
-    )
-    assert _refused(table) == told
-
-
 def test_stability_is_counted_and_the_filter_is_told(results: CohortTask) -> None:
     assert 'id="stability"' not in _page(results)
     results = _stability(results)
@@ -268,6 +264,81 @@ def test_stability_is_counted_and_the_filter_is_told(results: CohortTask) -> Non
     assert codebook[codebook["table"] == "stability"]["meaning"].notna().all()
 
 
+def _with_diagnostics(results: CohortTask, tmp_path: Path, centres: int = 3) -> CohortTask:
+    """The same task with the tables on batches that the step harmonize writes, of a cohort of its own."""
+    folder = tmp_path / "cohort"
+    folder.mkdir()
+    tables = cohort_tables(90, centres=centres)
+    tables.patients["response"] = np.where((tables.features["centre"] == "C0").to_numpy(), "1", "0")
+    tables.patients.loc["P001", "response"] = "1"
+    age = tables.patients["age"].astype(float).reindex(tables.features["patient_id"]).to_numpy()
+    tables.features["f1"] += 0.2 * (age - 60)
+    params = configuration(harmonize__covariates=["age", "sex"])
+    done = run_step(CohortTask(params, [], {}, write_tables(tables, folder), folder / "out"))
+    names = ("confounding", "combat_summary", "combat_batches", "combat_covariates")
+    own = {f"tables/{name}.csv": folder / "out" / "tables" / f"{name}.csv" for name in names}
+    provenance = [*results.provenance, {"step": "harmonize", "warnings": done.warnings}]
+    return replace(results, inputs={**results.inputs, **own}, provenance=provenance, out=tmp_path / "with_diagnostics")
+
+
+def test_what_is_confounded_comes_first(results: CohortTask, tmp_path: Path) -> None:
+    assert 'id="confounding"' not in _page(results)
+    results = _with_diagnostics(results, tmp_path)
+    page = _page(results)
+    told = re.findall(r"<li>(.*?)</li>", _section(page, "summary"))
+    assert any("the outcome response is strongly confounded with centre (Cramer&#39;s V" in line for line in told)
+    section = _section(page, "confounding")
+    assert page.index('id="confounding"') < page.index('id="harmonisation"')
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", section, re.DOTALL)]
+    assert ["C0", "30", "0", "30", "100%"] in rows
+    assert ["C2", "30", "0", "0", "0%"] in rows
+    table = pd.read_csv(results.inputs["tables/confounding.csv"])
+    response = table[table["variable"] == "response"].iloc[0]
+    v, plain = (f"{response[name]:.2f}" for name in ("cramers_v_corrected", "cramers_v"))
+    assert f"response: Cramer&#39;s V {v} ({plain} uncorrected), chi-square test p &lt; 0.001." in section
+    followed = table[(table["variable"] == "died") & (table["batch"] == "C0")]["median_follow_up"].iloc[0]
+    lines = [row for row in rows if len(row) == 6 and row[0] == "C0"]
+    assert float(lines[0][5]) == pytest.approx(followed, rel=5e-3)
+    assert {row[0] for row in rows if row} >= {"age", "sex: F", "sex: M"}
+    assert section.count("<svg") == 2
+    codebook = pd.read_csv(results.out / "tables" / "codebook.csv")
+    for name in ("confounding", "combat_summary", "combat_batches", "combat_covariates"):
+        assert codebook[codebook["table"] == name]["meaning"].notna().all()
+    package = json.loads((results.out / "tables/datapackage.json").read_text())
+    (schema,) = [r["schema"]["fields"] for r in package["resources"] if r["name"] == "confounding"]
+    types = {field["name"]: field["type"] for field in schema}
+    assert types["level"] == "string"
+    assert types["cramers_v"] == "number"
+
+
+def test_the_summary_of_combat_is_told_in_sentences(results: CohortTask, tmp_path: Path) -> None:
+    results = _with_diagnostics(results, tmp_path)
+    section = _section(_page(results), "harmonisation")
+    summary = pd.read_csv(results.inputs["tables/combat_summary.csv"]).set_index(["measure", "stage", "batch"])
+    areas = [summary.loc[("batch_auc", stage, "all")] for stage in ("before", "after, new cases")]
+    first, second = (f"{a['estimate']:.2f} ({a['ci_low']:.2f} to {a['ci_high']:.2f})" for a in areas)
+    assert f"could be guessed with an AUC of {first} before, and of {second} after a ComBat" in section
+    differ = summary.loc[("features_anderson_darling", "before", "all"), "note"].split(" features")[0]
+    assert f"tumour: {differ} features were distributed differently between the batches before" in section
+    assert "Effect of age: 1 of 1 features with an effect within batches before keep its sign" in section
+    assert "Whether the effect of sex[M] was kept is not estimable: no feature has a significant effect" in section
+    assert section.index("What harmonisation did") < section.index("All features")
+    assert 'aria-label="AUC of guessing the batch, before and after harmonisation"' in section
+    assert 'aria-label="Effects of covariates before and after harmonisation"' in section
+
+
+def test_one_batch_is_described_without_comparisons(results: CohortTask, tmp_path: Path) -> None:
+    folder = tmp_path / "cohort"
+    folder.mkdir()
+    inputs = write_tables(cohort_tables(40, centres=1), folder)
+    run_step(CohortTask(configuration(harmonize__covariates=["age"]), [], {}, inputs, folder / "out"))
+    names = ("confounding", "combat_summary", "combat_batches", "combat_covariates")
+    own = {f"tables/{name}.csv": folder / "out" / "tables" / f"{name}.csv" for name in names}
+    page = _page(replace(results, inputs={**results.inputs, **own}))
+    assert "Not compared: fewer than two batches with a known value." in _section(page, "confounding")
+    assert "not estimable: fewer than two batches with 5 patients" in _section(page, "harmonisation")
+
+
 def test_sections_show_the_tables(results: CohortTask) -> None:
     page = _page(results)
     cohort = _section(page, "cohort")
@@ -286,7 +357,7 @@ def test_sections_show_the_tables(results: CohortTask) -> None:
     assert "the air is far from -1000 HU" in quality
     harmonisation = _section(page, "harmonisation")
     assert "0.700 / 0.000" in harmonisation
-    assert "Features are of the ROI tumour." in _section(page, "cox")
+    assert "of the ROI tumour" in _section(page, "cox")
     assert "4 / 0" in harmonisation
     assert "after ComBat" in harmonisation
     cox = _section(page, "cox")
@@ -303,16 +374,38 @@ def test_sections_show_the_tables(results: CohortTask) -> None:
 def test_the_report_says_which_folds_and_intervals_there_were(results: CohortTask, tmp_path: Path) -> None:
     page = _page(results)
     cox = _section(page, "cox")
-    assert "in 2-fold cross-validation" in cox
-    assert "percentiles of a bootstrap of the out-of-fold predictions" in cox
+    assert "2-fold cross-validation, stratified" in cox
+    assert "percentiles of a bootstrap of the predictions" in cox
     assert "-fold cross-validation" not in _section(page, "logistic")  # it was refused
     wanted = results.params | {"model": {"roi": "tumour", "folds": 5}}
     again = replace(results, params=wanted, out=tmp_path / "again")
-    assert "in 2-fold (not 5-fold, for the number of events) cross-validation" in _section(_page(again), "cox")
+    assert "2-fold cross-validation (not 5-fold, for the number of events)" in _section(_page(again), "cox")
     codebook = list(csv.DictReader((results.out / "tables/codebook.csv").open()))
     told = [row["meaning"] for row in codebook if row["table"] == "performance" and row["column"].startswith("ci_")]
     assert len(told) == 2
-    assert all("bootstrap of the out-of-fold predictions" in meaning for meaning in told)
+    assert all("bootstrap of the predictions of held-out cases" in meaning for meaning in told)
+
+
+def test_methods_and_checklists_stand_beside_the_report_and_in_it(results: CohortTask) -> None:
+    page = _page(results)
+    section = _section(page, "methods")
+    text = (results.out / "methods.md").read_text()
+    assert "24 scans of 24 patients from 2 centres: A (12), B (12)" in text
+    assert "the mask is &lt;empty&gt;" in section
+    assert "the mask is <empty>" in text
+    assert "Logistic model of `meta`: not fitted, 4 events among 22 cases, 20 needed." in text
+    assert not re.search(r"\b[cp]\d+\b", text)
+    assert str(results.out.parent) not in text
+    table = list(csv.DictReader((results.out / "tables/checklist.csv").open()))
+    assert len(table) == 244
+    titles = set(re.findall(r"<h2>(.*?)</h2>", page))
+    for row in table:
+        kind, _, part = row["where"].partition(", ")
+        assert kind != "report" or part in titles, row["where"]
+        assert kind != "methods.md" or f"## {part}\n" in text, row["where"]
+        assert not re.search(r"\b[cp]\d+\b", row["answer"]), row
+    assert 'href="methods.md"' in section
+    assert section.count("<table>") == 4
 
 
 def test_few_pictures_when_asked(results: CohortTask) -> None:

@@ -179,12 +179,22 @@ def test_what_cannot_be_estimated_is_nan() -> None:
     one = np.ones((1, 60))
     nothing = calibration_at(time, np.zeros(60), cloglog(risk), HORIZON, one)
     assert np.isnan([nothing.slope, nothing.intercept, nothing.in_the_large]).all()
+    nobody = calibration_at(np.empty(0), np.empty(0), np.empty(0), HORIZON, np.ones((2, 0)))
+    assert np.isnan([nobody.slope, nobody.intercept, nobody.in_the_large, nobody.observed_expected]).all()
     flat = calibration_at(time, event, cloglog(np.full(60, 0.4)), HORIZON, one)
     assert np.isnan([flat.slope, flat.intercept]).all()
     assert np.isfinite([flat.in_the_large, flat.observed_expected]).all()
     assert np.isnan(smooth_survival_calibration(time, event, cloglog(np.full(60, 0.4)), HORIZON, one).ici).all()
-    beyond = calibration_at(time, event, cloglog(risk), time.max() + 1, one)
-    assert np.isnan([beyond.observed_expected, beyond.in_the_large]).all() or event[time.argmax()] == 1
+    late, last = time.max() + 1, time.argmax()
+    open_end = np.where(np.arange(60) == last, 0, event)
+    beyond = calibration_at(time, open_end, cloglog(risk), late, one)
+    assert np.isnan([beyond.observed_expected, beyond.in_the_large, beyond.intercept]).all()
+    # The ratio of hazards is still there to be seen.
+    assert np.isfinite(beyond.slope).all()
+    curve = smooth_survival_calibration(time, open_end, cloglog(risk), late, one)
+    assert np.isnan([curve.ici, curve.e50, curve.e90]).all()
+    assert np.isnan(curve.observed).all()
+    assert np.isfinite(smooth_survival_calibration(time, open_end, cloglog(risk), HORIZON, one).observed).all()
     # One death, and it had the highest risk: the slope has no finite value.
     one_death = np.zeros(60)
     one_death[np.argmin(time)] = 1

@@ -69,17 +69,26 @@ def test_weights_give_back_the_kaplan_meier_risk(seed: int, n: int, horizon: flo
     np.testing.assert_allclose(known.case.sum(axis=1)[there] / n, risk[there], rtol=1e-12, atol=1e-14)
 
 
-def test_kaplan_meier_risk_equals_survfit(tmp_path: Path) -> None:
-    time, event, _ = cohort(120, 5, ties=True)
-    weights = bootstrap(120, 3)
-    table = pd.DataFrame({"time": time, "event": event, **{f"w{row}": weights[row] for row in range(4)}})
+def test_weights_equal_rttright_and_risk_equals_survfit(tmp_path: Path) -> None:
+    """R redistributes the censored to the right; it too knows those who are censored at the horizon."""
+    time, event, _ = cohort(120, 7, ties=True)
+    assert ((time == 1.0) & (event == 0)).sum() == 3
+    weights = bootstrap(120, 2)
+    table = pd.DataFrame({"time": time, "event": event, **{f"w{row}": weights[row] for row in range(3)}})
     code = """
-    out <- list(risk = sapply(0:3, function(row) {
-      d <- data[data[[paste0("w", row)]] > 0, ]
-      1 - summary(survfit(Surv(time, event) ~ 1, data = d, weights = d[[paste0("w", row)]]), times = 1.2)$surv
-    }))"""
-    found = run_r(code, tmp_path, data=table)
-    np.testing.assert_allclose(kaplan_meier_risk(time, event, 1.2, weights), found["risk"], rtol=1e-12)
+    out <- list()
+    for (row in 0:2) {
+      data$w <- data[[paste0("w", row)]]
+      out[[paste0("weights", row)]] <- rttright(Surv(time, event) ~ 1, data, weights = w, times = 1.0)
+      fit <- survfit(Surv(time, event) ~ 1, data = data[data$w > 0, ], weights = w)
+      out[[paste0("risk", row)]] <- 1 - summary(fit, times = 1.0)$surv
+    }"""
+    expected = run_r(code, tmp_path, data=table)
+    known = horizon_weights(time, event, 1.0, weights)
+    risk = kaplan_meier_risk(time, event, 1.0, weights)
+    for row in range(3):
+        np.testing.assert_allclose((known.case + known.control)[row], expected[f"weights{row}"], atol=1e-12)
+        np.testing.assert_allclose(risk[row], expected[f"risk{row}"], rtol=1e-12)
 
 
 def test_censoring_within_strata_is_that_of_each_stratum_alone() -> None:

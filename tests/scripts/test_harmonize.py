@@ -43,6 +43,45 @@ def test_by_hand(repo: Path, tmp_path: Path) -> None:
     assert len(pd.read_csv(tmp_path / "d.csv")) == 12
 
 
+def test_saved_parameters_give_the_same_bytes_by_hand(repo: Path, tmp_path: Path) -> None:
+    features = write(tmp_path)
+    tables = (tmp_path / "features.csv", tmp_path / "batches.csv")
+    batches = pd.read_csv(tables[1], index_col="case_id", dtype=str)
+    batches = batches.assign(kernel=["soft", "sharp", "sharp"] * 20)
+    batches.to_csv(tables[1])
+    fitted = run(
+        repo, *tables, "--batch", "center", "--batch", "kernel", "--method", "covbat", "--keep", "age",
+        "--exempt", "f3", "--out", tmp_path / "out.csv", "--model", tmp_path / "combat.json",
+        "--rows", tmp_path / "rows.csv",
+    )  # fmt: skip
+    assert fitted.returncode == 0, fitted.stderr
+    applied = run(
+        repo, *tables, "--apply", tmp_path / "combat.json", "--out", tmp_path / "again.csv",
+        "--rows", tmp_path / "again_rows.csv",
+    )  # fmt: skip
+    assert applied.returncode == 0, applied.stderr
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "out.csv").read_bytes()
+    assert (tmp_path / "again_rows.csv").read_bytes() == (tmp_path / "rows.csv").read_bytes()
+    result = pd.read_csv(tmp_path / "out.csv", index_col="case_id", float_precision="round_trip")
+    assert result["f3"].equals(features["f3"])
+    assert not np.allclose(result["f0"], features["f0"])
+
+    new = batches.assign(center="new")
+    new.to_csv(tables[1])
+    adapted = run(
+        repo, *tables, "--apply", tmp_path / "combat.json", "--out", tmp_path / "new.csv", "--new-batch", "adapt",
+        "--rows", tmp_path / "rows.csv",
+    )  # fmt: skip
+    assert adapted.returncode == 0, adapted.stderr
+    assert "the unseen batch new was adapted from its own 60 cases" in adapted.stdout
+    rows = pd.read_csv(tmp_path / "rows.csv")
+    assert set(rows["status"][rows["batch"] == "new"]) == {"adapted (unseen batch)"}
+
+    both = run(repo, *tables, "--apply", tmp_path / "combat.json", "--keep", "age", "--out", tmp_path / "x.csv")
+    assert both.returncode == 1
+    assert "leave out --keep" in both.stderr
+
+
 def test_says_what_is_wrong(repo: Path, tmp_path: Path) -> None:
     write(tmp_path)
     done = run(

@@ -202,47 +202,60 @@ def guess_batch(
     of the batch and one of another, both held out in the same fold, ties 1/2; 0.5 is no better than chance. The
     interval is of the percentiles of a bootstrap of patients within batches, without fitting anew.
 
-    `refit` gives the values (cases x features) as they are when only the training cases (positions) have determined
-    them: harmonised anew in each fold. Batches of fewer than five patients have no part.
+    `refit` (positions of cases -> values of all cases) harmonises as those cases alone determine. Then the patients of
+    each batch are halved, and each half is harmonised by what the other half says; within it, the folds are as above.
+    So the guess is learned from cases that the harmonisation has not seen, and tried on such cases. Otherwise the area
+    is too low, and below 0.5 where nothing is left: a harmonisation makes the batches' means equal in the cases that it
+    has seen, so those that were held out lie on the other side of them. It is so, by less, where ComBat and the guess
+    have learned from the same training cases.
+
+    Batches of fewer than five patients (with `refit` ten) have no part.
     """
     labels = np.asarray(batch).astype(str)
     people = np.asarray(patients).astype(str)
+    least = FOLDS if refit is None else 2 * FOLDS
     sizes = {str(name): len(set(people[labels == name])) for name in sorted(set(labels))}
-    names = [name for name, size in sizes.items() if size >= FOLDS]
+    names = [name for name, size in sizes.items() if size >= least]
     if len(names) < 2:
-        return Guess({}, f"fewer than two batches with {FOLDS} patients")
-    fold = _deal(labels, people, names, seed)
+        return Guess({}, f"fewer than two batches with {least} patients")
+    there = np.isin(labels, names)
+    half = np.where(there, 0, -1) if refit is None else _deal(labels, people, names, there, 2, [seed, 6])
+    fold = np.full(len(labels), -1)
     scores = np.full((len(labels), len(names)), np.nan)
     with threadpool_limits(limits=1):
-        for number in range(FOLDS):
-            train, test = np.flatnonzero((fold >= 0) & (fold != number)), np.flatnonzero(fold == number)
+        for part in sorted(set(half[there])):
+            own = half == part
+            fold[own] = FOLDS * part + _deal(labels, people, names, own, FOLDS, [seed, 7])[own]
             try:
-                table = values if refit is None else refit(train)
+                table = values if refit is None else refit(np.flatnonzero(there & ~own))
             except HarmonizationError as error:
-                return Guess({}, f"ComBat of the training cases of a fold: {error}")
-            design = _components(table, train, test)
-            if design is None:
-                return Guess({}, "no feature varies")
-            codes = np.searchsorted(names, labels[train])
-            if len(set(codes)) < len(names):
-                return Guess({}, "the patients of a batch are those of others, and a fold has none of it to learn from")
-            model = LogisticRegression(C=1.0, max_iter=500, tol=1e-6).fit(design[0], codes)
-            scores[test] = model.predict_log_proba(design[1])
+                return Guess({}, f"ComBat of half of the cases: {error}")
+            for number in sorted(set(fold[own])):
+                train, test = np.flatnonzero(own & (fold != number)), np.flatnonzero(fold == number)
+                codes = np.searchsorted(names, labels[train])
+                if len(set(codes)) < len(names):
+                    return Guess({}, "the patients of a batch are those of others: a fold has none to learn from")
+                design = _components(table, train, test)
+                if design is None:
+                    return Guess({}, "no feature varies")
+                model = LogisticRegression(C=1.0, max_iter=500, tol=1e-6).fit(design[0], codes)
+                scores[test] = model.predict_log_proba(design[1])
     return Guess(_areas(scores, labels, people, names, fold, seed, bootstraps))
 
 
-def _deal(labels: np.ndarray, people: np.ndarray, names: Sequence[str], seed: int) -> np.ndarray:
-    """The fold of each case: the patients of each batch are dealt out in turn; -1 for batches without a part."""
-    rng = np.random.default_rng([seed, 7])
-    used = np.isin(labels, names)
-    fold_of: dict[str, int] = {}
+def _deal(
+    labels: np.ndarray, people: np.ndarray, names: Sequence[str], rows: np.ndarray, parts: int, seed: list[int]
+) -> np.ndarray:
+    """The part of each case of `rows` (a mask; else -1): the patients of each batch are shuffled and dealt in turn."""
+    rng = np.random.default_rng(seed)
+    part_of: dict[str, int] = {}
     turn = 0
     for name in names:
-        mine = [person for person in sorted(set(people[labels == name])) if person not in fold_of]
+        mine = [person for person in sorted(set(people[rows & (labels == name)])) if person not in part_of]
         for position in rng.permutation(len(mine)):
-            fold_of[mine[position]] = turn % FOLDS
+            part_of[mine[position]] = turn % parts
             turn += 1
-    return np.array([fold_of[person] if use else -1 for person, use in zip(people, used, strict=True)], dtype=int)
+    return np.array([part_of[person] if row else -1 for person, row in zip(people, rows, strict=True)], dtype=int)
 
 
 def _components(table: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -287,7 +300,7 @@ def _areas(
     every = np.full((len(names), 1 + bootstraps), np.nan)
     for k, name in enumerate(names):
         hits, pairs = np.zeros(1 + bootstraps), np.zeros(1 + bootstraps)
-        for number in range(FOLDS):
+        for number in sorted(set(fold[fold >= 0])):
             own = np.flatnonzero((fold == number) & (labels == name))
             others = np.flatnonzero((fold == number) & (labels != name))
             a, b = scores[own, k][:, None], scores[others, k][None, :]
@@ -319,20 +332,20 @@ def _patient_weights(
     return weights
 
 
-def refit_in_fold(
+def refit_combat(
     values: pd.DataFrame, metadata: pd.DataFrame, settings: Mapping[str, Any], parameters: Mapping[str, Any]
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """A `refit` for `guess_batch`: ComBat learned from the training cases, applied to all.
+    """A `refit` for `guess_batch`: ComBat learned from some cases, applied to all.
 
     `parameters` are those of the fit to all cases: which batches were merged, and which had no part and stay as they
-    are. Cases of a batch that the training cases lack stay as they are as well.
+    are. Cases of a batch of which it could learn nothing stay as they are as well.
     """
     name = batch_columns(settings)[0]
     labels = metadata[name].astype(str).str.strip()
     if parameters.get("merged_name"):
         labels = labels.where(~labels.isin(parameters["merged_batches"]), parameters["merged_name"])
     metadata = metadata.assign(**{name: labels})
-    within = labels.isin(parameters.get("batches", list(labels))).to_numpy()
+    within = labels.isin(parameters["batches"]).to_numpy()
 
     def refit(train: np.ndarray) -> np.ndarray:
         learned = np.zeros(len(labels), dtype=bool)
@@ -342,7 +355,8 @@ def refit_in_fold(
         learned &= within & labels.isin(enough).to_numpy()
         if not learned.any():
             raise HarmonizationError("no batch has two training cases")
-        harmonizer = harmonizer_of({**settings, "min_batch_size": 2, "small_batch": "passthrough"})
+        lenient = {"min_batch_size": 2, "small_batch": "passthrough", "new_batch": "passthrough"}
+        harmonizer = harmonizer_of({**settings, **lenient})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", HarmonizationWarning)
             harmonizer.fit(values[learned], metadata=metadata[learned])
@@ -476,11 +490,19 @@ def assess(
         batches.append(table)
         mine = diagnostics[diagnostics["roi"] == roi]
         summary += [{"roi": roi, **row} for row in _feature_rows(mine, table)]
-        refit = refit_in_fold(before, metadata, settings, saved)
-        summary += [
-            {"roi": roi, **row}
-            for row in _guess_rows(before, after, batch.to_numpy(), patients, refit, seed=seed, bootstraps=bootstraps)
-        ]
+        # Of several batch columns the first is the one that is guessed.
+        first, saved = batch_columns(settings)[0], saved["steps"][0] if "steps" in saved else saved
+        shuffled = shuffle_batches(metadata[first], patients, saved, seed)
+        labels = dict.fromkeys(GUESS_NOTES, batch) | {SHUFFLED: shuffled.astype(str).str.strip()}
+        refits = {
+            "after, new cases": refit_combat(before, metadata, settings, saved),
+            SHUFFLED: refit_combat(before, metadata.assign(**{first: shuffled}), settings, saved),
+        }
+        for stage in GUESS_NOTES:
+            values = (after if stage == "after" else before).to_numpy(dtype=np.float64)
+            own = labels[stage].to_numpy()
+            guess = guess_batch(values, own, patients, refits.get(stage), seed=seed, bootstraps=bootstraps)
+            summary += [{"roi": roi, **row} for row in _guess_rows(stage, guess)]
         found, told = _covariate_rows(tables, rows, before, after, batch, covariates)
         summary += [{"roi": roi, **row} for row in told]
         if len(found):
@@ -532,34 +554,44 @@ def _feature_rows(diagnostics: pd.DataFrame, batches: pd.DataFrame) -> list[dict
     return rows
 
 
+SHUFFLED = "after, shuffled"
 GUESS_NOTES = {
     "before": "",
-    "after": "ComBat was fitted to all cases, so this is too low, and may fall below 0.5",
-    "after, in folds": "ComBat learned from the training cases of each fold alone",
+    "after": "ComBat has seen the cases that are guessed, so this is too low, and may fall below 0.5",
+    "after, new cases": "each half of the cases harmonised by a ComBat that learned from the other half; from all "
+    "cases it learns better. Small remains add up over many features",
+    SHUFFLED: "as new cases, with the batches shuffled among the patients: there is nothing to remove, and what is "
+    "above 0.5 ComBat has brought in itself, by what it learned from few or heavy-tailed values",
 }
+"""The stages of guessing the batch, and what to keep in mind of each."""
 
 
-def _guess_rows(
-    before: pd.DataFrame,
-    after: pd.DataFrame,
-    batch: np.ndarray,
-    patients: np.ndarray,
-    refit: Callable[[np.ndarray], np.ndarray],
-    **options: int,
-) -> list[dict[str, Any]]:
-    rows = []
-    first = before.to_numpy(dtype=np.float64)
-    for stage, values, again in (
-        ("before", first, None),
-        ("after", after.to_numpy(dtype=np.float64), None),
-        ("after, in folds", first, refit),
-    ):
-        guess = guess_batch(values, batch, patients, again, **options)
-        if not guess.batches:
-            rows.append(_row("batch_auc", stage, ALL, float("nan"), f"not estimable: {guess.reason}"))
-        for name, (auc, low, high) in guess.batches.items():
-            rows.append(_row("batch_auc", stage, name, auc, GUESS_NOTES[stage], ci_low=low, ci_high=high))
-    return rows
+def shuffle_batches(batch: pd.Series, patients: np.ndarray, parameters: Mapping[str, Any], seed: int) -> pd.Series:
+    """The batches of the cases, shuffled among the patients; those that were not harmonised keep theirs.
+
+    All cases of a patient get one batch. The order of the cases has no meaning.
+    """
+    text = batch.astype(str).str.strip()
+    own = [*parameters["batches"], *parameters.get("merged_batches", [])]
+    moved = text.isin(own).to_numpy()
+    people = np.asarray(patients).astype(str)
+    first = pd.Series(text.to_numpy()[moved], index=people[moved]).sort_index(kind="stable")
+    first = first[~first.index.duplicated()]
+    drawn = np.random.default_rng([seed, 9]).permutation(first.to_numpy(dtype=object))
+    new_of = dict(zip(first.index, drawn, strict=True))
+    shuffled = [new_of[person] if move else old for person, move, old in zip(people, moved, text, strict=True)]
+    return pd.Series(shuffled, index=batch.index, name=batch.name, dtype=object)
+
+
+def _guess_rows(stage: str, guess: Guess) -> list[dict[str, Any]]:
+    """Rows of the summary on guessing the batch; of shuffled batches the mean alone, as their names mean nothing."""
+    if not guess.batches:
+        return [_row("batch_auc", stage, ALL, float("nan"), f"not estimable: {guess.reason}")]
+    return [
+        _row("batch_auc", stage, name, auc, GUESS_NOTES[stage], ci_low=low, ci_high=high)
+        for name, (auc, low, high) in guess.batches.items()
+        if name == ALL or stage != SHUFFLED
+    ]
 
 
 def _covariate_rows(

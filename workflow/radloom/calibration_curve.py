@@ -77,19 +77,21 @@ def weighted_quantiles(values: np.ndarray, weights: np.ndarray, probability: flo
     ordered = np.take_along_axis(values, order, axis=1)
     reached = np.cumsum(np.take_along_axis(weights, order, axis=1), axis=1)
     place = (reached[:, -1] - 1) * probability
-    low = np.floor(place + 1e-9)
+    low = np.floor(place)
 
     def value_at(rank: np.ndarray) -> np.ndarray:
         index = np.minimum((reached <= rank[:, None]).sum(axis=1), values.shape[1] - 1)
         return np.asarray(np.take_along_axis(ordered, index[:, None], axis=1)[:, 0])
 
     found = value_at(low)
-    found = found + np.maximum(place - low, 0.0) * (value_at(np.minimum(low + 1, reached[:, -1] - 1)) - found)
+    found = found + (place - low) * (value_at(np.minimum(low + 1, reached[:, -1] - 1)) - found)
     return np.where(reached[:, -1] > 0, found, np.nan)
 
 
 def risk_groups(risk: np.ndarray, n_groups: int) -> np.ndarray:
     """The group of each case, from 0: quantile groups of predicted risk of about the same size; ties stay together."""
+    if not len(risk):
+        raise ValueError("a calibration curve needs cases")
     edges = np.unique(np.quantile(risk, np.linspace(0, 1, n_groups + 1)[1:-1]))
     return np.unique(np.searchsorted(edges, risk, side="left"), return_inverse=True)[1]
 
@@ -118,6 +120,8 @@ def distance_from_curve(risk: np.ndarray, curve: np.ndarray, weights: np.ndarray
 
 def grid_of(risk: np.ndarray, n_grid: int) -> np.ndarray:
     """Risks at which a curve is drawn, from the least to the largest predicted one."""
+    if not len(risk):
+        raise ValueError("a calibration curve needs cases")
     return np.linspace(risk.min(), risk.max(), n_grid)
 
 
@@ -156,10 +160,10 @@ def smooth_calibration(
     if not np.isfinite(x).all():
         raise ValueError(f"{int((~np.isfinite(x)).sum())} of {len(x)} linear predictors are not finite")
     values = expit(x)
+    grid = grid_of(values, n_grid)
     knots = spline_knots(x, n_knots)
     basis = restricted_spline(x, knots)
     centre, scale = basis.mean(axis=0), np.maximum(basis.std(axis=0), 1e-300)
-    grid = grid_of(values, n_grid)
 
     def design(rows: np.ndarray) -> np.ndarray:
         return np.column_stack([np.ones(len(rows)), (rows - centre) / scale])

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 
 from radloom.extractions import extraction_of
 from radloom.ibsi_codes import IBSI_CODES
+from radloom.model_codebook import MODEL_COLUMNS
 
 MAX_LENGTH = 32
 
@@ -702,19 +703,6 @@ _CASE = {
     "centre": ("", "Centre where the scan was made."),
     "roi": ("", "Name of the region of interest."),
 }
-_MODEL = {
-    "model": ("", "Model: cox or logistic."),
-    "arm": ("", "Which predictors the model has, and whether they were harmonised."),
-    "term": ("", "Predictor: a feature or a column of the clinical table."),
-    "split": ("", "How cases were divided into those that a model was fitted to and those that it was tried on."),
-    "fold": ("", "Fold of the cross-validation in which the case was left out."),
-    "n": (ONE, "Number of cases."),
-    "events": (ONE, "Number of events (Cox) or of cases with the outcome (logistic)."),
-}
-_INTERVAL = (
-    "percentiles of a bootstrap of the out-of-fold predictions, patients drawn within each batch; the models are not "
-    "fitted again, so it leaves out the variance of folds and fits"
-)
 _XYZ = (("x", "right to left"), ("y", "front to back"), ("z", "foot to head"))
 _FIXED: dict[str, dict[str, tuple[str, str]]] = {
     "codebook": {
@@ -891,13 +879,20 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "stage": (
             "",
-            "before or after harmonisation; 'after, in folds': ComBat learned in each fold's training cases.",
+            "before or after harmonisation; 'after, new cases': harmonised by a ComBat that learned from other cases; "
+            "'after, shuffled': the same with the batches shuffled, so that there is nothing to remove.",
         ),
         "batch": ("", "Batch that is compared with all others; all for all batches together."),
         "estimate": (ONE, "Value of the measure."),
         "ci_low": (ONE, "Lower end of its 95 % interval (bootstrap of patients within batches), where it has one."),
         "ci_high": (ONE, "Upper end of its 95 % interval."),
         "note": ("", "Counts behind it, what to keep in mind, or why there is no value."),
+    },
+    "combat_rows": {
+        **_CASE,
+        "column": ("", "Batch column that the row is about (harmonize.batch)."),
+        "batch": ("", "Batch of the case in that column."),
+        "status": ("", "What became of the case: harmonised, adapted, passed through, unchanged or excluded, and why."),
     },
     "stability": {
         "feature": ("", "Feature that the row is about."),
@@ -931,40 +926,15 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
         "spearman": (ONE, "Spearman's rank correlation with the baseline over the cases; 1 where no rank changes."),
         "concordance": (ONE, "Lin's concordance with the baseline over the cases; 1 where no value changes."),
     },
-    "coefficients": {
-        **_MODEL,
-        "coefficient": (ONE, "Log hazard ratio (Cox) or log odds ratio (logistic) of one standard deviation more."),
-        "hazard_or_odds_ratio": (ONE, "Exponential of the coefficient."),
-        "mean": ("", "Mean of the predictor, by which it was centred; in the predictor's unit."),
-        "sd": ("", "Standard deviation of the predictor, by which it was scaled; in the predictor's unit."),
-        "selected_in_folds": (ONE, "In how many folds of the cross-validation the predictor had a coefficient."),
-        "override": ("", "Whether the model was fitted although there are too few events."),
-    },
-    "performance": {
-        **_MODEL,
-        "centre": ("", "Centre whose cases were predicted; all for the whole cohort."),
-        "metric": ("", "Measure of performance."),
-        "estimate": (ONE, "Its value on cases that the model was not fitted to."),
-        "ci_low": (ONE, f"Lower end of its 95 % interval ({_INTERVAL})."),
-        "ci_high": (ONE, f"Upper end of its 95 % interval ({_INTERVAL})."),
-        "status": ("", "Whether it could be estimated."),
-        "note": ("", "Why it could not, or what to keep in mind."),
-    },
-    "predictions": {
-        **_CASE,
-        **_MODEL,
-        "risk": (ONE, "Linear predictor of the model that was fitted without the case's fold."),
-        "probability": (ONE, "Predicted probability of the outcome (logistic)."),
-        "time": ("", "Time to event or censoring, in the unit of the clinical table (Cox)."),
-        "event": ("", "1 for an event, 0 for censoring (Cox)."),
-        "outcome": ("", "Observed outcome, 0 or 1 (logistic)."),
-    },
-    "ph_test": {
-        **_MODEL,
-        "term": ("", "Predictor; GLOBAL for all of them together."),
-        "chi2": (ONE, "Statistic of the score test of proportional hazards."),
-        "df": (ONE, "Its degrees of freedom."),
-        "p": (ONE, "Its p value; small where the effect changes with time."),
+    **MODEL_COLUMNS,
+    "predictions": {**_CASE, **MODEL_COLUMNS["predictions"]},
+    "checklist": {
+        "checklist": ("", "Name of the checklist; its paper is named in the report."),
+        "item": ("", "Number of the item in the checklist."),
+        "topic": ("", "Section and topic of the item, in other words than the checklist's."),
+        "answered_by": ("", "Who answers it: software, authors, or software in part."),
+        "answer": ("", "The answer, with this run's figures; what is left to the authors begins with For the authors."),
+        "where": ("", "Where the answer can be seen: a table, methods.md or a section of the report."),
     },
 }
 _FOREIGN = {

@@ -234,6 +234,8 @@ def _column_problems(config: dict[str, Any], cohort: Sheet, clinical: Sheet) -> 
             problems.append(
                 f"config: harmonize.covariates: {batch} is a batch as well: its effect can't be removed and kept"
             )
+    if config["harmonize"]["method"] == "covbat" and config["harmonize"]["mean_only"]:
+        problems.append("config: harmonize.mean_only: covbat adjusts variances; set it to false, or method to combat")
     if len(batches) > 1 and config["harmonize"]["reference_batch"] is not None:
         problems.append(
             "config: harmonize.reference_batch: with several batch columns no batch can stay as it is; "

@@ -68,6 +68,9 @@ LEAST_EXPECTED = 5.0
 
 PERMUTATIONS = 9999
 
+LEAST_CASES = 8
+"""Of fewer cases each batch has one class often enough by chance: a warning, no stop."""
+
 
 def cramers_v(counts: np.ndarray) -> tuple[float, float]:
     """Cramer's V of a table of counts (batches x levels), and V with Bergsma's correction of its bias.
@@ -363,7 +366,7 @@ def check_confounding(
 
     Raises CohortError if an outcome and the batch are the same thing: there are two classes or more, and every batch
     has one of them (also where several batches have the same one), or every class is of one batch. Batches of one
-    case are left aside, for these always have one class.
+    case are left aside, for these always have one class; fewer than LEAST_CASES cases get a warning only.
     """
     name = str(batch.name or "the batch")
     label = _labels(batch)
@@ -402,7 +405,7 @@ def _refuse_same(name: str, label: pd.Series, outcome: str, column: pd.Series) -
     if classes is None:
         return
     pairs = pd.DataFrame({"batch": label, "outcome": classes}).dropna()
-    if pairs["outcome"].nunique() > MOST_LEVELS:
+    if pairs["outcome"].nunique() > MOST_LEVELS or len(pairs) < LEAST_CASES:
         return
     counts = pd.crosstab(pairs["batch"], pairs["outcome"])
     for table in (counts[counts.sum(axis=1) > 1], counts.loc[:, counts.sum(axis=0) > 1].T):

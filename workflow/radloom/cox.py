@@ -189,12 +189,11 @@ def _maximise(
     if not converged or (np.sqrt(np.diag(covariance)) > LARGEST_SE).any():
         direction = cox_direction(x, sets)
         if direction is not None:
-            names = [str(n) for n, d in zip(design.columns, direction, strict=True) if abs(d) > STRICT]
-            term, together = (names[0], "") if len(names) == 1 else (", ".join(names), " together")
+            parts = zip(design.columns, direction, strict=True)
+            names = ", ".join(str(name) for name, part in parts if abs(part) > STRICT)
             raise CohortError(
-                f"the Cox model has no finite estimate for {term}: at every event the case that has it comes first in"
-                f" its risk set by {term}{together}, without exception (monotone likelihood). Leave it out, merge its"
-                " categories, or use the penalised model"
+                f"the Cox model has no finite estimate: by {names} the case that has an event always comes first in its"
+                " risk set (monotone likelihood). Leave it out, merge its categories, or use the penalised model"
             )
         if not converged:
             raise CohortError("the Cox model did not converge, though its likelihood has a maximum: check its columns")

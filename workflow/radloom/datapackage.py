@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from radloom.extractions import extraction_of
+from radloom.model_tables import MODEL_TABLES
 
 IDENTIFIERS = frozenset(
     [
@@ -35,6 +36,14 @@ IDENTIFIERS = frozenset(
         "term",
         "split",
         "metric",
+        "subgroup",
+        "leads",
+        "transform",
+        "strategy",
+        "cause",
+        "criterion",
+        "method",
+        "analysis_plan",
         "note",
         "feature",
         "roi_name",
@@ -53,6 +62,11 @@ IDENTIFIERS = frozenset(
         "setting",
         "change",
         "level",
+        "checklist",
+        "topic",
+        "answered_by",
+        "answer",
+        "where",
     ]
 )
 """Columns that are text, whatever they look like: a centre called 1 or 007 is a name."""
@@ -75,21 +89,54 @@ DESCRIPTIONS = {
     "still there.",
     "combat_summary": "What harmonisation did, in a few rows an ROI: differences between batches, guessing the batch, "
     "and effects of covariates, before and after.",
+    "combat_rows": "What became of each case and ROI in the harmonisation of features_harmonized, by batch column.",
     "stability": "Per feature and ROI: intraclass correlations over perturbations and over real repeats, with 95 % "
     "intervals, over all cases and within centres.",
     "sensitivity": "How far each feature and the ranks of the cases move under other bin widths and voxel spacings.",
-    "coefficients": "Coefficients of the models fitted to all cases, per standard deviation of the term.",
-    "performance": "Performance of the models out of fold, with 95 % intervals, long; what was not estimable, and why.",
-    "predictions": "Out-of-fold predictions, one row a model, arm and case.",
-    "ph_test": "Test of proportional hazards of the Cox models.",
+    "coefficients": "Coefficients of the penalised models fitted to all cases, per standard deviation of the term, and "
+    "how often each term was selected in folds and bootstrap samples.",
+    "performance": "Performance of the models in cases that they were not fitted to, with 95 % intervals, long: by way "
+    "of validation, centre and subgroup; what was not estimable, and why.",
+    "predictions": "Predictions of held-out cases, one row a model, arm, way of validation and case.",
+    "calibration_curve": "Mean predicted and observed risk in groups of predicted risk, by horizon.",
+    "decision_curve": "Net benefit of the models and of treating everybody, by threshold and horizon.",
+    "inference": "Hazard and odds ratios of the pre-specified covariates in models without a penalty.",
+    "ph_test": "Tests of proportional hazards of the Cox models, on two scales of time.",
+    "cumulative_incidence": "Cumulative incidence of the event and of the competing one at the horizons, in all and by "
+    "centre; empty without a competing event.",
+    "sample_size": "Criteria of sample size of each arm: what its candidate parameters would need, and what there is.",
+    "checklist": "Items of CLEAR, METRICS, TRIPOD+AI and IBSI: what the run answers, and what authors must write.",
     "codebook": "Every column of every table: meaning, unit, class, IBSI tag, formula, name for Stata, SPSS and R.",
 }
+TEXT_IN = {"cumulative_incidence": frozenset(["group"]), "sample_size": frozenset(["outcome"])}
+"""Columns that are text in one table, and numbers in another."""
+
+NUMBERS = frozenset(
+    [
+        *(
+            "estimate",
+            "ci_low",
+            "ci_high",
+            "prediction_low",
+            "prediction_high",
+            "horizon",
+            "probability",
+            "risk",
+            "time",
+        ),
+        *("coefficient", "hazard_or_odds_ratio", "mean", "sd", "se", "z", "p", "chi2", "selection_frequency"),
+        *("volume_correlation", "threshold", "predicted", "observed", "events_per_parameter", "r2"),
+    ]
+)
+"""Columns of the models' tables that are numbers, also where a run has no value in them."""
+
 PRIMARY_KEYS = {
     "cohort": ["case_id"],
     "clinical": ["patient_id"],
     "features_raw": ["case_id", "roi"],
     "features_harmonized": ["case_id", "roi"],
     "acquisition": ["case_id"],
+    "combat_rows": ["case_id", "roi", "column"],
 }
 R_TYPES = {"string": "character", "number": "numeric", "integer": "integer", "boolean": "logical"}
 
@@ -120,7 +167,8 @@ def describe(path: Path) -> Table:
         reader = csv.reader(stream)
         columns = next(reader)
         fixed = "number" if path.stem.startswith("features_") else None
-        found: list[list[str]] = [["string"] if n in IDENTIFIERS else [fixed] if fixed else [] for n in columns]
+        text = IDENTIFIERS | TEXT_IN.get(path.stem, frozenset())
+        found: list[list[str]] = [["string"] if n in text else [fixed] if fixed else [] for n in columns]
         open_columns = [j for j, kinds in enumerate(found) if not kinds]
         rows = 0
         for row in reader:
@@ -130,7 +178,11 @@ def describe(path: Path) -> Table:
                 if row[j] and not (found[j] and _is(row[j], found[j][0])):
                     left = found[j] or ["integer", "number", "boolean"]
                     found[j] = [kind for kind in left if _is(row[j], kind)] or ["string"]
-    types = {name: kinds[0] if kinds else "string" for name, kinds in zip(columns, found, strict=True)}
+    empty = "number" if path.stem in MODEL_TABLES else "string"
+    types = {
+        name: kinds[0] if kinds else empty if name in NUMBERS else "string"
+        for name, kinds in zip(columns, found, strict=True)
+    }
     return Table(path.stem, path, types, rows)
 
 
@@ -151,12 +203,14 @@ def datapackage(
     others: Iterable[Path],
     meanings: Mapping[tuple[str, str], Mapping[str, str]],
     extraction: str = "",
+    plan: str = "",
 ) -> dict[str, Any]:
     """The Frictionless description of a folder: every table with schema, size and hash, and further files
     without schema.
 
     `meanings` maps (table, column) to `description` and `unit`, from the codebook; `extraction` names the one of
-    several that features_raw has. Source: Data Package v1.
+    several that features_raw has, `plan` is the hash of the analysis plan that the models' tables were made by. Source:
+    Data Package v1.
     """
     case_tables = {"features_raw", "features_harmonized", "exclusions", "acquisition", "qc", "predictions"}
     resources: list[dict[str, Any]] = []
@@ -190,6 +244,7 @@ def datapackage(
         "name": "radloom-tables",
         "title": "Radiomics tables",
         "description": "Tables written by Radloom. Empty cells are missing values; numbers read back bit-exact.",
+        **({"analysis_plan": plan} if plan else {}),
         "resources": resources,
     }
 

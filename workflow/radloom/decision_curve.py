@@ -80,6 +80,6 @@ def survival_decision_curve(
             observed = kaplan_meier_risk(time[treated], dead[treated], horizon, drawn)
             known[len(treated)] = rate, np.where(rate == 0, 0.0, observed)
         rate, observed = known[len(treated)]
-        model[:, column] = rate * (observed - (1 - observed) * threshold / (1 - threshold))
+        model[:, column] = rate * (observed - (1 - observed) * threshold / (1 - threshold)) + 0.0  # never -0
     overall = kaplan_meier_risk(time, dead, horizon, table)[:, None]
     return DecisionCurve(at, model, overall - (1 - overall) * at / (1 - at))

@@ -96,14 +96,6 @@ def roc_points(score: np.ndarray, outcome: np.ndarray) -> tuple[np.ndarray, np.n
     return np.r_[0, negatives / negatives[-1]], np.r_[0, positives / positives[-1]]
 
 
-def wilson(successes: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """95 % interval of a proportion (Wilson 1927)."""
-    z = 1.959963984540054
-    centre = (successes + z * z / 2) / (n + z * z)
-    half = z / (n + z * z) * np.sqrt(successes * (n - successes) / n + z * z / 4)
-    return centre - half, centre + half
-
-
 def explained_by(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Share of each column's variance that lies between the groups (eta squared, R2 of a one-way ANOVA).
 
@@ -237,6 +229,84 @@ def explained_by_batch(name: str, before: np.ndarray, after: np.ndarray | None) 
         return _svg(figure, name, "Variance explained by the batch, before and after harmonisation")
 
 
+def shares_by_batch(name: str, title: str, batches: Sequence[str], levels: Sequence[str], counts: np.ndarray) -> str:
+    """Stacked bars to 100 %, one a batch, of the shares of levels; `counts` (batches, levels) are written into them."""
+    with matplotlib.rc_context(STYLE):
+        figure, (axes,) = _axes(4.4, 0.85 + 0.3 * len(batches))
+        total = counts.sum(axis=1)
+        share = np.divide(counts, total[:, None], out=np.zeros_like(counts, dtype=float), where=total[:, None] > 0)
+        left = np.zeros(len(batches))
+        y = np.arange(len(batches))
+        for k, level in enumerate(levels):
+            # The first level is mostly "no event": grey, so that the events stand out.
+            colour = FAINT if k == 0 else COLOURS[(k - 1) % len(COLOURS)]
+            axes.barh(y, share[:, k], left=left, color=colour, height=0.72, label=str(level), alpha=0.85)
+            for row in y[share[:, k] > 0.06]:
+                middle = left[row] + share[row, k] / 2
+                axes.text(middle, row, f"{int(counts[row, k])}", ha="center", va="center", fontsize=8)
+            left = left + share[:, k]
+        axes.set(xlim=(0, 1), ylim=(len(batches) - 0.5, -0.5), title=title)
+        axes.set_yticks(y, list(batches))
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
+        return _svg(figure, name, f"{title} by batch")
+
+
+def batch_guess(name: str, batches: Sequence[str], stages: Sequence[tuple[str, np.ndarray]]) -> str:
+    """Areas under the curve with intervals, a row a batch and a dot a stage; `stages` holds (title, values), the
+    values (batches, 3) being estimate, lower and upper end (NaN where there is none).
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, (axes,) = _axes(5.6, 1.0 + 0.42 * len(batches))
+        y = np.arange(len(batches), dtype=float)
+        for k, (title, values) in enumerate(stages):
+            at = y + 0.22 * (k - (len(stages) - 1) / 2)
+            colour = (COLOURS[1], FAINT, COLOURS[0])[k % 3]
+            axes.hlines(at, values[:, 1], values[:, 2], color=colour, lw=1.6)
+            axes.plot(values[:, 0], at, MARKERS[k], color=colour, ms=5, label=title)
+        axes.axvline(0.5, color="#777777", lw=0.9, ls=":")
+        known = np.concatenate([values[np.isfinite(values)] for _, values in stages])
+        low = min(0.45, float(known.min()) - 0.02)
+        axes.set(xlim=(max(low, 0), 1.01), ylim=(len(batches) - 0.5, -0.5), xlabel="AUC of guessing the batch")
+        axes.set_yticks(y, ["all, mean" if batch == "all" else batch for batch in batches])
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x", color="#E4E7EA", lw=0.6)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(stages))
+        return _svg(figure, name, "AUC of guessing the batch, before and after harmonisation")
+
+
+def covariate_effects(name: str, panels: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]]) -> str:
+    """Effects after harmonisation against those before, a panel a covariate of at most three in a row, a dot a feature.
+
+    `panels` holds (title, effect before, effect after, q before); dots with q < 0.05 are filled.
+    """
+    with matplotlib.rc_context(STYLE):
+        columns = min(3, len(panels))
+        rows = -(-len(panels) // columns)
+        figure, axes = plt.subplots(
+            rows, columns, figsize=(2.7 * columns + 0.3, 2.6 * rows), squeeze=False, layout="constrained"
+        )
+        known = [np.abs(values[np.isfinite(values)]) for _, *pair, _ in panels for values in pair]
+        reach = 1.05 * max(0.1, *(float(values.max(initial=0)) for values in known))
+        for plot in axes.flat[len(panels) :]:
+            plot.set_visible(False)
+        for plot, (title, before, after, q) in zip(axes.flat, panels, strict=False):
+            plot.plot([-reach, reach], [-reach, reach], color="#777777", lw=0.9, ls=":")
+            plot.axhline(0, color="#E4E7EA", lw=0.6, zorder=0)
+            plot.axvline(0, color="#E4E7EA", lw=0.6, zorder=0)
+            marked = q < 0.05
+            many = len(before) > MOST_POINTS
+            plot.scatter(
+                before[~marked], after[~marked], s=12, facecolors="none", edgecolors=FAINT, lw=0.8, rasterized=many
+            )
+            plot.scatter(before[marked], after[marked], s=14, color=COLOURS[0], alpha=0.8, lw=0, rasterized=many)
+            plot.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=title)
+            plot.set(xlabel="before, within batches", ylabel="after")
+        return _svg(figure, name, "Effects of covariates before and after harmonisation")
+
+
 def stability(name: str, title: str, estimate: np.ndarray, low: np.ndarray) -> str:
     """Histograms of intraclass correlations and of the lower ends of their intervals; what is below 0 counts as 0."""
     with matplotlib.rc_context(STYLE):
@@ -353,47 +423,6 @@ def roc(name: str, curves: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> str:
         return _svg(figure, name, "ROC curves of the out-of-fold predictions")
 
 
-def calibration(name: str, title: str, probability: np.ndarray, outcome: np.ndarray) -> str:
-    """Observed against predicted probability in groups of equal size (about 10 to a group, at most 10
-    groups).
-
-    Bars are 95 % Wilson intervals; the strip below shows how the predictions spread.
-    """
-    with matplotlib.rc_context(STYLE):
-        figure = plt.figure(figsize=(3.7, 3.9), layout="constrained")
-        axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[5, 1])
-        order = np.argsort(probability, kind="stable")
-        parts = np.array_split(order, int(np.clip(len(order) // 10, 2, 10)))
-        n = np.array([len(part) for part in parts], dtype=float)
-        hits = np.array([outcome[part].sum() for part in parts], dtype=float)
-        x = np.array([probability[part].mean() for part in parts])
-        low, high = wilson(hits, n)
-        y = hits / n
-        axes.plot([0, 1], [0, 1], color=FAINT, lw=1, ls=":")
-        axes.errorbar(
-            x, y, yerr=[np.maximum(y - low, 0), np.maximum(high - y, 0)], fmt="o", ms=4.5, color=COLOURS[0], lw=1.1,
-            capsize=2,
-        )  # fmt: skip
-        axes.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="observed share", title=title)
-        edges = np.linspace(0, 1, 31)
-        for k, (value, label) in enumerate(((1, "event"), (0, "none"))):
-            counts, _ = np.histogram(probability[outcome == value], edges)
-            below.bar(
-                edges[:-1],
-                (1 - 2 * k) * counts,
-                1 / 30,
-                align="edge",
-                color=COLOURS[1 - k],
-                alpha=0.7,
-                label=label,
-            )
-        below.axhline(0, color="#777777", lw=0.6)
-        below.set(xlabel="predicted probability (out of fold)", yticks=[])
-        below.spines["left"].set_visible(False)
-        below.legend(fontsize=7, loc="upper right", ncols=2, handlelength=0.8, borderpad=0)
-        return _svg(figure, name, title)
-
-
 def forest(name: str, title: str, terms: Sequence[str], ratios: np.ndarray, axis: str) -> str:
     """Hazard or odds ratios per standard deviation on a log axis, in the given order, from top to bottom."""
     with matplotlib.rc_context(STYLE):
@@ -417,3 +446,113 @@ def forest(name: str, title: str, terms: Sequence[str], ratios: np.ndarray, axis
         axes.set_ylim(len(terms) - 0.4, -0.6)
         axes.grid(axis="x", color="#E4E7EA", lw=0.6)
         return _svg(figure, name, title)
+
+
+@dataclass(frozen=True)
+class ForestRow:
+    """A row of a forest of estimates: NaN where there is none; `kind` is centre, worst, pooled or prediction."""
+
+    label: str
+    estimate: float
+    low: float
+    high: float
+    kind: str = "centre"
+
+
+def centre_forest(name: str, title: str, rows: Sequence[ForestRow], axis: str, chance: float = 0.5) -> str:
+    """Estimates of centres with their intervals, from top to bottom, and as words on the right; `chance` is dotted.
+
+    Centres are squares, the worst one is orange, the pooled estimate a diamond, and a prediction interval a thin line.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, (axes,) = _axes(5.4, 0.9 + 0.25 * len(rows))
+        known = [value for row in rows for value in (row.estimate, row.low, row.high) if np.isfinite(value)]
+        low, high = min([chance, *known]), max([chance, *known])
+        margin = 0.04 * (high - low or 1)
+        axes.axvline(chance, color="#777777", lw=0.9, ls=":")
+        if len({row.kind for row in rows}) > 1:
+            first = next(k for k, row in enumerate(rows) if row.kind != "centre")
+            axes.axhline(first - 0.5, color="#D9DEE3", lw=0.8)
+        for y, row in enumerate(rows):
+            colour = {"worst": COLOURS[1], "pooled": INK, "prediction": "#777777"}.get(row.kind, COLOURS[0])
+            axes.hlines(y, row.low, row.high, color=colour, lw=0.9 if row.kind == "prediction" else 1.6)
+            marker = {"pooled": "D", "prediction": "none"}.get(row.kind, "s")
+            axes.plot([row.estimate], [y], marker=marker, color=colour, ms=5, ls="none")
+            axes.text(
+                1.02, y, _with_interval(row), transform=axes.get_yaxis_transform(), va="center", ha="left", fontsize=8
+            )
+        axes.set(xlim=(low - margin, high + margin), ylim=(len(rows) - 0.4, -0.6), xlabel=axis, title=title)
+        axes.set_yticks(range(len(rows)), [row.label for row in rows])
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x", color="#E4E7EA", lw=0.6)
+        return _svg(figure, name, f"{title}: {axis} by centre")
+
+
+def _with_interval(row: ForestRow) -> str:
+    ends = f"{row.low:.3f} to {row.high:.3f}" if np.isfinite(row.low) else "no interval"
+    if np.isfinite(row.estimate):
+        return f"{row.estimate:.3f} ({ends})"
+    return ends if np.isfinite(row.low) else "not estimable"
+
+
+@dataclass(frozen=True)
+class CalibrationGroups:
+    """Mean predicted and observed risk in groups of predicted risk, with the interval of the observed one."""
+
+    label: str
+    predicted: np.ndarray
+    observed: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def calibration(name: str, title: str, panels: Sequence[tuple[str, Sequence[CalibrationGroups]]]) -> str:
+    """Observed against predicted risk, a panel a way of validation; `panels` holds (title, series)."""
+    with matplotlib.rc_context(STYLE):
+        figure, plots = plt.subplots(
+            1, len(panels), figsize=(2.9 * len(panels) + 0.3, 3.3), squeeze=False, sharey=True, layout="constrained"
+        )
+        for axes, (panel, series) in zip(plots[0], panels, strict=True):
+            axes.plot([0, 1], [0, 1], color=FAINT, lw=1, ls=":")
+            for k, groups in enumerate(series):
+                ends = [
+                    np.maximum(np.nan_to_num(end), 0)
+                    for end in (groups.observed - groups.low, groups.high - groups.observed)
+                ]
+                axes.errorbar(
+                    groups.predicted, groups.observed, yerr=ends, ms=4.5, lw=1.1, capsize=2, label=groups.label or None,
+                    color=COLOURS[k % len(COLOURS)], fmt=f"{MARKERS[k % len(MARKERS)]}-",
+                )  # fmt: skip
+            axes.set(xlim=(0, 1), ylim=(-0.02, 1.02), xlabel="predicted risk", aspect="equal")
+            axes.set_title(panel, fontweight="normal", fontsize=8.5)
+        plots[0][0].set_ylabel("observed risk")
+        handles, labels = plots[0][0].get_legend_handles_labels()
+        if labels:
+            figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+        figure.suptitle(title, x=0.01, ha="left", fontsize=9.5, fontweight="bold")
+        return _svg(figure, name, f"{title}: calibration")
+
+
+def decision_curves(
+    name: str, title: str, curves: Sequence[tuple[str, np.ndarray, np.ndarray]], treat_all: tuple[np.ndarray, ...]
+) -> str:
+    """Net benefit over thresholds of several models, and of treating everybody and nobody.
+
+    `curves` holds (label, thresholds, net benefit), `treat_all` thresholds and net benefit. What is far below 0 is cut.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, (axes,) = _axes(5.2, 3.4)
+        known = np.concatenate([*(values for _, _, values in curves), treat_all[1]])
+        top = max(0.0, float(np.max(known[np.isfinite(known)], initial=0.0)))
+        axes.plot(*treat_all, color="#777777", lw=1.2, ls="--", label="treat all")
+        axes.axhline(0, color="#777777", lw=1.2, ls=":", label="treat none")
+        for k, (label, thresholds, values) in enumerate(curves):
+            axes.plot(
+                thresholds, values, color=COLOURS[k % len(COLOURS)], ls=("-", "--", "-.", ":")[k % 4], label=label,
+                marker=MARKERS[k % len(MARKERS)], ms=3.5,
+            )  # fmt: skip
+        axes.set(xlabel="threshold probability", ylabel="net benefit", title=title)
+        axes.set_ylim(-0.25 * (top or 0.1), 1.08 * (top or 0.1))
+        axes.grid(color="#E4E7EA", lw=0.6)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        return _svg(figure, name, f"{title}: decision curves")

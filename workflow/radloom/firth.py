@@ -24,6 +24,9 @@ MOST_STEPS = 100
 LONGEST_STEP = 5.0
 """No step moves a linear predictor by more than this."""
 
+NEAR = 0.1
+"""Starts whose linear predictors differ by no more than this lead to the same maximum."""
+
 GRADIENT = 1e-11
 """The modified score ends at most this far from 0, for orthonormal columns."""
 
@@ -90,7 +93,7 @@ def _maximise(
     """
     coordinates = np.zeros(free.shape[1]) if start is None else start
     point = _point(full, y, offset + free @ coordinates)
-    for _ in range(MOST_STEPS):
+    for _ in range(MOST_STEPS if np.isfinite(point.value) else 0):
         gradient = free.T @ point.residual(y)
         if np.abs(gradient).max(initial=0.0) < GRADIENT:
             return _Maximum(coordinates, point.eta, point.value)
@@ -104,9 +107,15 @@ def _maximise(
             new = _point(full, y, offset + free @ (coordinates + step))
             # Close to the maximum the value says nothing any more: there the score alone counts.
             if new.value >= point.value - 1e-12 * (1 + abs(point.value)):
+                coordinates, point = coordinates + step, new
                 break
             step = step / 2
-        coordinates, point = coordinates + step, new
+        else:
+            break
+    if (
+        np.isfinite(point.value) and np.abs(free.T @ point.residual(y)).max() < 1e3 * GRADIENT
+    ):  # as near as rounding lets it come
+        return _Maximum(coordinates, point.eta, point.value)
     raise CohortError("Firth's logistic regression did not converge: check the scale of its covariates")
 
 
@@ -151,26 +160,21 @@ def fit_firth(design: pd.DataFrame, outcome: np.ndarray, level: float = 0.95) ->
     x = np.column_stack([ones, (values - mean) / spread])
     full, triangle = np.linalg.qr(x)
     best = _maximise(full, full, y, np.zeros(n))
-    centred = np.linalg.solve(triangle, best.coordinates)
-    # From the centred and scaled columns back to those of the design.
+    # From the coordinates of the orthonormal columns to those of the centred and scaled ones, to the design's own.
     back = np.diag(np.concatenate([[1.0], 1.0 / spread]))
     back[0, 1:] = -mean / spread
-    coefficient = back @ centred
+    back = back @ np.linalg.inv(triangle)
+    coefficient = back @ best.coordinates
     weight = expit(best.eta) * expit(-best.eta)
-    covariance = back @ np.linalg.inv(x.T @ (weight[:, None] * x)) @ back.T
-    se = np.sqrt(np.diag(covariance))
+    information = full.T @ (weight[:, None] * full)
+    se = np.sqrt(np.einsum("ij,ij->i", back, np.linalg.solve(information, back.T).T))
     width = float(np.sqrt(stats.chi2.ppf(level, 1)))
     low, high, root = np.empty(p + 1), np.empty(p + 1), np.empty(p + 1)
     for term in range(p + 1):
-        held = ones[:, 0] if term == 0 else x[:, term] * spread[term - 1]
-        others = (values / spread) if term == 0 else np.delete(x, term, axis=1)
-        profile = _Profile(held, others, full, y, best.eta)
+        profile = _Profile(back[term], full, y, best)
         for bound, side in ((low, -1), (high, 1)):
-            profile.eta = best.eta
-            bound[term] = profile.crossing(coefficient[term], se[term], side, best.value, width)
-        profile.eta = best.eta
-        drop = max(best.value - profile.at(0.0), 0.0)
-        root[term] = np.sign(coefficient[term]) * np.sqrt(2 * drop)
+            bound[term] = profile.crossing(coefficient[term], se[term], side, width)
+        root[term] = np.sign(coefficient[term]) * profile.root(0.0)
     with np.errstate(over="ignore"):
         ratio, ci_low, ci_high = np.exp(coefficient), np.exp(low), np.exp(high)
     return pd.DataFrame(
@@ -186,40 +190,75 @@ def fit_firth(design: pd.DataFrame, outcome: np.ndarray, level: float = 0.95) ->
             "n": n,
             "events": int(y.sum()),
             "method": "Firth",
-            "note": "",
+            "note": ["a bound of the interval could not be found" if lost else "" for lost in np.isnan(low + high)],
         }
     )[TABLE]
 
 
 class _Profile:
-    """The penalised likelihood maximised over all coefficients but one; each fit starts from the last."""
+    """The penalised likelihood maximised with one coefficient held."""
 
-    def __init__(self, held: np.ndarray, others: np.ndarray, full: np.ndarray, y: np.ndarray, eta: np.ndarray) -> None:
-        self.held, self.full, self.y = held, full, y
-        self.free = np.linalg.qr(others)[0] if others.shape[1] else np.empty((len(y), 0))
-        self.eta = eta
+    def __init__(self, combination: np.ndarray, full: np.ndarray, y: np.ndarray, best: _Maximum) -> None:
+        """`combination` gives the coefficient from the coordinates of the orthonormal columns `full`."""
+        self.full, self.y, self.best = full, y, best
+        # Along `held` the coefficient changes by 1 a unit; the directions in which it doesn't change stay free.
+        self.held = full @ (combination / (combination @ combination))
+        self.free = full @ np.linalg.qr(combination[:, None], mode="complete")[0][:, 1:]
+        self.estimate = float(combination @ best.coordinates)
+        weight = expit(best.eta) * expit(-best.eta)
+        along = np.linalg.solve(full.T @ (weight[:, None] * full), combination)
+        self.tangent = full @ (along / (combination @ along))
+        self.slope = self.tangent
+        self.known: dict[float, float] = {}
 
-    def at(self, value: float) -> float:
-        offset = self.held * value
-        found = _maximise(self.free, self.full, self.y, offset, self.free.T @ (self.eta - offset))
-        self.eta = found.eta
-        return found.value
+    def root(self, value: float) -> float:
+        """Root of twice the fall of the profile from its top, at a value of the coefficient.
 
-    def crossing(self, estimate: float, se: float, side: int, top: float, width: float) -> float:
-        """Where the signed root of twice the fall from the top reaches a width, below (-1) or above (1) the estimate.
+        Away from the estimate there may be two maxima. So it is sought from two starts, the way that the information
+        points and the way that led to the last one, and the higher counts.
+        """
+        if value not in self.known:
+            offset, away = self.held * value, value - self.estimate
+            found = []
+            slopes = [self.slope]
+            if np.abs(away * (self.slope - self.tangent)).max() > NEAR:
+                slopes.append(self.tangent)
+            for slope in slopes:
+                start = self.free.T @ (self.best.eta + away * slope - offset)
+                try:
+                    found.append(_maximise(self.free, self.full, self.y, offset, start))
+                except CohortError as error:
+                    failure = error
+            if not found:
+                raise failure
+            highest = max(found, key=lambda maximum: maximum.value)
+            if away:
+                self.slope = (highest.eta - self.best.eta) / away
+            self.known[value] = float(np.sqrt(2 * max(self.best.value - highest.value, 0.0)))
+        return self.known[value]
+
+    def crossing(self, estimate: float, se: float, side: int, width: float) -> float:
+        """Where the root reaches a width, below (side -1) or above (1) the estimate.
 
         The root is nearly straight in the coefficient, so the secant needs few fits.
         """
+        self.slope = self.tangent
+        near, step = 0.0, 1.1 * width * se
+        for _ in range(40):
+            try:
+                if self.root(estimate + side * step) >= width:
+                    break
+                near, step = step, 2 * step
+            except CohortError:  # too far out for numbers of this size
+                step = (near + step) / 2
+        else:
+            return float("nan")
+        near, far = estimate + side * near, estimate + side * step
+        return float(brentq(lambda value: self.root(value) - width, near, far, xtol=1e-9 * se, rtol=1e-12))
 
-        def excess(value: float) -> float:
-            return float(np.sqrt(2 * max(top - self.at(value), 0.0))) - width
 
-        step, near = 1.1 * width * se, estimate
-        while excess(far := estimate + side * step) < 0:
-            near, step = far, 2 * step
-            if step > 1e6 * se:
-                raise CohortError("the profile of Firth's likelihood doesn't fall: check the scale of the covariates")
-        return float(brentq(excess, near, far, xtol=1e-9 * se, rtol=1e-12))
+def _with_note(table: pd.DataFrame, note: str) -> pd.DataFrame:
+    return table.assign(note=[f"{note}; {own}" if own else note for own in table["note"]])
 
 
 def logistic_inference(design: pd.DataFrame, outcome: np.ndarray, level: float = 0.95) -> pd.DataFrame:
@@ -236,11 +275,11 @@ def logistic_inference(design: pd.DataFrame, outcome: np.ndarray, level: float =
         parts = zip(design.columns, direction[1:], strict=True)
         separating = [str(name) for name, part in parts if abs(part) > STRICT]
         note = f"maximum likelihood has no finite estimate: the two classes are separated by {', '.join(separating)}"
-        return fit_firth(design, outcome, level).assign(note=note)
+        return _with_note(fit_firth(design, outcome, level), note)
     try:
         table = fit_logistic(design, y, level)
     except CohortError:
         # There is a maximum, but so far out that the iteration gave up before it.
         note = "maximum likelihood did not converge: the covariates come close to separating the two classes"
-        return fit_firth(design, outcome, level).assign(note=note)
+        return _with_note(fit_firth(design, outcome, level), note)
     return table.assign(n=len(y), events=int(y.sum()), method="maximum likelihood", note="")[TABLE]

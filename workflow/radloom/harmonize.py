@@ -10,19 +10,21 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from radloom import outcome_guard
 from radloom.analysis_plan import outcome_columns
-from radloom.assembly import ID_COLUMNS, CohortTables, listed, read_tables
+from radloom.assembly import ANY_ROI, ID_COLUMNS, CohortTables, listed, read_tables
 from radloom.batch_diagnostics import assess, diagnose
 from radloom.batches import batch_columns
 from radloom.confounding import gate_rois
 from radloom.engine.step import CohortResult, CohortTask
 from radloom.errors import CohortError
 from radloom.harmonizer import EXCLUDED, HarmonizationError, HarmonizationWarning, Harmonizer
-from radloom.harmonizers import harmonizer_of
+from radloom.harmonizers import harmonizer_from_json, harmonizer_of
 
 ROW_COLUMNS = ("case_id", "roi", "column", "batch", "status")
 """Of combat_rows: `column` names the batch column, `batch` the case's batch in it."""
@@ -56,32 +58,28 @@ def columns_of(params: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 def refuse_outcome(
     tables: CohortTables, rows: pd.DataFrame, columns: Mapping[str, str], outcomes: Sequence[str]
 ) -> None:
-    """Raise HarmonizationError if a column is an outcome, by name or as the same column under another name.
+    """Raise HarmonizationError if a column is an outcome, by name or as a recoding (the rule is in `outcome_guard`).
 
     `columns` gives the part of each. Keeping the outcome's effect, or removing that of a batch that is the outcome,
     writes the outcome into the harmonised features, and every model that reads them has seen the answer; so it has
     with the outcome as a predictor.
     """
     way_out = "Use columns that are known before the outcome"
+    there = {name: tables.column(name, rows) for name in outcomes}
     for name, part in columns.items():
         if name in outcomes:
             raise HarmonizationError(f"{name!r} is an outcome and can't be a {part}. {way_out}")
-        own = tables.column(name, rows)
-        for outcome in outcomes:
-            pair = pd.DataFrame({"own": own, "outcome": tables.column(outcome, rows)}).dropna()
-            levels = pair.nunique()
-            if len(pair) < 8 or levels.min() < 2:
-                continue
-            same = len(pair.drop_duplicates()) == levels["own"] == levels["outcome"]
-            if same and levels["own"] == len(pair):
-                # Values that are all different always match one to one: here the order must agree as well.
-                numbers = pair.apply(pd.to_numeric, errors="coerce").dropna()
-                ranks = numbers.rank()
-                same = len(numbers) == len(pair) and abs(ranks["own"].corr(ranks["outcome"])) > 1 - 1e-9
-            if same:
-                raise HarmonizationError(
-                    f"the {part} {name!r} says the same as the outcome {outcome!r} in all cases. {way_out}"
-                )
+        found = outcome_guard.relation(tables.column(name, rows), there)
+        if found is None:
+            continue
+        how, outcome = found
+        if how == outcome_guard.SAME:
+            told = f"says the same as the outcome {outcome!r} in all cases"
+        elif how == outcome_guard.RECODED:
+            told = f"is a recoding of the outcome {outcome!r}: each of its values has one value or range of it"
+        else:
+            told = f"is filled in or empty as the outcome {outcome!r} has it, which gives the outcome away"
+        raise HarmonizationError(f"the {part} {name!r} {told}. {way_out}")
 
 
 def harmonize_tables(
@@ -136,6 +134,82 @@ def harmonize_tables(
     features = pd.concat(parts).sort_index(kind="stable")
     told = pd.concat(diagnostics, ignore_index=True)
     return Harmonized(features, pd.concat(fates, ignore_index=True), parameters, told, excluded, messages)
+
+
+@dataclass(frozen=True)
+class Applied:
+    """Features with saved parameters applied (rows of excluded batches left out), what became of each case, messages.
+
+    `rows` has the columns of ROW_COLUMNS.
+    """
+
+    features: pd.DataFrame
+    rows: pd.DataFrame
+    excluded_cases: list[str]
+    warnings: list[str]
+
+
+def saved_columns(saved: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+    """The batch columns and the covariates that saved parameters (by ROI) need."""
+    batches = dict.fromkeys(name for one in saved.values() for name in one["batch_columns"])
+    covariates = dict.fromkeys(name for one in saved.values() for name in one["settings"]["covariates"])
+    return list(batches), list(covariates)
+
+
+def read_parameters(path: Path) -> dict[str, dict[str, Any]]:
+    """The parameters of each ROI, as `write_parameters` wrote them. Raises HarmonizationError for any other file."""
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise HarmonizationError(f"{path.name} can't be read as parameters of a harmonisation: {error}") from None
+    if not isinstance(saved, dict) or not saved:
+        raise HarmonizationError(f"{path.name} has no parameters of a harmonisation")
+    for roi, one in saved.items():
+        try:
+            harmonizer_from_json(one)
+        except (HarmonizationError, KeyError, TypeError, ValueError) as error:
+            raise HarmonizationError(f"{path.name}, ROI {roi}: {error}") from None
+    return saved
+
+
+def apply_tables(tables: CohortTables, saved: Mapping[str, Mapping[str, Any]], new_batch: str | None = None) -> Applied:
+    """Apply saved parameters (by ROI) to new cases, nothing of which takes part in a fit.
+
+    `new_batch` replaces what was saved for batches that the fit has not seen. Columns of features are brought into the
+    fit's order. A table without ROIs takes the parameters of the only one. Raises HarmonizationError where it can't be
+    done, naming the ROI, the cases and the way out.
+    """
+    parts: list[pd.DataFrame] = []
+    fates: list[pd.DataFrame] = []
+    messages: list[str] = []
+    excluded: list[str] = []
+    for roi in dict.fromkeys(tables.features["roi"]):
+        key = next(iter(saved)) if roi == ANY_ROI and len(saved) == 1 else str(roi)
+        if key not in saved:
+            raise HarmonizationError(f"there are no saved parameters of ROI {roi}; there are those of {listed(saved)}")
+        rows = tables.features[tables.features["roi"] == roi]
+        harmonizer = harmonizer_from_json(saved[key], new_batch)
+        index = pd.Index(rows["case_id"], name="case_id")
+        names = [str(name) for name in harmonizer.feature_names_in_]
+        if set(names) == set(tables.feature_names):
+            values = rows[names].set_axis(index, axis=0)
+        else:
+            values = rows[tables.feature_names].set_axis(index, axis=0)  # `transform` says what is wrong
+        metadata = pd.DataFrame({name: tables.column(name, rows) for name in harmonizer.metadata_columns})
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", HarmonizationWarning)
+                after = harmonizer.transform(values, metadata)
+            gone = (harmonizer.row_status(metadata) == EXCLUDED).to_numpy()
+        except HarmonizationError as error:
+            raise HarmonizationError(f"harmonisation of ROI {roi}: {error}") from None
+        messages += [f"ROI {roi}: {warning.message}" for warning in caught]
+        excluded += [f"{case} ({roi})" for case in index[gone]]
+        fates.append(row_table(harmonizer, metadata, str(roi)))
+        ids = rows[list(ID_COLUMNS)]
+        parts.append(pd.concat([ids, after.set_axis(rows.index, axis=0)], axis=1)[~gone])
+    features = pd.concat(parts).sort_index(kind="stable")
+    return Applied(features, pd.concat(fates, ignore_index=True), excluded, messages)
 
 
 def row_table(harmonizer: Harmonizer, metadata: pd.DataFrame, roi: str) -> pd.DataFrame:

@@ -54,9 +54,20 @@ def harmonizer_of(settings: Mapping[str, Any]) -> Harmonizer:
     return ComBatHarmonizer(columns[0], covariates, **options)
 
 
-def harmonizer_from_json(saved: Mapping[str, Any]) -> Harmonizer:
-    """The estimator whose `to_json` is given, whichever it was. Raises HarmonizationError for anything else."""
+def harmonizer_from_json(saved: Mapping[str, Any], new_batch: str | None = None) -> Harmonizer:
+    """The estimator whose `to_json` is given, whichever it was.
+
+    `new_batch` replaces what was saved for batches that the fit has not seen. Raises HarmonizationError for anything
+    else than parameters.
+    """
     kind = FORMATS.get(str(saved.get("format"))) if isinstance(saved, Mapping) else None
     if kind is None:
         raise HarmonizationError(f"these are no parameters of a harmonisation: the formats are {', '.join(FORMATS)}")
-    return kind.from_json(dict(saved))
+    return kind.from_json(dict(saved) if new_batch is None else _with_new_batch(saved, new_batch))
+
+
+def _with_new_batch(saved: Mapping[str, Any], new_batch: str) -> dict[str, Any]:
+    changed = {**saved, "settings": {**saved["settings"], "new_batch": new_batch}}
+    if "steps" in saved:
+        changed["steps"] = [_with_new_batch(step, new_batch) for step in saved["steps"]]
+    return changed

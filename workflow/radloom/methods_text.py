@@ -16,7 +16,7 @@ import numpy as np
 from radloom.references import cite, numbered, reference_list
 from radloom.report_sections import ARMS, METRICS, MODELS
 from radloom.report_view import count, decimal, listed, median_range, number, numbers
-from radloom.run_facts import MOST_NAMES, SCANNER_COLUMNS, RunFacts, by_count
+from radloom.run_facts import MOST_NAMES, SCANNER_COLUMNS, RunFacts, by_count, many
 from radloom.stability import PERTURBATION, REPEATS
 
 STEPS = {
@@ -68,6 +68,10 @@ METRIC_SOURCES = {
     "calibration_slope": ("vancalster2019",),
     "net_benefit": ("vickers2006",),
 }
+GRID_SIZE = "The grid has as many voxels along an axis as are needed to cover the image (rounded up)."
+GRID_BORDER = "Beyond the centres of the outer voxels the value at the border was taken."
+NO_LOW_PASS = "No low-pass filter came before the interpolation."
+MASK_GRID = "Masks were interpolated linearly, and a voxel belongs to the region where the weight is at least 0.5."
 OUTCOME_BLIND = "The outcome was not a covariate of the harmonisation."
 SMALL_BATCHES = {
     "error": "would have stopped the run",
@@ -178,13 +182,11 @@ def resampling(facts: RunFacts) -> list[str]:
         target = "to spacings that differ between scans"
     if asked and len(kept) == 3:
         return ["Images were not resampled: each keeps its own voxel spacing."]
-    return [
+    first = (
         f"Images were resampled {target} by {how}, on a grid that shares its centre with the original image"
-        f"{cite('zwanenburg2020')}.",
-        "The grid has as many voxels along an axis as are needed to cover the image (rounded up); outside of the outer "
-        "voxel centres the value at the border was taken, and no low-pass filter came before the interpolation.",
-        "Masks were interpolated linearly, and a voxel belongs to the region where the weight is at least 0.5.",
-    ]
+        f"{cite('zwanenburg2020')}."
+    )
+    return [first, GRID_SIZE, GRID_BORDER, NO_LOW_PASS, MASK_GRID]
 
 
 def calibration(facts: RunFacts) -> list[str]:
@@ -369,12 +371,12 @@ def extraction(facts: RunFacts) -> list[str]:
     """What computed the features."""
     if not facts.imaging:
         return ["Features were extracted elsewhere; this run began at their table."]
-    engine = facts.setting("extract", "engine", "radloom")
+    engine = facts.setting("extract", "engine", "radloom" if facts.ran("extract") else "")
     package = facts.version("pyradiomics-bhklab")
     sentences = []
     if engine == "pyradiomics":
         sentences.append(f"Features were computed by PyRadiomics ({package}){cite('vangriethuysen2017')}.")
-    else:
+    elif engine == "radloom":
         sentences.append(
             f"Features were computed by Radloom {version('radloom')}, which follows PyRadiomics' definitions "
             f"({package}){cite('vangriethuysen2017')}."
@@ -392,7 +394,10 @@ def compliance(facts: RunFacts) -> list[str]:
     """Whether IBSI's definitions were used."""
     if not facts.imaging:
         return []
-    if facts.setting("extract", "ibsi", False):
+    ibsi = facts.setting("extract", "ibsi", False if facts.ran("extract") else None)
+    if ibsi is None:
+        return []
+    if ibsi:
         return [
             "Where PyRadiomics departs from the Image Biomarker Standardisation Initiative (IBSI), IBSI's definitions "
             f"were used (extract.ibsi){cite('zwanenburg2020')}; the software's documentation (docs/ibsi.md) compares "
@@ -594,7 +599,8 @@ def stability_filter(facts: RunFacts) -> list[str]:
     )
     return [
         f"Features with an intraclass correlation below {float(least):g} ({bound}) were left out, without a look at "
-        f"the outcome{cite('koo2016')}{': ' + '; '.join(told) if told else ''}."
+        f"the outcome{cite('koo2016')}{': ' + '; '.join(told) if told else ''}.",
+        "The coefficients are of all cases, those of the held-out parts too.",
     ]
 
 
@@ -620,12 +626,14 @@ def sensitivity(facts: RunFacts) -> list[str]:
 def harmonisation(facts: RunFacts) -> list[str]:
     """ComBat: batches, covariates, priors, what happened to small batches."""
     sizes = facts.batch_sizes
-    column = facts.setting("harmonize", "batch", "centre")
+    column = "`, then `".join(map(str, many(facts.setting("harmonize", "batch"))))
     done = facts.material.harmonized is not None or bool(facts.harmonised_arms)
     if not done:
         return ["Features were not harmonised."]
+    if not sizes:
+        return ["Features were harmonised by ComBat; its batches and settings are not known to this report."]
     if len(sizes) < 2:
-        return [f"There is one batch ({column}): ComBat had nothing to harmonise."]
+        return [f"There is one batch by `{column}`: ComBat had nothing to harmonise."]
     covariates = facts.setting("harmonize", "covariates", [])
     priors = f"with {'parametric' if facts.setting('harmonize', 'parametric', True) else 'non-parametric'} priors"
     if facts.setting("harmonize", "eb", True) is False:
@@ -734,7 +742,7 @@ def penalty(facts: RunFacts, model: str) -> str:
     """The penalty of a model and how it was chosen, as a sentence's end."""
     ratio = facts.setting(f"model_{model}", "l1_ratio")
     source = cite("zou2005", "simon2011") if model == "cox" else cite("zou2005", "friedman2010")
-    kind = "lasso" if ratio == 1 else "ridge" if ratio == 0 else "elastic net"
+    kind = {None: "penalised", 0: "ridge", 1: "lasso"}.get(ratio, "elastic net")
     mixing = f" (l1_ratio {float(ratio):g})" if ratio not in (None, 0, 1) else ""
     ties = ", ties after Breslow" if model == "cox" else ""
     inner = facts.inner_folds(model)
@@ -749,7 +757,7 @@ def arms(facts: RunFacts) -> list[str]:
     if not found:
         return []
     told = [f"{arm} ({ARMS[arm]})" if arm in ARMS else arm for arm in found]
-    predictors = facts.planned("covariates") or []
+    predictors = many(facts.planned("covariates"))
     clinical = f" Clinical predictors: {_and([f'`{name}`' for name in predictors])}." if predictors else ""
     return [f"Sets of predictors, side by side: {'; '.join(told)}.{clinical}"]
 

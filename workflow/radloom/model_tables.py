@@ -1,5 +1,7 @@
 """The tables of the models: what each model writes, and what the report joins."""
 
+from radloom.sample_size import COLUMNS as SAMPLE_SIZE
+
 _KEYS = ["model", "arm", "split"]
 _INTERVAL = ["estimate", "ci_low", "ci_high"]
 _COUNTS = ["n", "events"]
@@ -27,6 +29,8 @@ MODEL_TABLES = {
         "metric",
         "horizon",
         *_INTERVAL,
+        "prediction_low",
+        "prediction_high",
         *_COUNTS,
         "leads",
         "status",
@@ -66,6 +70,6 @@ MODEL_TABLES = {
     "decision_curve": [*_KEYS, "horizon", "threshold", "strategy", *_INTERVAL, *_COUNTS, PLAN],
     "calibration_curve": [*_KEYS, "horizon", "group", "predicted", "observed", "ci_low", "ci_high", *_COUNTS, PLAN],
     "cumulative_incidence": ["cause", "group", "time", "at_risk", *_INTERVAL, PLAN],
-    "sample_size": ["model", "arm", "criterion", "needed", "available", "met", "note", PLAN],
+    "sample_size": [*SAMPLE_SIZE, PLAN],
 }
 """Columns of each table, in order; a model has those that concern it."""

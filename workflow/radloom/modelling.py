@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
+from threadpoolctl import threadpool_limits
 
 from radloom.analysis_plan import outcome_columns, plan_hash
 from radloom.assembly import CohortTables, ModelData
@@ -30,6 +33,8 @@ from radloom.performance import (
     prediction_rows,
 )
 from radloom.pipeline import ArmPipeline, ClinicalBlock, PenalisedCox, PenalisedLogistic
+from radloom.sample_size import Cohort as SampleSizeCohort
+from radloom.sample_size import sample_size
 from radloom.subgroups import subgroups
 from radloom.validation import (
     CROSS_VALIDATION,
@@ -52,6 +57,7 @@ from radloom.validation import (
 
 OPTIMISM, APPARENT = "optimism-corrected", "apparent"
 INTERCEPT = "(Intercept)"
+CURVES_AND_PERFORMANCE = ("performance", "decision_curve", "calibration_curve")
 
 
 @dataclass(frozen=True)
@@ -145,17 +151,31 @@ def open_test_set(problem: Problem, train: np.ndarray, workers: int = 1) -> dict
 
 
 def performance_tables(
-    results: Sequence[ArmResult], counts: np.ndarray, setting: Setting, thresholds: Sequence[float]
+    results: Sequence[ArmResult], counts: np.ndarray, setting: Setting, thresholds: Sequence[float], workers: int = 1
 ) -> dict[str, list[dict[str, Any]]]:
     """Rows of performance, decision curves and calibration curves of all arms; `counts` are those of `validate`."""
-    rows: dict[str, list[dict[str, Any]]] = {"performance": [], "decision_curve": [], "calibration_curve": []}
-    judge, n = setting.judge, len(setting.centres)
-    for result in results:
-        arm = result.arm
-        if result.whole.error:
-            rows["performance"] += refused_rows(judge, [arm.name], result.whole.error)
-            continue
-        comparable = not (arm.batch and judge.name == "cox")
+    judged = partial(judge_arm, counts=counts, setting=setting, thresholds=thresholds)
+    # What is fitted stays here: the workers need the predictions alone.
+    light = [replace(result, pipeline=None, folds=[]) for result in results]
+    if workers <= 1 or len(light) < 2:
+        found = [judged(result) for result in light]
+    else:
+        with ProcessPoolExecutor(min(workers, len(light))) as pool:
+            found = list(pool.map(judged, light))
+    return {name: [row for rows in found for row in rows[name]] for name in CURVES_AND_PERFORMANCE}
+
+
+def judge_arm(
+    result: ArmResult, counts: np.ndarray, setting: Setting, thresholds: Sequence[float]
+) -> dict[str, list[dict[str, Any]]]:
+    """Rows of performance, decision curves and calibration curves of one arm."""
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in CURVES_AND_PERFORMANCE}
+    arm, judge, n = result.arm, setting.judge, len(setting.centres)
+    if result.whole.error:
+        rows["performance"] = refused_rows(judge, [arm.name], result.whole.error)
+        return rows
+    comparable = not (arm.batch and judge.name == "cox")
+    with threadpool_limits(limits=1):  # the same sums on every machine, whatever its number of cores
         for found in result.predictions.values():
             rows["performance"] += prediction_rows(arm.name, found, setting, comparable)
             rows["decision_curve"] += decision_rows(arm.name, found, setting, thresholds)
@@ -318,12 +338,14 @@ def run_endpoint(
     judge = endpoint.judge(~locked)
     _, messages = gate(tables, rows[~locked].reset_index(drop=True), params, outcome_columns(params))
     if locked.any():
-        messages.append(f"{int(locked.sum())} cases are in the locked test set and were seen by no model")
+        messages.append(f"{int(locked.sum())} cases are in the locked test set: no model was fitted to them")
     classes = judge.classes
     limiting = limiting_count(classes, endpoint.model.needs_both)
     refusal, mark = check_events(len(y), limiting, endpoint.counted, settings)
     arms = arms_of(plan["arms"], data)
-    found: dict[str, list[dict[str, Any]]] = {"sample_size": sample_size_rows(endpoint.name, arms, data, judge)}
+    sizes, told = sample_size_rows(endpoint.name, arms, data, judge)
+    messages += told
+    found: dict[str, list[dict[str, Any]]] = {"sample_size": sizes}
     if refusal:
         found["performance"] = refused_rows(judge, [arm.name for arm in arms], refusal)
         messages.append(f"the model was not fitted: {refusal}")
@@ -333,7 +355,7 @@ def run_endpoint(
     centres = data.centres.to_numpy(dtype=object)
     results, counts = validate(problem, centres, workers)
     setting = setting_of(judge, data, tables, params, mark)
-    found |= performance_tables(results, counts, setting, plan["thresholds"])
+    found |= performance_tables(results, counts, setting, plan["thresholds"], workers)
     found["coefficients"] = coefficient_rows(endpoint.name, results, data, bool(mark))
     names = {CROSS_VALIDATION: [str(n) for n in range(1, problem.settings.folds + 1)]}
     names[LEAVE_ONE_CENTRE_OUT] = setting.names
@@ -401,9 +423,28 @@ def design_of_covariates(data: ModelData) -> tuple[pd.DataFrame, int]:
     return block.transform(data.clinical), block.n_filled_
 
 
-def sample_size_rows(model: str, arms: Sequence[Arm], data: ModelData, judge: Judge) -> list[dict[str, Any]]:
-    """Riley's criteria of each arm, whose candidates are all columns that it could take."""
-    return []
+def sample_size_rows(
+    model: str, arms: Sequence[Arm], data: ModelData, judge: Judge
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Riley's criteria of each arm (its candidates are all columns that it could take), and a sentence on the unmet."""
+    classes = judge.classes
+    coded = len(ClinicalBlock().fit(data.clinical).terms_)
+    batches = len(set(data.batches)) - 1 if model == "logistic" else 0
+    candidates = {
+        arm.name: arm.features * data.features.shape[1] + arm.clinical * coded + arm.batch * batches for arm in arms
+    }
+    known: dict[str, float] = {}
+    if isinstance(judge, SurvivalJudge):
+        known = {"mean_follow_up": float(judge.time.mean()), "horizon": judge.horizons[0]}
+    table = sample_size(model, candidates, SampleSizeCohort(len(classes), int(classes.sum()), **known))
+    unmet = table[(table["criterion"] == "all") & ~table["met"]]
+    told = [
+        f"{row['arm']} ({row['parameters']} candidates: {row['needed_n']} cases with {row['needed_events']} events)"
+        for row in unmet.to_dict("records")
+    ]
+    there = f"{len(classes)} cases with {int(classes.sum())} events"
+    message = f"Riley's criteria of sample size are not met by {', '.join(told)}; there are {there}"
+    return table.to_dict("records"), [message] if told else []
 
 
 def finish(

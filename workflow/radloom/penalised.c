@@ -25,11 +25,11 @@
 #endif
 
 #define LANES 8
-#define TOLERANCE 1e-10     /* of the conditions at the end, as a share of the largest score at zero */
+#define TOLERANCE 1e-9      /* of the conditions at the end, as a share of the largest score at zero */
 #define COARSE 1e-6         /* what rounding may leave of it where no step goes on */
 #define MOST_STEPS 200      /* Newton steps at one penalty */
 #define MOST_SWEEPS 1000    /* sweeps of coordinate descent in one step */
-#define LEAP 2              /* after so many of them the equations are solved at once */
+#define DEAR 16             /* so many rows more are worth one sweep more before their equations are factored */
 #define WIDEST 500.0        /* a wider range of linear predictors is a fit that runs away */
 #define FLAT 1e-12          /* a curvature below this share of its parts is none */
 #define DRIFT 0.1           /* a column (almost) without a penalty that still moves so far at a score of 0 runs away */
@@ -44,9 +44,10 @@ typedef struct {
     const double *x;        /* ld x width */
     const double *y;        /* ld: event, or outcome */
     int64_t groups, depth;  /* distinct event times over all strata, and that rounded up (both 0 in logistic models) */
-    const int64_t *end;     /* groups: where the risk set ends, and the cases that it has more than the former end */
-    const int64_t *begin;   /* groups: where those begin; the cases before are in the former group's risk set too... */
-    const int64_t *fresh;   /* ...but for the first group of a stratum, where this is 1 */
+    const int64_t *begin;   /* groups: the first case that is in this risk set and not in the former one's */
+    const int64_t *end;     /* groups: where the risk set ends; it begins where its stratum does */
+    const int64_t *fresh;   /* groups: 1 for the first of a stratum */
+    const int64_t *group;   /* ld: the first risk set that a case is in; `groups` if it is in none */
     const double *deaths;   /* groups: events at that time */
 } Problem;
 
@@ -57,7 +58,7 @@ typedef struct {
     double *cut, *ridge;                    /* width: l1 and l2 penalty of each column at the present penalty */
     double *b, *score;                      /* width */
     double *eta, *next, *r, *e;             /* ld: linear predictor, a trial one, derivative by it / n, see `evaluate` */
-    double *share;                          /* depth: deaths / sum over the risk set */
+    double *share, *behind;                 /* depth: deaths / sum over the risk set; its sum over later risk sets */
     double *held;                           /* ld: scratch */
     double value;                           /* -log-likelihood / n at eta */
     unsigned char *strong;                  /* width */
@@ -85,9 +86,9 @@ static inline double fold_lanes(const double *s)
 /* Vectors as GCC and Clang know them, the one thing here beyond C99: neither finds sums in lanes by itself. */
 typedef double Four __attribute__((vector_size(32), aligned(8), may_alias));
 
-static inline double fold_fours(Four low, Four high)
+static inline double fold_fours(const Four *low, const Four *high)
 {
-    const Four sum = low + high;
+    const Four sum = *low + *high;
     return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
@@ -111,10 +112,10 @@ WIDE static void dots(const double *restrict v, const double *restrict base, int
             a3 += low * *(const Four *)(x3 + i);
             b3 += high * *(const Four *)(x3 + i + 4);
         }
-        out[c] = fold_fours(a0, b0);
-        out[c + 1] = fold_fours(a1, b1);
-        out[c + 2] = fold_fours(a2, b2);
-        out[c + 3] = fold_fours(a3, b3);
+        out[c] = fold_fours(&a0, &b0);
+        out[c + 1] = fold_fours(&a1, &b1);
+        out[c + 2] = fold_fours(&a2, &b2);
+        out[c + 3] = fold_fours(&a3, &b3);
     }
     for (; c < count; c++) {
         const double *restrict x0 = base + columns[c] * ld;
@@ -123,7 +124,7 @@ WIDE static void dots(const double *restrict v, const double *restrict base, int
             a0 += *(const Four *)(v + i) * *(const Four *)(x0 + i);
             b0 += *(const Four *)(v + i + 4) * *(const Four *)(x0 + i + 4);
         }
-        out[c] = fold_fours(a0, b0);
+        out[c] = fold_fours(&a0, &b0);
     }
 }
 
@@ -146,12 +147,6 @@ WIDE static void combine(const double *restrict base, int64_t ld, const int64_t 
         for (int64_t i = 0; i < ld; i++)
             out[i] += b0 * x0[i];
     }
-}
-
-WIDE static void subtract(double *restrict a, const double *restrict b, double times, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++)
-        a[i] -= times * b[i];
 }
 
 WIDE static void multiply(const double *restrict a, const double *restrict b, double *restrict out, int64_t n)
@@ -190,55 +185,88 @@ WIDE static void exponential(double *restrict x, int64_t n)
     }
 }
 
+/* The largest and the smallest of some numbers (n > 0). */
+static void extremes(const double *x, int64_t n, double *top, double *bottom)
+{
+    double high[4], low[4];
+    int64_t i = 0;
+    for (int k = 0; k < 4; k++)
+        high[k] = low[k] = x[0];
+    for (; i + 4 <= n; i += 4)
+        for (int k = 0; k < 4; k++) {
+            high[k] = x[i + k] > high[k] ? x[i + k] : high[k];
+            low[k] = x[i + k] < low[k] ? x[i + k] : low[k];
+        }
+    for (; i < n; i++) {
+        high[0] = x[i] > high[0] ? x[i] : high[0];
+        low[0] = x[i] < low[0] ? x[i] : low[0];
+    }
+    *top = high[0];
+    *bottom = low[0];
+    for (int k = 1; k < 4; k++) {
+        *top = high[k] > *top ? high[k] : *top;
+        *bottom = low[k] < *bottom ? low[k] : *bottom;
+    }
+}
+
 /* ---- likelihoods ------------------------------------------------------------------------------------------------ */
 
 /* Breslow's partial log-likelihood of each stratum, summed, over -n. Fills `e` (risk of each case, up to a factor of its
- * stratum), `share` (deaths over the sum of risks at each event time) and, where wanted, `r`. */
-static double evaluate_cox(const Problem *q, const double *eta, double *e, double *share, double *r)
+ * stratum), `share` (deaths over the sum of risks, at each event time), `behind` (sums of shares from each event time
+ * to the end of the stratum's risk sets) and, where wanted, `r`. */
+static double evaluate_cox(const Problem *q, const double *eta, double *e, double *share, double *behind, double *r)
 {
     const double each = 1.0 / (double)q->n;
-    double sum = 0.0;
-    memset(e, 0, (size_t)q->ld * sizeof *e);
+    double sum = 0.0, product = 1.0; /* of sums over risk sets: few logarithms of products are as good as many */
+    int64_t cases = 0;
     for (int64_t g = 0; g < q->groups;) {
         int64_t next = g + 1;
         while (next < q->groups && !q->fresh[next])
             next++;
         const int64_t first = q->begin[g], last = q->end[next - 1];
-        double top = eta[first], bottom = eta[first];
-        for (int64_t i = first; i < last; i++) {
-            top = eta[i] > top ? eta[i] : top;
-            bottom = eta[i] < bottom ? eta[i] : bottom;
-        }
+        double top, bottom;
+        extremes(eta + first, last - first, &top, &bottom);
         if (!(top - bottom <= WIDEST))
             return INFINITY;
-        for (int64_t i = first; i < last; i++) {
-            e[i] = eta[i] - top;
-            sum += q->y[i] * e[i];
+        for (; cases < first; cases++)
+            e[cases] = 0.0;
+        for (; cases < last; cases++) {
+            e[cases] = eta[cases] - top;
+            sum += q->y[cases] * e[cases];
         }
         g = next;
     }
+    for (; cases < q->ld; cases++)
+        e[cases] = 0.0;
     exponential(e, q->ld);
     double run = 0.0;
-    for (int64_t g = 0; g < q->groups; g++) {
-        if (q->fresh[g])
+    for (int64_t g = 0, i = 0; g < q->groups; g++) {
+        if (q->fresh[g]) {
+            i = q->begin[g];
             run = 0.0;
-        for (int64_t i = q->begin[g]; i < q->end[g]; i++)
+        }
+        for (; i < q->end[g]; i++)
             run += e[i];
         share[g] = q->deaths[g] / run;
-        sum -= q->deaths[g] * log(run);
-    }
-    if (r) {
-        for (int64_t i = 0; i < q->ld; i++)
-            r[i] = 0.0; /* cases whose time ends before the first event have no part in it */
-        double behind = 0.0;
-        for (int64_t g = q->groups - 1; g >= 0; g--) {
-            behind += share[g];
-            for (int64_t i = q->begin[g]; i < q->end[g]; i++)
-                r[i] = (q->y[i] - e[i] * behind) * each;
-            if (q->fresh[g])
-                behind = 0.0;
+        for (double death = 0.0; death < q->deaths[g]; death += 1.0) {
+            product *= run;
+            if (product > 1e60 || product < 1e-60) { /* a sum is no less than exp(-WIDEST) */
+                sum -= log(product);
+                product = 1.0;
+            }
         }
     }
+    sum -= log(product);
+    double later = 0.0;
+    for (int64_t g = q->groups - 1; g >= 0; g--) {
+        later += share[g];
+        behind[g] = later;
+        later = q->fresh[g] ? 0.0 : later;
+    }
+    behind[q->groups] = 0.0;
+    if (r)
+        for (int64_t i = 0; i < q->ld; i++)
+            r[i] = (q->y[i] - e[i] * behind[q->group[i]]) * each;
     return -sum * each;
 }
 
@@ -279,9 +307,9 @@ static double evaluate_logistic(const Problem *q, const double *eta, double *e, 
     return (sum + log(product)) * each;
 }
 
-static double evaluate(const Problem *q, const double *eta, double *e, double *share, double *r)
+static double evaluate(const Problem *q, const double *eta, double *e, double *share, double *behind, double *r)
 {
-    return q->family == COX ? evaluate_cox(q, eta, e, share, r) : evaluate_logistic(q, eta, e, r);
+    return q->family == COX ? evaluate_cox(q, eta, e, share, behind, r) : evaluate_logistic(q, eta, e, r);
 }
 
 /* ---- the Gram matrix -------------------------------------------------------------------------------------------- */
@@ -319,9 +347,43 @@ static int reserve(Path *s, int64_t rows)
     return DONE;
 }
 
+/* Means of up to four columns over each risk set, times the root of the deaths: so that their products are what the
+ * second derivatives of the partial likelihood lack. */
+static void means_at_risk(const Path *s, const int64_t *columns, int64_t count, double *out)
+{
+    const Problem *q = s->q;
+    const double *x[4];
+    for (int64_t k = 0; k < 4; k++)
+        x[k] = q->x + columns[k < count ? k : 0] * q->ld;
+    double a = 0.0, b = 0.0, c = 0.0, d = 0.0;
+    double *to[4];
+    for (int64_t k = 0; k < 4; k++)
+        to[k] = out + (k < count ? k : 0) * q->depth;
+    for (int64_t g = 0; g < q->groups; g++) {
+        if (q->fresh[g])
+            a = b = c = d = 0.0;
+        for (int64_t i = q->begin[g]; i < q->end[g]; i++) {
+            a += s->risk[i] * x[0][i];
+            b += s->risk[i] * x[1][i];
+            c += s->risk[i] * x[2][i];
+            d += s->risk[i] * x[3][i];
+        }
+        to[0][g] = a * s->root[g];
+        if (count > 1)
+            to[1][g] = b * s->root[g];
+        if (count > 2)
+            to[2][g] = c * s->root[g];
+        if (count > 3)
+            to[3][g] = d * s->root[g];
+    }
+    for (int64_t k = 0; k < count; k++)
+        for (int64_t g = q->groups; g < q->depth; g++)
+            to[k][g] = 0.0;
+}
+
 /* Adds a column: second derivatives of f by it and by each member. For Cox that is the weighted product of the columns
  * less the product of their means at risk, event time by event time. */
-static int join(Path *s, int64_t column)
+static int join(Path *s, int64_t column, int has_mean)
 {
     const Problem *q = s->q;
     const int64_t a = s->count;
@@ -329,24 +391,16 @@ static int join(Path *s, int64_t column)
         return DONE;
     if (reserve(s, a + 1))
         return NO_MEMORY;
-    const double *x = q->x + column * q->ld;
-    multiply(s->weight, x, s->held, q->ld);
+    multiply(s->weight, q->x + column * q->ld, s->held, q->ld);
     s->member[a] = column;
     s->place[column] = a;
     s->count = a + 1;
     dots(s->held, q->x, q->ld, s->member, a + 1, s->row);
     s->slack[a] = FLAT * s->row[a];
     if (q->family == COX) {
-        double *mean = s->mean + a * q->depth, run = 0.0;
-        for (int64_t g = 0; g < q->groups; g++) {
-            if (q->fresh[g])
-                run = 0.0;
-            for (int64_t i = q->begin[g]; i < q->end[g]; i++)
-                run += s->risk[i] * x[i];
-            mean[g] = run * s->root[g];
-        }
-        for (int64_t g = q->groups; g < q->depth; g++)
-            mean[g] = 0.0;
+        double *mean = s->mean + a * q->depth;
+        if (!has_mean)
+            means_at_risk(s, &column, 1, mean);
         for (int64_t k = 0; k <= a; k++)
             s->list[k] = k;
         dots(mean, s->mean, q->depth, s->list, a + 1, s->gradient);
@@ -363,30 +417,28 @@ static int renew(Path *s)
 {
     const Problem *q = s->q;
     const int64_t former = s->count;
+    int64_t stay = 0;
+    for (int64_t a = 0; a < former; a++) {
+        const int64_t column = s->member[a];
+        s->place[column] = -1;
+        if (s->b[column] != 0.0 || s->factor[column] == 0.0)
+            s->inside[stay++] = column;
+    }
+    s->count = s->n_factored = 0;
     if (q->family == COX) {
         const double each = 1.0 / (double)q->n;
         memcpy(s->risk, s->e, (size_t)q->ld * sizeof *s->e);
         for (int64_t i = 0; i < q->ld; i++)
-            s->weight[i] = 0.0;
-        double behind = 0.0;
-        for (int64_t g = q->groups - 1; g >= 0; g--) {
-            behind += s->share[g];
-            for (int64_t i = q->begin[g]; i < q->end[g]; i++)
-                s->weight[i] = s->e[i] * behind * each;
-            if (q->fresh[g])
-                behind = 0.0;
+            s->weight[i] = s->e[i] * s->behind[q->group[i]] * each;
+        for (int64_t g = 0; g < q->groups; g++)
             s->root[g] = s->share[g] * sqrt(each / q->deaths[g]);
-        }
+        for (int64_t a = 0; a < stay; a += 4)
+            means_at_risk(s, s->inside + a, stay - a < 4 ? stay - a : 4, s->mean + a * q->depth);
     } else
         memcpy(s->weight, s->e, (size_t)q->ld * sizeof *s->e);
-    s->count = s->n_factored = 0;
-    for (int64_t a = 0; a < former; a++)
-        s->place[s->member[a]] = -1;
-    for (int64_t a = 0; a < former; a++) {
-        const int64_t column = s->member[a]; /* `join` writes no further than it has been read */
-        if ((s->b[column] != 0.0 || s->factor[column] == 0.0) && join(s, column))
+    for (int64_t a = 0; a < stay; a++)
+        if (join(s, s->inside[a], 1))
             return NO_MEMORY;
-    }
     return DONE;
 }
 
@@ -428,7 +480,7 @@ static int64_t admit(Path *s, int strong)
     /* `join` uses the list. */
     for (int64_t j = 0; j < s->q->width; j++)
         if (s->place[j] < 0 && s->strong[j] == strong && violation_of(s, j) > s->tolerance) {
-            if (join(s, j))
+            if (join(s, j, 0))
                 return NO_MEMORY;
             found++;
         }
@@ -505,6 +557,14 @@ WIDE static double sweep_rows(Path *s)
     return moved;
 }
 
+WIDE static void move_rows(Path *s, int64_t inside, const double *step)
+{
+    for (int64_t i = 0; i < inside; i++) {
+        s->trial[s->inside[i]] += step[i];
+        less(s->gradient, s->gram + s->inside[i] * s->room, step[i], 0, s->count);
+    }
+}
+
 /* Goes to the solution of the rows that are not 0, as far as none of them changes its sign. */
 static int leap(Path *s)
 {
@@ -537,12 +597,9 @@ static int leap(Path *s)
             stop = i;
         }
     }
-    for (int64_t i = 0; i < inside; i++) {
-        const int64_t a = s->inside[i];
-        const double step = i == stop ? -s->trial[a] : part * x[i];
-        s->trial[a] += step;
-        subtract(s->gradient, s->gram + a * s->room, step, s->count);
-    }
+    for (int64_t i = 0; i < inside; i++)
+        x[i] = i == stop ? -s->trial[s->inside[i]] : part * x[i];
+    move_rows(s, inside, x);
     return 1;
 }
 
@@ -551,8 +608,10 @@ static int leap(Path *s)
 static void descend(Path *s, double until)
 {
     int leaps = 1;
+    int64_t next = 1, inside = 0;
     for (int64_t a = 0; a < s->count; a++) {
         const int64_t j = s->member[a];
+        inside += s->b[j] != 0.0;
         s->trial[a] = s->b[j];
         s->gradient[a] = s->score[j];
         s->cuts[a] = s->cut[j];
@@ -561,8 +620,10 @@ static void descend(Path *s, double until)
     for (int sweep = 1; sweep <= MOST_SWEEPS; sweep++) {
         if (sweep_rows(s) <= until)
             break;
-        if (leaps && sweep % LEAP == 0)
+        if (leaps && sweep >= next) {
             leaps = leap(s);
+            next = sweep + 1 + inside / DEAR;
+        }
     }
 }
 
@@ -596,7 +657,7 @@ static double advance(Path *s)
                 after += penalty_of(s, s->member[a], s->trial[a]);
             }
         }
-        const double value = evaluate(q, s->next, s->e, s->share, s->r);
+        const double value = evaluate(q, s->next, s->e, s->share, s->behind, s->r);
         if (value < INFINITY && (blind || value + after <= s->value + before + 1e-4 * part * slope)) {
             double *former = s->eta;
             s->eta = s->next;
@@ -607,7 +668,7 @@ static double advance(Path *s)
             return part;
         }
     }
-    evaluate(q, s->eta, s->e, s->share, s->r);
+    evaluate(q, s->eta, s->e, s->share, s->behind, s->r);
     return 0.0;
 }
 
@@ -676,7 +737,7 @@ static int solve(Path *s, int only_members)
 
 static void close_path(Path *s)
 {
-    void *const blocks[] = {s->cut,   s->ridge,  s->b,        s->score, s->eta,    s->next, s->r,     s->e,    s->share,
+    void *const blocks[] = {s->cut,   s->ridge,  s->b,        s->score, s->eta,    s->next, s->r,     s->e,    s->share, s->behind,
                             s->held,  s->strong, s->member,   s->place, s->list,   s->weight, s->risk, s->root, s->gram,
                             s->mean,  s->slack,  s->trial,    s->gradient, s->cuts, s->ridges, s->factored, s->inside,
                             s->beta,  s->row};
@@ -694,7 +755,7 @@ static int open_path(Path *s, const Problem *q, const double *factor, double l1)
     double **const columns[] = {&s->cut,      &s->ridge, &s->b,      &s->score, &s->slack, &s->trial,
                                 &s->gradient, &s->cuts,  &s->ridges, &s->beta,  &s->row};
     double **const cases[] = {&s->eta, &s->next, &s->r, &s->e, &s->held, &s->weight, &s->risk};
-    double **const times[] = {&s->share, &s->root};
+    double **const times[] = {&s->share, &s->behind, &s->root};
     int64_t **const lists[] = {&s->member, &s->place, &s->list, &s->inside};
     int missing = 0;
     for (size_t k = 0; k < sizeof columns / sizeof *columns; k++)
@@ -735,7 +796,7 @@ static int start_path(Path *s)
         for (int64_t i = 0; i < q->n; i++)
             s->eta[i] = b0;
     }
-    s->value = evaluate(q, s->eta, s->e, s->share, s->r);
+    s->value = evaluate(q, s->eta, s->e, s->share, s->behind, s->r);
     score_all(s);
     s->scale = 0.0;
     for (int64_t j = 0; j < q->p; j++)
@@ -746,7 +807,7 @@ static int start_path(Path *s)
     if (renew(s)) /* sets the weights: there is no member yet */
         return NO_MEMORY;
     for (int64_t j = 0; j < q->width; j++)
-        if (s->factor[j] == 0.0 && join(s, j))
+        if (s->factor[j] == 0.0 && join(s, j, 0))
             return NO_MEMORY;
     const int state = solve(s, 1);
     if (state == DONE)
@@ -776,7 +837,7 @@ static int step_path(Path *s, double penalty, double former)
         s->strong[j] = s->b[j] != 0.0 || fabs(s->score[j]) >= s->l1 * s->factor[j] * (2.0 * penalty - former);
     }
     for (int64_t j = 0; j < width; j++)
-        if (s->place[j] < 0 && violation_of(s, j) > s->tolerance && join(s, j))
+        if (s->place[j] < 0 && violation_of(s, j) > s->tolerance && join(s, j, 0))
             return NO_MEMORY;
     return solve(s, 0);
 }
@@ -792,7 +853,7 @@ static int64_t rounded(int64_t n)
 typedef struct {
     Problem q;
     double *x, *y, *deaths;
-    int64_t *begin, *end, *fresh;
+    int64_t *begin, *end, *fresh, *group;
 } Owned;
 
 static void release(Owned *o)
@@ -803,6 +864,7 @@ static void release(Owned *o)
     free(o->begin);
     free(o->end);
     free(o->fresh);
+    free(o->group);
 }
 
 /* The problem of the given rows of a design of `n` cases (x: n x p, columns contiguous), in their order. */
@@ -817,7 +879,8 @@ static int own(Owned *o, int family, int64_t p, int64_t n, const double *x, cons
     o->begin = calloc((size_t)chosen + 1, sizeof(int64_t));
     o->end = calloc((size_t)chosen + 1, sizeof(int64_t));
     o->fresh = calloc((size_t)chosen + 1, sizeof(int64_t));
-    if (!o->x || !o->y || !o->deaths || !o->begin || !o->end || !o->fresh) {
+    o->group = calloc((size_t)ld + 1, sizeof(int64_t));
+    if (!o->x || !o->y || !o->deaths || !o->begin || !o->end || !o->fresh || !o->group) {
         release(o);
         return NO_MEMORY;
     }
@@ -850,7 +913,14 @@ static int own(Owned *o, int family, int64_t p, int64_t n, const double *x, cons
             }
             first = last;
         }
-    o->q = (Problem){family, chosen, ld, p, width, o->x, o->y, groups, rounded(groups), o->end, o->begin, o->fresh, o->deaths};
+    for (int64_t i = 0; i < ld; i++)
+        o->group[i] = groups;
+    for (int64_t g = 0; g < groups; g++)
+        for (int64_t i = o->begin[g]; i < o->end[g]; i++)
+            o->group[i] = g;
+    o->q = (Problem){.family = family, .n = chosen, .ld = ld, .p = p, .width = width, .x = o->x, .y = o->y,
+                     .groups = groups, .depth = rounded(groups), .begin = o->begin, .end = o->end, .fresh = o->fresh,
+                     .group = o->group, .deaths = o->deaths};
     return DONE;
 }
 
@@ -861,9 +931,9 @@ static int fold_path(int family, int64_t n, int64_t p, const double *x, const do
                      double *deviance)
 {
     int64_t *rows = malloc((size_t)(n + 1) * sizeof *rows);
-    double *eta = calloc((size_t)(3 * rounded(n) + whole->depth + 1), sizeof *eta);
+    double *eta = calloc((size_t)(3 * rounded(n) + 2 * (whole->depth + 1)), sizeof *eta);
     double *held = eta ? eta + rounded(n) : NULL, *e = eta ? eta + 2 * rounded(n) : NULL;
-    double *share = eta ? eta + 3 * rounded(n) : NULL;
+    double *share = eta ? eta + 3 * rounded(n) : NULL, *behind = eta ? share + whole->depth + 1 : NULL;
     Owned train, test;
     Path s;
     int state = NO_MEMORY, opened = 0, trained = 0, tested = 0;
@@ -902,13 +972,13 @@ static int fold_path(int family, int64_t n, int64_t p, const double *x, const do
             }
         combine(test.q.x, test.q.ld, s.list, inside, s.row, held);
         if (family == LOGISTIC)
-            deviance[k] = 2.0 * evaluate(&test.q, held, e, share, NULL) * (double)n_test;
+            deviance[k] = 2.0 * evaluate(&test.q, held, e, share, behind, NULL) * (double)n_test;
         else {
             for (int64_t i = 0; i < n_train; i++)
                 eta[rows[i]] = s.eta[i];
             for (int64_t i = 0; i < n_test; i++)
                 eta[rows[n_train + i]] = held[i];
-            deviance[k] = 2.0 * (evaluate(whole, eta, e, share, NULL) * (double)n - s.value * (double)n_train);
+            deviance[k] = 2.0 * (evaluate(whole, eta, e, share, behind, NULL) * (double)n - s.value * (double)n_train);
         }
     }
 out:

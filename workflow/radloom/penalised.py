@@ -7,7 +7,7 @@ Arrays are cases x columns; the columns must be standardised. `time` is the time
 here. Strong rules (Tibshirani et al., J R Stat Soc B 2012, 10.1111/j.1467-9868.2011.01004.x) say which columns are
 looked at first.
 
-A solution fulfils the conditions of its optimum (Karush, Kuhn, Tucker) to 1e-10 of the largest derivative at zero.
+A solution fulfils the conditions of its optimum (Karush, Kuhn, Tucker) to 1e-9 of the largest derivative at zero.
 The same data give the same bytes, whatever the order of the rows; there are no threads.
 """
 

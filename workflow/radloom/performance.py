@@ -19,13 +19,15 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from radloom.binary_metrics import auc_rows, brier_rows
+from radloom.calibration_curve import smooth_calibration
 from radloom.confounding import cramers_v, independence_test
 from radloom.cox import kaplan_meier_of_censoring
 from radloom.logistic import Calibration, calibration
 from radloom.model_tables import MODEL_TABLES
 from radloom.pooling import bootstrap_error, pool, worst_of
-from radloom.ranking import share, weighted_auc
-from radloom.survival_calibration import SurvivalCalibration, calibration_at
+from radloom.ranking import count_pairs, share
+from radloom.survival_calibration import SurvivalCalibration, calibration_at, smooth_survival_calibration
 from radloom.survival_metrics import (
     brier_at,
     harrell_c_rows,
@@ -61,6 +63,9 @@ LEAST_EVENTS, LEAST_CASES = 5, 10
 
 LEAST_CENSORING_SURVIVAL = 0.1
 """Uno's C ends where fewer than this fraction would still be uncensored: its weights grow with 1 / this squared."""
+
+NO_WIDTH = 1e-9
+"""An interval that is narrower is none: all bootstrap samples give the same estimate, but for rounding."""
 
 UNEQUAL_V, UNEQUAL_P = 0.1, 0.05
 """Centres differ in their prevalence where Cramer's V (Bergsma) is above the one or the test's p is below the other."""
@@ -186,18 +191,25 @@ class SurvivalJudge:
             found["integrated_brier", self.grid[-1]] = both.score
         return found
 
+    def curves(self, link: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> Values:
+        """Distance of the predictions from a smooth calibration curve (ICI), for each row of weights."""
+        found: Values = {}
+        for column, horizon in enumerate(self.horizons):
+            x = link[rows, column]
+            if "calibration" in self.families and not self.competing and np.isfinite(x).all() and np.ptp(x) > 0:
+                curve = smooth_survival_calibration(self.time[rows], self.event[rows], x, horizon, weights[:, rows])
+                found["ici", horizon] = curve.ici
+        return found
+
     def pairs(self, groups: np.ndarray, rows: np.ndarray, horizon: float | None) -> int:
         """Comparable pairs within groups."""
         t, d, g = self.time[rows], self.event[rows].astype(bool), groups[rows]
+        if horizon is not None:
+            return count_pairs(*horizon_status(t, d, horizon), g)
         count = 0
         for group in np.unique(g):
-            inside = g == group
-            if horizon is None:
-                dead = np.sort(t[inside & d])
-                count += int((len(t[inside]) - np.searchsorted(np.sort(t[inside]), dead, side="right")).sum())
-            else:
-                case, control = horizon_status(t[inside], d[inside], horizon)
-                count += int(case.sum()) * int(control.sum())
+            own, dead = np.sort(t[g == group]), t[(g == group) & d]
+            count += int((len(own) - np.searchsorted(own, dead, side="right")).sum())
         return count
 
     def events_by(self, rows: np.ndarray, horizon: float | None) -> int:
@@ -239,8 +251,7 @@ class ClassJudge:
         """AUC of the cases at `rows`, pairs within groups, for each row of weights (samples x all cases)."""
         if "auc" not in self.families:
             return {}
-        y, w = self.outcome[rows], weights[:, rows]
-        return {("auc", None): weighted_auc(risk[rows], w * y, w * (1 - y), groups[rows])}
+        return {("auc", None): auc_rows(risk[rows], self.outcome[rows], weights[:, rows], groups[rows])}
 
     def absolute(
         self, link: np.ndarray, groups: np.ndarray, rows: np.ndarray, weights: np.ndarray, slopes: bool = True
@@ -251,21 +262,26 @@ class ClassJudge:
         """
         y, x, g, w = self.outcome[rows], link[rows, 0], groups[rows], weights[:, rows]
         found: Values = {}
-        total = w.sum(axis=1)
         if "brier" in self.families:
-            score, prevalence = share(w @ (self.probability(x) - y) ** 2, total), share(w @ y, total)
-            found["brier", None] = score
-            found["scaled_brier", None] = 1 - share(score, prevalence * (1 - prevalence))
+            brier = brier_rows(self.probability(x), y, w)
+            found["brier", None], found["scaled_brier", None] = brier.score, brier.scaled
         if "calibration" in self.families:
             found["observed_expected", None] = share(w @ y, w @ self.probability(x))
             if slopes:
                 found |= calibration_values(calibration(x, y, w, g) if np.isfinite(x).all() else None, None, len(w))
         return found
 
+    def curves(self, link: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> Values:
+        """Distance of the predictions from a smooth calibration curve (ICI), for each row of weights."""
+        x = link[rows, 0]
+        if "calibration" not in self.families or not np.isfinite(x).all() or np.ptp(x) == 0:
+            return {}
+        return {("ici", None): smooth_calibration(x, self.outcome[rows], weights[:, rows]).ici}
+
     def pairs(self, groups: np.ndarray, rows: np.ndarray, horizon: float | None) -> int:  # noqa: ARG002
         """Pairs of a case with and one without the outcome within groups."""
-        y, g = self.outcome[rows], groups[rows]
-        return int(sum((y[g == group] == 1).sum() * (y[g == group] == 0).sum() for group in np.unique(g)))
+        y = self.outcome[rows] == 1
+        return count_pairs(y, ~y, groups[rows])
 
     def events_by(self, rows: np.ndarray, horizon: float | None) -> int:  # noqa: ARG002
         """Cases with the outcome among those at `rows`."""
@@ -323,7 +339,7 @@ def performance_row(
     low, high = (np.nan, np.nan) if refusal or len(samples) < 2 else interval(samples[1:])
     if not refusal and len(samples) > 1 and not np.isfinite(low):
         note = joined(note, "no interval: too many bootstrap samples without an estimate")
-    elif not refusal and low == high:
+    elif not refusal and high - low < NO_WIDTH:
         # An interval without width would claim a certainty that such a model doesn't have.
         low = high = np.nan
         note = joined(note, "no interval: every bootstrap sample gives the same estimate")
@@ -420,7 +436,8 @@ def prediction_rows(arm: str, found: Predictions, setting: Setting, comparable: 
     if several and not by_centre:
         inside = judge.ranks(found.risk, within, rows, draws)
         add(inside, rows, within, suffix=WITHIN, leads=unequal or bool(pooled))
-    add(judge.absolute(found.link, found.group, rows, draws), rows, found.group)
+    absolute = {**judge.absolute(found.link, found.group, rows, draws), **judge.curves(found.link, rows, draws)}
+    add(absolute, rows, found.group)
     parts: dict[str, Values] = {}
     for name in setting.names if several else []:
         members = rows[centres[rows] == name]
@@ -511,6 +528,7 @@ def _over_centres(
         )  # fmt: skip
         if row["status"] == "estimable":
             row |= {"ci_low": pooled.ci_low, "ci_high": pooled.ci_high}
+            row |= {"prediction_low": pooled.prediction_low, "prediction_high": pooled.prediction_high}
         table.append(row)
         if key[0] in DISCRIMINATION and len(usable) > 1:
             worst = worst_of(names, estimates, samples[1:])
@@ -519,7 +537,9 @@ def _over_centres(
                 judge.name, arm, found.split, key, np.array([worst.estimate]), *counts,
                 centre=WORST, note=told, refusal=worst.refusal,
             )  # fmt: skip
-            table.append(row if worst.refusal else row | {"ci_low": worst.ci_low, "ci_high": worst.ci_high})
+            if not worst.refusal and not worst.ci_high - worst.ci_low < NO_WIDTH:
+                row |= {"ci_low": worst.ci_low, "ci_high": worst.ci_high}
+            table.append(row)
     return table
 
 

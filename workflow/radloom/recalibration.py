@@ -19,8 +19,8 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.utils.validation import check_is_fitted
 from sksurv.util import check_y_survival
 
+from radloom import cox
 from radloom.calibration_curve import logistic_newton
-from radloom.cox import fit_cox
 from radloom.errors import CohortError
 
 NAMED = 5
@@ -274,7 +274,7 @@ class BaselineHazardRecalibration(BaseEstimator):
         self.n_features_in_ = 1
         self.slope_ = 1.0
         if self.slope:
-            table = fit_cox(pd.DataFrame({"linear predictor": x}), time, event.astype(int))
+            table = cox.fit_cox(pd.DataFrame({"linear predictor": x}), time, event.astype(int))
             self.slope_ = float(table["coefficient"].iloc[0])
         self.centre_ = float(x.mean())
         self.times_, self.cumulative_hazard_ = baseline_hazard(time, event, self.slope_ * (x - self.centre_))
@@ -329,17 +329,8 @@ class BaselineHazardRecalibration(BaseEstimator):
 
 
 def baseline_hazard(time: np.ndarray, event: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Times of events and the cumulative hazard at offset 0 from there on, with Efron's rule for ties.
-
-    Of d events at one time, the k-th (from 0) adds the inverse of the risk set's exp(offset) less k / d of theirs.
-    """
-    dead, weight = np.asarray(event).astype(bool), np.exp(offset)
-    order = np.argsort(time, kind="stable")
-    t = np.asarray(time, dtype=np.float64)[order]
-    behind = np.cumsum(weight[order][::-1])[::-1]
-    times, place, counts = np.unique(t[dead[order]], return_inverse=True, return_counts=True)
-    of_deaths = np.bincount(place, weights=weight[order][dead[order]])
-    at_risk = behind[np.searchsorted(t, times, side="left")]
-    before = np.arange(len(place)) - np.r_[0, np.cumsum(counts)][place]
-    rate = 1.0 / (at_risk[place] - before / counts[place] * of_deaths[place])
-    return times, np.cumsum(np.bincount(place, weights=rate))
+    """Times of events and the cumulative hazard at offset 0 from there on, with Efron's rule for ties."""
+    found = cox.baseline_hazard(offset, time, event)
+    table = found.table
+    cumulative = table["cumulative_hazard"].to_numpy(dtype=np.float64) * np.exp(-found.centre)
+    return table["time"].to_numpy(dtype=np.float64), cumulative

@@ -12,21 +12,22 @@ from typing import Any
 import pandas as pd
 
 from radloom.assembly import read_stability
+from radloom.checklists import checklist_table
 from radloom.codebook import codebook_rows
 from radloom.datapackage import datapackage, datapackage_json, describe, import_r
 from radloom.engine.step import CohortResult, CohortTask
 from radloom.extractions import extraction_of
 from radloom.methods_text import methods_markdown
 from radloom.model_tables import MODEL_TABLES
+from radloom.report_harmonisation import confounding_section, harmonisation_section
+from radloom.report_methods import METHODS, methods_section
+from radloom.report_models import model_section, plan_hashes
 from radloom.report_sections import (
     MODELS,
     Material,
     cohort_section,
     exclusions_section,
     files_section,
-    harmonisation_section,
-    headline,
-    model_section,
     overlays_section,
     provenance_section,
     quality_section,
@@ -34,6 +35,7 @@ from radloom.report_sections import (
     voxel_maps_section,
 )
 from radloom.report_sensitivity import sensitivity_section
+from radloom.report_summary import headline
 from radloom.report_view import Section, count
 from radloom.run_facts import RunFacts
 
@@ -48,6 +50,7 @@ FILES_IN_ORDER = [
     "confounding",
     "combat_parameters",
     "combat_summary",
+    "combat_rows",
     "combat_diagnostics",
     "combat_batches",
     "combat_covariates",
@@ -56,16 +59,23 @@ FILES_IN_ORDER = [
     "coefficients",
     "performance",
     "predictions",
+    "calibration_curve",
+    "decision_curve",
+    "inference",
     "ph_test",
+    "cumulative_incidence",
+    "sample_size",
+    "checklist",
     "codebook",
 ]
 
 
-METHODS = "methods.md"
-
 OWN_FILES = frozenset(
     f"tables/{name}"
-    for name in (*(f"{table}.csv" for table in MODEL_TABLES), "codebook.csv", "datapackage.json", "import.R")
+    for name in (
+        *(f"{table}.csv" for table in MODEL_TABLES),
+        *("checklist.csv", "codebook.csv", "datapackage.json", "import.R"),
+    )
 )
 """What this step writes beside the report."""
 
@@ -104,15 +114,15 @@ def gather(task: CohortTask) -> Material:
         harmonized=None if harmonized is None else pd.read_parquet(harmonized),
         sensitivity=read_text_table(inputs.get("tables/sensitivity.csv"), ("roi",)),
         diagnostics=None if diagnostics is None else read_text_table(diagnostics),
-        coefficients=join_model_tables(inputs, "coefficients"),
-        performance=join_model_tables(inputs, "performance"),
-        predictions=join_model_tables(inputs, "predictions"),
-        ph_test=join_model_tables(inputs, "ph_test"),
+        **{name: join_model_tables(inputs, name) for name in MODEL_TABLES},
         overlays=_pictures(task, "overlay", cohort),
         voxel_maps=_pictures(task, "voxel_maps", cohort),
         provenance=task.provenance,
         stability=read_stability(inputs.get("tables/stability.csv")),
         filters={model: told.get("feature_filter", []) for model, told in models.items()},
+        confounding=_text_or_none(inputs, "confounding"),
+        combat_summary=_text_or_none(inputs, "combat_summary"),
+        combat_covariates=_text_or_none(inputs, "combat_covariates"),
         further_extractions=sorted({extraction_of(Path(name).stem) for name in inputs} - {""}),
         models=models,
         combat=_read_json(inputs.get("tables/combat_parameters.json")),
@@ -124,21 +134,29 @@ def _read_json(path: Path | None) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path is not None else {}
 
 
+def _text_or_none(inputs: Mapping[str, Path], table: str) -> pd.DataFrame | None:
+    """A table of the folder as text, if its step has written it."""
+    path = inputs.get(f"tables/{table}.csv")
+    return None if path is None else read_text_table(path)
+
+
 def _pictures(task: CohortTask, step: str, cohort: pd.DataFrame) -> list[tuple[str, Path]]:
     """The pictures `<step>.png` of a step in the order of the cohort."""
     files = {case: entry.files for case, entry in task.entries.get(step, {}).items()}
     return [(case, files[case][f"{step}.png"]) for case in cohort["case_id"] if f"{step}.png" in files.get(case, {})]
 
 
-def document_tables(inputs: Mapping[str, Path], folder: Path, extraction: str = "") -> list[str]:
+def document_tables(inputs: Mapping[str, Path], folder: Path, extraction: str = "", plan: str = "") -> list[str]:
     """Write codebook.csv, datapackage.json and import.R for the tables of `inputs` and those that `folder`
     already holds.
 
-    `extraction` names the one of several that features_raw has. Returns the paths of all files of the folder,
-    below results/.
+    `extraction` names the one of several that features_raw has, `plan` is the analysis plan's hash. Returns the paths
+    of all files of the folder, below results/.
     """
     files = {key.removeprefix("tables/"): path for key, path in inputs.items() if key.startswith("tables/")}
-    files |= {path.name: path for path in folder.iterdir()}
+    # What an earlier report by hand left there is written anew below.
+    described = ("codebook.csv", "datapackage.json", "import.R")
+    files |= {path.name: path for path in folder.iterdir() if path.name not in described}
     order = {name: position for position, name in enumerate(FILES_IN_ORDER)}
     order |= {stem: order["features_raw"] for stem in (Path(name).stem for name in files) if extraction_of(stem)}
     names = sorted(files, key=lambda name: (order.get(Path(name).stem, len(order)), name))
@@ -153,7 +171,7 @@ def document_tables(inputs: Mapping[str, Path], folder: Path, extraction: str = 
     tables.append(describe(codebook))
     others = [files[name] for name in names if not name.endswith(".csv")]
     meanings = {(row["table"], row["column"]): {"description": row["meaning"], "unit": row["unit"]} for row in rows}
-    package = datapackage(tables, others, meanings, extraction)
+    package = datapackage(tables, others, meanings, extraction, plan)
     (folder / "datapackage.json").write_text(datapackage_json(package), encoding="utf-8")
     (folder / "import.R").write_text(import_r(tables), encoding="utf-8")
     return [f"tables/{name}" for name in [*names, "codebook.csv", "datapackage.json", "import.R"]]
@@ -179,7 +197,10 @@ def build_report(task: CohortTask) -> CohortResult:
     for name in MODEL_TABLES:
         frame: pd.DataFrame = getattr(material, name)
         frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", encoding="utf-8")
-    paths = document_tables(task.inputs, folder, material.extraction)
+    checklist = checklist_table(facts)
+    checklist.to_csv(folder / "checklist.csv", index=False, lineterminator="\n", encoding="utf-8")
+    plans = ", ".join(plan_hashes(material))
+    paths = document_tables(task.inputs, folder, material.extraction, plans)
     sections = [
         headline(material),
         cohort_section(material),
@@ -188,9 +209,11 @@ def build_report(task: CohortTask) -> CohortResult:
         *([voxel_maps_section(material)] if material.voxel_maps else []),
         quality_section(material),
         *([sensitivity_section(material.sensitivity, material.main_roi)] if len(material.sensitivity) else []),
+        *confounding_section(material),
         harmonisation_section(material),
         *stability_section(material),
         *(model_section(material, model) for model in MODELS),
+        methods_section(facts, checklist),
         files_section(paths, material.extraction),
         provenance_section(material),
     ]

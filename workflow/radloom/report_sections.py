@@ -5,7 +5,6 @@ check.
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,9 @@ import numpy as np
 import pandas as pd
 
 from radloom import figures
+from radloom.confounding import median_follow_up
 from radloom.datapackage import description
+from radloom.model_tables import MODEL_TABLES
 from radloom.report_view import (
     Block,
     Picture,
@@ -28,7 +29,6 @@ from radloom.report_view import (
     note,
     number,
     numbers,
-    p_value,
     table,
     text,
 )
@@ -37,51 +37,39 @@ from radloom.stability import few_cases_warnings
 FEW_IN_BATCH = 20
 """Below this many cases a batch's mean and variance are poorly known; about 20 to 30 are advised for ComBat."""
 
-LARGE_COHORT = 300
 MOST_ROWS = 200
-MOST_TERMS = 25
-SHOWN_FEATURES = 12
-
-# A choice that most readers know, if the table has them: size, shape, brightness, first-order and GLCM texture.
-FAMILIAR = (
-    r"(mesh|voxel)_?volume",
-    r"sphericity",
-    r"(firstorder_|^)mean($|\.)",
-    r"(firstorder_|^)entropy($|\.)",
-    r"(glcm_|^)contrast($|\.)",
-    r"(glcm_|^)jointentropy($|\.)",
-    r"(glcm_|^)correlation($|\.)",
-)
 ID_COLUMNS = ["case_id", "patient_id", "centre", "roi"]
 METRICS = {
     "c_index": "Harrell's C",
     "c_index_within_centre": "Harrell's C, pairs within centres",
     "uno_c": "Uno's C",
+    "uno_c_within_centre": "Uno's C, pairs within centres",
     "auc": "AUC",
     "auc_within_centre": "AUC, pairs within centres",
     "brier": "Brier score",
+    "scaled_brier": "scaled Brier score",
+    "integrated_brier": "integrated Brier score",
+    "observed_expected": "observed over expected",
     "calibration_in_the_large": "calibration in the large",
     "calibration_intercept": "calibration intercept",
     "calibration_slope": "calibration slope, within folds",
 }
-DISCRIMINATION = ("c_index", "c_index_within_centre", "auc", "auc_within_centre")
-TESTS = {"anova": "ANOVA", "kruskal": "Kruskal-Wallis", "ks": "Kolmogorov-Smirnov"}
 ARMS = {
     "clinical": "the clinical columns alone",
     "features": "radiomics features as extracted",
     "features_combat": "radiomics features, harmonised inside each fold",
-    "features_combat+clinical": "both together",
+    "features_centre": "radiomics features as extracted, and the batch: stratum (Cox) or covariate (logistic)",
+    "features_combat+clinical": "features harmonised inside each fold, and the clinical columns",
 }
-INTERCEPT = "(Intercept)"
-INTERVALS = (
-    "The 95 % intervals are percentiles of a bootstrap of the out-of-fold predictions, patients drawn with replacement "
-    "within each batch. The models are not fitted again, so the intervals leave out how much the estimates vary with "
-    "the folds and with the cases that the models were fitted to: they are too narrow for a model fitted anew."
-)
 MODELS = {
     "cox": ("Cox model", "hazard ratio per SD"),
     "logistic": ("Logistic model", "odds ratio per SD"),
 }
+
+
+def no_rows(name: str) -> pd.DataFrame:
+    """A table of the models without rows."""
+    return pd.DataFrame({column: pd.Series(dtype=str) for column in MODEL_TABLES[name]})
 
 
 @dataclass(frozen=True)
@@ -101,6 +89,11 @@ class Material:
     performance: pd.DataFrame
     predictions: pd.DataFrame
     ph_test: pd.DataFrame
+    inference: pd.DataFrame = field(default_factory=lambda: no_rows("inference"))
+    decision_curve: pd.DataFrame = field(default_factory=lambda: no_rows("decision_curve"))
+    calibration_curve: pd.DataFrame = field(default_factory=lambda: no_rows("calibration_curve"))
+    cumulative_incidence: pd.DataFrame = field(default_factory=lambda: no_rows("cumulative_incidence"))
+    sample_size: pd.DataFrame = field(default_factory=lambda: no_rows("sample_size"))
     sensitivity: pd.DataFrame = field(default_factory=pd.DataFrame)
     overlays: list[tuple[str, Path]] = field(default_factory=list)
     voxel_maps: list[tuple[str, Path]] = field(default_factory=list)
@@ -112,6 +105,9 @@ class Material:
     """What each model's own description (models/<model>/model.json) says."""
     combat: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """ComBat's parameters of each ROI (tables/combat_parameters.json)."""
+    confounding: pd.DataFrame | None = None
+    combat_summary: pd.DataFrame | None = None
+    combat_covariates: pd.DataFrame | None = None
 
     def setting(self, section: str, key: str, default: Any = None) -> Any:
         """A setting of the configuration, or the default where the section was not given."""
@@ -134,9 +130,15 @@ class Material:
         """The feature columns, in the table's order."""
         return [name for name in self.features.columns if name not in ID_COLUMNS]
 
+    @property
+    def batch_name(self) -> str:
+        """The column by which the cases are in batches; the first, where there are several."""
+        named = self.setting("harmonize", "batch", "centre")
+        return named if isinstance(named, str) else str(named[0])
+
     def batches(self, rows: pd.DataFrame) -> np.ndarray:
         """The batch of every row of a table that has case_id; empty where it is not known."""
-        name = self.setting("harmonize", "batch", "centre")
+        name = self.batch_name
         every = self.cohort.merge(self.clinical, on="patient_id", how="left").fillna("")
         by_case = dict(zip(every["case_id"], every[name] if name in every else every["centre"], strict=True))
         return np.array([by_case.get(case, "") for case in rows["case_id"]], dtype=object)
@@ -147,153 +149,6 @@ class Material:
         rois = self.features["roi"].value_counts(sort=True)
         configured = self.setting("model", "roi")
         return configured if configured in rois.index else str(rois.index[0])
-
-
-def _refused(performance: pd.DataFrame) -> list[str]:
-    """What of a model's discrimination is not estimable, to stand behind its name: all of it, or a metric of it."""
-    shown = performance[performance["metric"].isin(DISCRIMINATION)]
-    told = []
-    for reason, rows in shown[shown["status"] == "not estimable"].groupby("note", sort=False):
-        arms = list(dict.fromkeys(rows["arm"]))
-        missing = set(rows["metric"])
-        other = shown[shown["arm"].isin(arms) & ~shown["metric"].isin(missing) & (shown["status"] != "not estimable")]
-        what = f", {listed(METRICS[metric] for metric in METRICS if metric in missing)}:" if len(other) else ""
-        told.append(f"{what} not estimable ({listed(arms)}): {reason}.")
-    return told
-
-
-def warnings_of(material: Material) -> list[str]:
-    """What a reader must know before any number: the first lines of the report."""
-    found: list[str] = []
-    performance, coefficients = material.performance, material.coefficients
-    for model, (name, _) in MODELS.items():
-        mine = performance[(performance["model"] == model) & _everywhere(performance)]
-        found += [f"{name}{refused}" for refused in _refused(mine)]
-        marked = coefficients[(coefficients["model"] == model) & coefficients["override"].map(_is_true)]
-        if len(marked):
-            found.append(
-                f"{name}: fitted although there are too few events (override_sample_size). Its coefficients and its "
-                "performance are not to be relied on."
-            )
-    told = {step["step"]: step.get("warnings", []) for step in material.provenance}
-    # ComBat's own messages are the more precise ones, where they are known.
-    found += [f"harmonize: {warning}" for warning in told.get("harmonize", [])] or _batch_warnings(material)
-    if material.harmonized is not None:
-        there = set(material.harmonized["roi"])
-        without = [roi for roi in dict.fromkeys(material.features["roi"]) if roi not in there]
-        if without:
-            found.append(
-                f"ComBat refused the derived ROIs {listed(without)}, which are not in features_harmonized: too few "
-                "cases have them, or cells are empty (the reasons are in steps/harmonize/record.json)."
-            )
-    methods = material.acquisition["calibration_method"]
-    uncalibrated = int((methods == "none").sum())
-    if uncalibrated:
-        found.append(
-            f"HU were not calibrated in {uncalibrated} of {count(int((methods != '').sum()), 'case')}: neither a "
-            "phantom's water "
-            "and air value nor a drift was given."
-        )
-    air = material.qc[(material.qc["step"] == "calibrate") & (material.qc["item"] == "warning")]
-    if len(air):
-        found.append(
-            f"Calibration warned of {count(air['case_id'].nunique(), 'case')} "
-            f"({listed(dict.fromkeys(air['case_id']))}): see "
-            "the quality checks."
-        )
-    excluded = int((material.cohort["status"] == "excluded").sum())
-    if excluded > 0.1 * len(material.cohort):
-        found.append(f"{excluded} of {count(len(material.cohort), 'case')} were excluded: see the reasons below.")
-    empty = int(np.isnan(material.features[material.feature_names].to_numpy()).sum())
-    if empty:
-        found.append(f"{count(empty, 'cell')} of the feature table could not be computed and are empty.")
-    joined = material.qc[(material.qc["step"] == "tables") & (material.qc["item"] == "warning")]
-    for warning, rows in joined.groupby("warning", sort=False):
-        found.append(f"{count(len(rows), 'case')} ({listed(rows['case_id'])}): {warning}.")
-    return list(dict.fromkeys(found))
-
-
-def _everywhere(performance: pd.DataFrame) -> pd.Series:
-    """The rows of all centres together."""
-    return performance["centre"].str.lower().isin(["", "all"])
-
-
-def _is_true(cell: str) -> bool:
-    return str(cell).strip().lower() in ("true", "1", "yes")
-
-
-def _batch_warnings(material: Material) -> list[str]:
-    """Small batches of the models' ROI, and a batch that is alone."""
-    rows = material.features[material.features["roi"] == material.main_roi]
-    sizes = pd.Series(material.batches(rows)).value_counts(sort=False)
-    name = material.setting("harmonize", "batch", "centre")
-    least = int(material.setting("harmonize", "min_batch_size", 5))
-    if len(sizes) == 1:
-        return [f"There is only one batch ({name} {sizes.index[0]}): nothing was harmonised."]
-    found = []
-    for low, high, consequence in (
-        (0, least, f"too small for ComBat; small_batch: {material.setting('harmonize', 'small_batch', 'error')}"),
-        (least, FEW_IN_BATCH, f"ComBat's estimates for them are uncertain below about {FEW_IN_BATCH} cases"),
-    ):
-        small = [f"{batch or 'not known'} ({n})" for batch, n in sizes.items() if low <= n < high]
-        if small:
-            found.append(f"Small batches by {name}: {listed(small)}; {consequence}.")
-    return found
-
-
-def headline(material: Material) -> Section:
-    """The numbers that a reader looks for first, and what to beware of."""
-    cohort = material.cohort
-    included = material.included
-    tiles = [
-        ("cases included", f"{len(included)} of {len(cohort)}"),
-        ("patients included", str(included["patient_id"].nunique())),
-        ("centres", str(included["centre"].nunique())),
-        # The models' ROI first: a list that is cut short names it.
-        ("ROIs", listed(dict.fromkeys([material.main_roi, *material.features["roi"]]), 4)),
-        ("features per ROI", str(len(material.feature_names))),
-    ]
-    if material.further_extractions:
-        others = listed(f"{name} (features_raw_{name})" for name in material.further_extractions)
-        tiles.append(("extraction shown here", material.extraction or "features_raw"))
-        tiles.append(("further extractions", others))
-    one_each = included.drop_duplicates("patient_id")
-    endpoints = (material.setting("analysis_plan", "event"), material.setting("analysis_plan", "outcome"))
-    for column in dict.fromkeys(endpoints):
-        if column in one_each:
-            values = numbers(one_each[column])
-            tiles.append((f"{column}, patients", f"{int(np.nansum(values))} of {int(np.isfinite(values).sum())}"))
-    blocks = [Block("tiles", pairs=tiles)]
-    found = warnings_of(material)
-    if found:
-        blocks += [Block("heading", "Before you read on"), Block("warnings", pairs=[(one, "") for one in found])]
-    rows = _headline_rows(material.performance[_everywhere(material.performance)])
-    if rows:
-        columns = ["model", "arm", "metric", "all pairs (95 % interval)", "pairs within centres", "cases", "events"]
-        blocks += [Block("heading", "Discrimination out of fold"), table(columns, rows)]
-    return Section("summary", "In short", blocks)
-
-
-def _headline_rows(performance: pd.DataFrame) -> list[list[str]]:
-    """C-index and AUC of each arm, over all pairs and over pairs within centres."""
-    rows = []
-    for (model, arm), mine in performance.groupby(["model", "arm"], sort=False):
-        by_metric = {r["metric"]: r for r in mine.to_dict("records") if r["status"] == "estimable"}
-        for metric in ("c_index", "auc"):
-            if metric in by_metric:
-                within = by_metric.get(f"{metric}_within_centre")
-                main = by_metric[metric]
-                estimates = [_interval(main), _interval(within) if within else "–"]
-                rows.append([MODELS[model][0], arm, METRICS[metric], *estimates, main["n"], main["events"]])
-    return rows
-
-
-def _interval(row: Mapping[Any, Any]) -> str:
-    """Estimate with its interval, to three decimals."""
-    estimate, low, high = (float(row[key]) if row[key] else float("nan") for key in ("estimate", "ci_low", "ci_high"))
-    if not np.isfinite(estimate):
-        return "–"
-    return decimal(estimate) + (f" ({decimal(low)} to {decimal(high)})" if np.isfinite(low) else "")
 
 
 def cohort_section(material: Material) -> Section:
@@ -319,7 +174,7 @@ def cohort_section(material: Material) -> Section:
     for column in dict.fromkeys((event, outcome)):
         if column in one_each:
             rows.append(
-                across(f"{column}: positive / known", one_each, lambda part, c=column: _positive(numbers(part[c])))
+                across(f"{column}: positive / known", one_each, lambda part, c=column: positive(numbers(part[c])))
             )
     if time in one_each and event in one_each:
         rows.append(
@@ -345,19 +200,9 @@ def cohort_section(material: Material) -> Section:
     return Section("cohort", "Cohort by centre", blocks)
 
 
-def _positive(values: np.ndarray) -> str:
+def positive(values: np.ndarray) -> str:
     known = values[np.isfinite(values)]
     return f"{int((known == 1).sum())} / {len(known)}"
-
-
-def median_follow_up(times: np.ndarray, events: np.ndarray) -> float:
-    """Median of the censoring distribution (Schemper and Smith 1996); NaN where it is not reached."""
-    known = np.isfinite(times) & np.isfinite(events)
-    if not known.any():
-        return float("nan")
-    curve = figures.kaplan_meier(times[known], 1 - events[known])
-    reached = curve.times[curve.survival <= 0.5]
-    return float(reached[0]) if len(reached) else float("nan")
 
 
 def _describe(column: str, rows: pd.DataFrame, across: Any) -> list[list[str]]:
@@ -571,183 +416,6 @@ def quality_section(material: Material) -> Section:
     return Section("quality", "Acquisition and quality checks", blocks)
 
 
-def choose_features(names: list[str], shares: np.ndarray, values: np.ndarray) -> list[str]:
-    """About a dozen features to show: familiar ones, then those that the batch explains most and that say
-    something new.
-
-    `shares` is the batch's R2 of each feature, `values` (cases, features) serves to skip near copies.
-    """
-    preferred = [n for n in names if "original" in n.lower()] or names
-    chosen: list[str] = []
-    for pattern in FAMILIAR:
-        match = next(
-            (n for n in preferred if re.search(pattern, re.sub(r"^original_|_?original$", "", n), re.IGNORECASE)), None
-        )
-        if match and match not in chosen:
-            chosen.append(match)
-    position = {name: j for j, name in enumerate(names)}
-    ranks = pd.DataFrame(values).rank().to_numpy()
-    for j in np.argsort(-np.nan_to_num(shares, nan=-1), kind="stable")[:200]:
-        if len(chosen) >= SHOWN_FEATURES or not np.isfinite(shares[j]):
-            break
-        with np.errstate(invalid="ignore", divide="ignore"):
-            alike = [abs(np.corrcoef(ranks[:, j], ranks[:, position[name]])[0, 1]) for name in chosen]
-        if names[j] not in chosen and not any(value > 0.95 for value in alike):
-            chosen.append(names[j])
-    return chosen
-
-
-def harmonisation_section(material: Material) -> Section:
-    """What ComBat was asked to do, and what the features look like by batch before and after it."""
-    batch_name = material.setting("harmonize", "batch", "centre")
-    roi = material.main_roi
-    before = material.features[material.features["roi"] == roi]
-    batches = material.batches(before)
-    order = [b for b in dict.fromkeys(material.batches(material.cohort)) if b and b in set(batches)]
-    names = material.feature_names
-    after = material.harmonized
-    if after is not None and roi not in set(after["roi"]):
-        after = None
-    blocks: list[Block] = []
-    covariates = material.setting("harmonize", "covariates", [])
-    if after is None:
-        of_roi = "" if material.harmonized is None else f" of {roi}"
-        blocks.append(text(f"The features{of_roi} were not harmonised. The figures show them as they were extracted."))
-    elif len(order) < 2:
-        blocks.append(
-            text(
-                f"There is only one batch ({batch_name}): ComBat leaves the features as they are, and there is "
-                "nothing to compare."
-            )
-        )
-    else:
-        reference = material.setting("harmonize", "reference_batch")
-        blocks.append(
-            text(
-                f"Batches are the values of {batch_name}. ComBat "
-                f"({'parametric' if material.setting('harmonize', 'parametric', True) else 'non-parametric'} priors"
-                f"{', mean only' if material.setting('harmonize', 'mean_only', False) else ''}) moved them to "
-                f"{f'batch {reference}' if reference else 'their pooled mean and variance'}, each ROI by itself,",
-                f"keeping the effect of {listed(covariates)}." if covariates else "keeping no covariate's effect.",
-                "The outcome was never a covariate: keeping it would leak it into the features.",
-            )
-        )
-        blocks.append(
-            note(
-                "The table features_harmonized was fitted to all cases at once and is descriptive. The models did not "
-                "read it: in every "
-                "fold ComBat was learned from the training cases alone and applied to the cases held out."
-            )
-        )
-    used = before
-    if after is not None:
-        after = before[ID_COLUMNS].merge(
-            after.drop(columns=["patient_id", "centre"]), on=["case_id", "roi"], how="inner"
-        )
-        used = before[before["case_id"].isin(after["case_id"])]
-        left_out = len(before) - len(used)
-        if left_out:
-            blocks.append(note(f"{count(left_out, 'case')} of small batches are not in features_harmonized."))
-    blocks.append(_batch_sizes(batch_name, order, batches, roi, material))
-    if len(order) < 2:
-        return Section("harmonisation", "Harmonisation", blocks)
-
-    groups = material.batches(used)
-    stages = [("before", used[names].to_numpy(np.float64))]
-    if after is not None:
-        stages.append(("after ComBat", after.set_index("case_id").loc[used["case_id"], names].to_numpy(np.float64)))
-    shares = [figures.explained_by(values, groups) for _, values in stages]
-    overview = [
-        Picture(
-            "How much of each feature's variance lies between the batches (R² of a one-way analysis of variance, "
-            f"{roi}, "
-            f"{count(len(used), 'case')}). Further to the left is less.",
-            svg=figures.explained_by_batch("r2", shares[0], shares[1] if len(shares) > 1 else None),
-        ),
-        Picture(
-            "All features at once: first two principal components of the features' ranks (so that outliers don't rule "
-            "them), each stage by itself. Batches that form clouds of their own differ by more than their patients do.",
-            svg=figures.components("pca", stages, groups),
-        ),
-    ]
-    blocks += [Block("heading", "All features"), *_diagnostics(material), Block("pictures", pictures=overview)]
-    chosen = choose_features(names, shares[0], stages[0][1])
-    pictures = []
-    for k, name in enumerate(chosen):
-        j = names.index(name)
-        split = [(title, [values[groups == b, j] for b in order]) for title, values in stages]
-        r2 = " to ".join(decimal(share[j], 2) for share in shares)
-        pictures.append(
-            Picture(f"{name} (R² of the batch {r2})", svg=figures.distribution(f"d{k}", name, split, order))
-        )
-    blocks += [
-        Block("heading", f"Single features by {batch_name}"),
-        text(
-            "Features that most readers know, then those that the batch explains most before harmonisation. Boxes are "
-            "quartiles, whiskers reach "
-            "to 1.5 interquartile ranges, dots are cases. A difference between centres that remains may be one "
-            "between their patients."
-        ),
-        Block("grid" if len(order) <= 6 else "pictures", pictures=pictures),
-    ]
-    return Section("harmonisation", "Harmonisation", blocks)
-
-
-def _batch_sizes(name: str, order: list[str], batches: np.ndarray, roi: str, material: Material) -> Block:
-    """Sizes of the batches, with the events in each where they are known."""
-    rows = material.features[material.features["roi"] == roi][["case_id"]].merge(
-        material.included, on="case_id", how="left"
-    )
-    columns = [name, "cases"]
-    endpoints = [material.setting("analysis_plan", "event"), material.setting("analysis_plan", "outcome")]
-    endpoints = [column for column in dict.fromkeys(endpoints) if column in rows]
-    lines = []
-    for batch in order:
-        mine = batches == batch
-        lines.append([batch, int(mine.sum()), *(_positive(numbers(rows[mine][c])) for c in endpoints)])
-    return table([*columns, *(f"{c}: positive / known" for c in endpoints)], lines, f"Batches, {roi}")
-
-
-def _diagnostics(material: Material) -> list[Block]:
-    """The number of features that differ between batches, before and after, by ROI."""
-    found = material.diagnostics
-    if found is None or found.empty:
-        return []
-    pairs = [
-        (c, c.replace("before", "after")) for c in found if "before" in c and c.replace("before", "after") in found
-    ]
-    tests = [pair for pair in pairs if re.search(r"(^|_)(q|fdr|p)(_|$)|fdr|adjusted", pair[0])]
-    # The p values adjusted for the number of features are the ones to count, where there are any.
-    tests = [pair for pair in tests if re.search(r"(^|_)q(_|$)|fdr|adjusted", pair[0])] or tests
-    shares = [pair for pair in pairs if "r2" in pair[0]]
-    lines = []
-    for roi, part in found.groupby("roi", sort=False):
-        cells: list[Any] = [roi, len(part)]
-        for before, after in shares:
-            cells.append(" / ".join(decimal(float(np.nanmedian(numbers(part[c])))) for c in (before, after)))
-        for before, after in tests:
-            cells.append(" / ".join(str(int((numbers(part[c]) < 0.05).sum())) for c in (before, after)))
-        lines.append(cells)
-    names = {"batch_r2": "R² of the batch"}
-    names |= {f"{test}_q": f"{title} q" for test, title in TESTS.items()}
-    columns = ["ROI", "features"]
-    columns += [f"median {_without_stage(before, names)}: before / after" for before, _ in shares]
-    columns += [f"{_without_stage(before, names)} < 0.05: before / after" for before, _ in tests]
-    return [
-        table(columns, lines, "How many features tell the batches apart (tables/combat_diagnostics.csv)"),
-        text(
-            "q is the p value adjusted for the number of features (Benjamini-Hochberg). ComBat moves mean and "
-            "variance: "
-            "differences in the shape of a distribution remain."
-        ),
-    ]
-
-
-def _without_stage(column: str, names: Mapping[str, str]) -> str:
-    bare = column.replace("_before", "")
-    return names.get(bare, bare)
-
-
 STABILITY = {
     "perturbation": "perturbations of image and ROI",
     "repeats": "real repeats (repeat_id)",
@@ -804,244 +472,6 @@ def stability_section(material: Material) -> list[Section]:
         columns = ["ROI", "source", "form", "centre", "cases", "median ICC", "ICC ≥ 0.75"]
         blocks.append(table(columns, rows_within, "Within centres"))
     return [Section("stability", "Stability of the features", blocks)]
-
-
-def model_section(material: Material, model: str) -> Section:
-    """One model: how it was made, its performance, figures of its out-of-fold predictions, and its
-    coefficients.
-    """
-    name, ratio = MODELS[model]
-    performance = material.performance[material.performance["model"] == model]
-    coefficients = material.coefficients[material.coefficients["model"] == model]
-    predictions = material.predictions[material.predictions["model"] == model]
-    endpoint = material.setting("analysis_plan", "time" if model == "cox" else "outcome")
-    if performance.empty and coefficients.empty:
-        reason = "no time and event are configured" if model == "cox" else "no outcome is configured"
-        told = name if model == "cox" else name[0].lower() + name[1:]
-        return Section(model, name, [text(f"The {told} is left out: {reason}.")])
-    event = f" with event {material.setting('analysis_plan', 'event')}" if model == "cox" else ""
-    arms = [f"{arm} ({ARMS[arm]})" if arm in ARMS else str(arm) for arm in dict.fromkeys(performance["arm"])]
-    blocks = [
-        text(
-            f"Endpoint: {endpoint}{event}. Elastic net (l1_ratio "
-            f"{material.setting(f'model_{model}', 'l1_ratio', '–')}) in "
-            f"{_folds(material, predictions)}cross-validation, stratified by batch and outcome and grouped by "
-            f"patient. Arms: {listed(arms)}. Features are of the ROI {material.main_roi}.",
-            "Harmonised inside each fold: ComBat, the standardisation, the removal of correlated features and the "
-            "choice of "
-            "the penalty see the training cases only. Every prediction is of a case that its model had not seen.",
-        )
-    ]
-    if material.filters.get(model):
-        blocks.append(
-            text(
-                *(f"{told}." for told in material.filters[model]),
-                "The filter looks at all cases, those of the held-out folds too, but never at an outcome.",
-            )
-        )
-    everywhere = performance[_everywhere(performance)]
-    blocks += [note(f"{name}{refused}") for refused in _refused(everywhere)]
-    if coefficients["override"].map(_is_true).any():
-        blocks.append(
-            note(
-                "override_sample_size was set: this model was fitted although there are too few events. Don't rely on "
-                "it."
-            )
-        )
-    remarks: dict[str, int] = {}
-    lines = []
-    for r in performance.to_dict("records"):
-        # The same long remark stands in many rows: it is written once, below.
-        mark = str(remarks.setdefault(r["note"], len(remarks) + 1)) if r["note"] else ""
-        status = r["status"] if r["status"] != "estimable" else ""
-        estimate = status or _interval(r)
-        metric = METRICS.get(r["metric"], r["metric"])
-        lines.append([r["arm"], metric, r["centre"] or "all", estimate, r["n"], r["events"], mark])
-    columns = ["arm", "metric", "centre", "estimate (95 % interval)", "cases", "events", "remark"]
-    blocks.append(table(columns, lines, "Performance in cross-validation"))
-    blocks.append(text(INTERVALS))
-    blocks += [Block("list", pairs=[(f"Remark {mark}: {remark}.", "") for remark, mark in remarks.items()])] * bool(
-        remarks
-    )
-    if not predictions.empty:
-        blocks += (
-            survival_blocks(material, predictions) if model == "cox" else probability_blocks(material, predictions)
-        )
-    blocks += list(_coefficient_blocks(model, ratio, coefficients))
-    if model == "cox":
-        blocks += _ph_blocks(material)
-    return Section(model, name, blocks)
-
-
-def _folds(material: Material, predictions: pd.DataFrame) -> str:
-    """How many folds there were, which may be fewer than configured; nothing where no model was fitted."""
-    used = int(predictions["fold"].nunique())
-    if not used:
-        return ""
-    wanted = material.setting("model", "folds", used)
-    return f"{used}-fold " + (f"(not {wanted}-fold, for the number of events) " if used != wanted else "")
-
-
-def risk_groups(risk: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Groups of predicted risk, cut within each fold: at the median, in a large cohort at the thirds.
-
-    Predictions of different folds come from different models, so only those of one fold are ranked. A fold whose
-    predictions are all alike can't be cut: group -1.
-    """
-    thirds = len(risk) >= LARGE_COHORT
-    labels = ["low risk", "middle", "high risk"] if thirds else ["low risk", "high risk"]
-    groups = np.full(len(risk), -1)
-    for fold in np.unique(folds):
-        mine = folds == fold
-        if np.ptp(risk[mine]) > 0:
-            cuts = np.quantile(risk[mine], [1 / 3, 2 / 3] if thirds else [0.5])
-            groups[mine] = np.searchsorted(cuts, risk[mine], side="left")
-    return groups, labels
-
-
-def survival_blocks(material: Material, predictions: pd.DataFrame) -> list[Block]:
-    """Kaplan-Meier curves by out-of-fold risk, an arm a figure."""
-    pictures, alike = [], []
-    unit = str(material.setting("analysis_plan", "time", "time"))
-    for k, (arm, rows) in enumerate(predictions.groupby("arm", sort=False)):
-        rows = rows.assign(**{c: numbers(rows[c]) for c in ("risk", "time", "event")})
-        people = rows.dropna(subset=["risk", "time", "event"])  # one case a patient: the models take no more
-        groups, labels = risk_groups(people["risk"].to_numpy(), people["fold"].to_numpy())
-        placed = groups >= 0
-        if len(np.unique(groups[placed])) < 2:
-            alike.append(str(arm))
-            continue
-        times, events = (people[c].to_numpy()[placed] for c in ("time", "event"))
-        chi2, p = figures.log_rank(times, events, groups[placed])
-        left = int((~placed).sum())
-        pictures.append(
-            Picture(
-                f"{arm}: log-rank chi-square {decimal(chi2, 2)}, {len(np.unique(groups[placed])) - 1} df, p "
-                f"{p_value(p)}."
-                + (
-                    f" {count(left, 'patient')} of folds in which all predicted risks are equal are left out."
-                    if left
-                    else ""
-                ),
-                svg=figures.survival_by_group(f"km{k}", str(arm), times, events, groups[placed], labels, unit),
-            )
-        )
-    blocks = [
-        Block("heading", "Kaplan-Meier by predicted risk (out of fold)"),
-        text(
-            "Patients are grouped by the risk that was predicted for them while they were held out, cut within each "
-            "fold. "
-            "Bands are 95 % intervals (log-log), ticks are censored patients. The groups share training cases, so the "
-            "log-rank p is approximate: judge the models by the intervals above."
-        ),
-    ]
-    if alike:
-        blocks.append(note(f"No groups can be formed for {listed(alike)}: the predicted risks are all alike."))
-    return [*blocks, Block("pictures", pictures=pictures)] if pictures or alike else []
-
-
-def probability_blocks(material: Material, predictions: pd.DataFrame) -> list[Block]:
-    """ROC curves of all arms, and a calibration plot for each."""
-    curves, plots = [], []
-    for k, (arm, rows) in enumerate(predictions.groupby("arm", sort=False)):
-        probability, outcome = numbers(rows["probability"]), numbers(rows["outcome"])
-        known = np.isfinite(probability) & np.isfinite(outcome)
-        probability, outcome = probability[known], outcome[known]
-        if len(np.unique(outcome)) < 2:
-            continue
-        curves.append((_auc_label(material, str(arm)), probability, outcome))
-        plots.append(Picture(f"{arm}: calibration", svg=figures.calibration(f"cal{k}", str(arm), probability, outcome)))
-    if not curves:
-        return []
-    roc = Picture(
-        "ROC of the out-of-fold predictions, folds pooled. The AUC counts pairs within folds.",
-        svg=figures.roc("roc", curves),
-    )
-    return [
-        Block("heading", "Discrimination and calibration (out of fold)"),
-        text(
-            "Calibration: cases in groups of equal size by predicted probability, with 95 % Wilson intervals of the "
-            "observed share; on the dotted line "
-            "predictions are right. The strip below shows how the predictions spread, by outcome."
-        ),
-        Block("pictures", pictures=[roc, *plots]),
-    ]
-
-
-def _auc_label(material: Material, arm: str) -> str:
-    """The arm with its AUC as the performance table has it, so that the figure says nothing else."""
-    rows = material.performance[_everywhere(material.performance)]
-    mine = rows[(rows["model"] == "logistic") & (rows["arm"] == arm) & (rows["metric"] == "auc")]
-    return f"{arm}: AUC {_interval(mine.iloc[0].to_dict())}" if len(mine) else arm
-
-
-def _coefficient_blocks(model: str, ratio: str, coefficients: pd.DataFrame) -> Iterator[Block]:
-    """Coefficients of each arm, largest first, as table and forest plot."""
-    if coefficients.empty:
-        return
-    yield Block("heading", "Coefficients")
-    yield text(
-        "Of the model fitted to all cases, per standard deviation of the term. They are penalised: shrunk towards "
-        "zero, and without "
-        "intervals, since a penalised estimate has no valid standard error. How often a term was selected in the "
-        "folds says how "
-        "stable it is. All terms are in tables/coefficients.csv."
-    )
-    pictures = []
-    for k, (arm, rows) in enumerate(coefficients.groupby("arm", sort=False)):
-        rows = rows[rows["term"] != INTERCEPT]
-        size = np.abs(numbers(rows["coefficient"]))
-        chosen = rows.iloc[np.argsort(-np.nan_to_num(size), kind="stable")]
-        chosen = chosen[np.abs(numbers(chosen["coefficient"])) > 0]
-        if chosen.empty:
-            yield text(f"{arm}: no term was selected; the model predicts the same for everybody.")
-            continue
-        shown = chosen.head(MOST_TERMS)
-        yield table(
-            ["term", "coefficient per SD", ratio, "mean", "SD", "selected in folds"],
-            [
-                [
-                    r["term"], decimal(_float(r["coefficient"])), decimal(_float(r["hazard_or_odds_ratio"])),
-                    number(_float(r["mean"])), number(_float(r["sd"])), r["selected_in_folds"],
-                ]
-                for r in shown.to_dict("records")
-            ],
-            f"{arm}: {count(len(chosen), 'term')} selected"
-            + (f", the largest {len(shown)} shown" if len(shown) < len(chosen) else ""),
-        )  # fmt: skip
-        ratios = np.exp(numbers(shown["coefficient"]))
-        pictures.append(
-            Picture("", svg=figures.forest(f"forest-{model}{k}", str(arm), shown["term"].tolist(), ratios, ratio))
-        )
-    if pictures:
-        yield Block("pictures", pictures=pictures)
-
-
-def _float(cell: str) -> float:
-    return float(cell) if cell else float("nan")
-
-
-def _ph_blocks(material: Material) -> list[Block]:
-    rows = material.ph_test
-    if rows.empty:
-        return []
-    ordered = rows.iloc[np.argsort(np.nan_to_num(numbers(rows["p"]), nan=2), kind="stable")].head(MOST_TERMS)
-    return [
-        Block("heading", "Proportional hazards"),
-        text(
-            "Score test of each term's interaction with time (as cox.zph in R). A small p speaks against a constant "
-            "hazard ratio. A penalised fit has no such test: the clinical columns are tested in their own unpenalised "
-            "model, and "
-            "each arm's out-of-fold risk as the only term of a model stratified by fold."
-        ),
-        table(
-            ["arm", "term", "chi-square", "df", "p"],
-            [
-                [r["arm"], r["term"], decimal(_float(r["chi2"]), 2), r["df"], p_value(_float(r["p"]))]
-                for r in ordered.to_dict("records")
-            ],
-        ),
-    ]
 
 
 def files_section(paths: list[str], extraction: str = "") -> Section:

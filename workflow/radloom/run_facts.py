@@ -49,6 +49,13 @@ def by_count(values: Sequence[Any], most: int = MOST_NAMES) -> str:
     return listed((f"{name} ({n})" for name, n in sizes.items()), most)
 
 
+def many(value: Any) -> list[Any]:
+    """A setting that may be one value, several or none, as a list; of a mapping its keys."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple | Mapping) else [value]
+
+
 @dataclass(frozen=True)
 class RunFacts:
     """The material of a report with the look-ups that sentences about the run need."""
@@ -71,7 +78,21 @@ class RunFacts:
                 value = params.get(f"{section}.{key}")
             if value is not None:
                 return value
-        return self.material.setting(section, key, default)
+        configured = self.material.setting(section, key)
+        known = self._recorded(section, key) if configured is None else configured
+        return default if known is None else known
+
+    def _recorded(self, section: str, key: str) -> Any:
+        """What ComBat's parameters and the models' descriptions say of a setting, for a report made by hand."""
+        if section == "harmonize":
+            told = [one.get("settings", {}) for one in self.material.combat.values()]
+        elif section.startswith("model_"):
+            told = [self.material.models.get(section.removeprefix("model_"), {})]
+        elif section == "model":
+            told = list(self.material.models.values())
+        else:
+            told = []
+        return next((one[key] for one in told if one.get(key) is not None), None)
 
     def planned(self, key: str) -> Any:
         """What the plan of the analysis says of the endpoint, arms, metrics and so on; None where it says nothing."""
@@ -136,13 +157,24 @@ class RunFacts:
 
     def reason(self, text: str) -> str:
         """A reason for an exclusion without what is of one case alone: its figures and names."""
+        return re.sub(r"(?<![\w.])-?\d+(\.\d+)?(?![\w])", "...", self.without_names(text))
+
+    def without_names(self, text: str) -> str:
+        """A text without names of cases and patients; a bracket that lists some of them goes as a whole."""
         names = {*self.material.cohort["case_id"], *self.material.cohort["patient_id"]} - {""}
-        words = [("..." if word.strip(".,;:()'\"") in names else word) for word in text.split()]
-        return re.sub(r"(?<![\w.])-?\d+(\.\d+)?(?![\w])", "...", " ".join(words))
+
+        def is_name(word: str) -> bool:
+            return word.strip(".,;:()'\"") in names
+
+        text = re.sub(r" \(([^()]*)\)", lambda m: "" if any(map(is_name, m[1].split())) else m[0], text)
+        return " ".join("..." if is_name(word) else word for word in text.split())
 
     @cached_property
     def batch_sizes(self) -> dict[str, int]:
-        """Cases of each batch among those of the main ROI, in the cohort's order."""
+        """Cases of each batch among those of the main ROI, in the cohort's order; empty where it isn't known."""
+        if self.material.setting("harmonize", "batch") is None:
+            told: Mapping[str, int] = self.material.combat.get(self.material.main_roi, {}).get("batch_sizes", {})
+            return dict(told)
         known = self.material.batches(self.main_rows)
         order = dict.fromkeys([*self.material.batches(self.material.cohort), *known])
         return {str(name) or "not known": int((known == name).sum()) for name in order if (known == name).any()}
@@ -265,7 +297,7 @@ class RunFacts:
     def missing_covariates(self) -> dict[str, int]:
         """How many included patients lack each clinical predictor or covariate of the harmonisation, where any do."""
         people = self.included.drop_duplicates("patient_id")
-        wanted = [*(self.planned("covariates") or []), *(self.setting("harmonize", "covariates") or [])]
+        wanted = [*many(self.planned("covariates")), *many(self.setting("harmonize", "covariates"))]
         found = {name: int((people[name] == "").sum()) for name in dict.fromkeys(wanted) if name in people}
         return {name: n for name, n in found.items() if n}
 

@@ -39,15 +39,36 @@ def _solve(gain: np.ndarray, constraints: sparse.csr_matrix, n_columns: int) -> 
 def logistic_direction(values: np.ndarray, outcome: np.ndarray) -> np.ndarray | None:
     """Direction of the coefficients in which a logistic likelihood rises for ever, or None where it has a maximum.
 
-    `values` are cases x columns, with the column of the intercept and the others of unit standard deviation. A
-    coefficient is infinite where the direction is not 0.
+    `values` are cases x columns: that of the intercept first, the others of unit standard deviation. Where single
+    columns separate the classes the direction holds just those; else it is not 0 for the columns that do together.
     """
-    signed = np.where(np.asarray(outcome) == 1, 1.0, -1.0)[:, None] * values
+    y = np.asarray(outcome) == 1
+    alone = np.zeros(values.shape[1])
+    for column in range(1, values.shape[1]):
+        x = values[:, column]
+        for sign in (1.0, -1.0):
+            if (sign * x[y]).min() > (sign * x[~y]).max() - STRICT:
+                alone[column] = sign
+    if alone.any():
+        return alone
+    signed = np.where(y, 1.0, -1.0)[:, None] * values
     direction = _solve(signed.sum(axis=0), sparse.csr_matrix(-signed), values.shape[1])
     if direction is None:
         return None
     margin = signed @ direction
     return direction if margin.min() > -STRICT and margin.max() > STRICT else None
+
+
+def _monotone(eta: np.ndarray, sets: list[RiskSets]) -> bool:
+    """Whether at every event the linear predictor is the largest of the risk set, and somewhere strictly."""
+    violation, room = 0.0, 0.0
+    for group in sets:
+        if len(group.dead):
+            ordered = eta[group.rows]
+            own = ordered[group.dead]
+            violation = max(violation, float((np.maximum.accumulate(ordered)[group.last] - own).max()))
+            room = max(room, float((own - np.minimum.accumulate(ordered)[group.last]).max()))
+    return violation < STRICT < room
 
 
 def cox_direction(values: np.ndarray, sets: list[RiskSets]) -> np.ndarray | None:
@@ -56,9 +77,13 @@ def cox_direction(values: np.ndarray, sets: list[RiskSets]) -> np.ndarray | None
     `values` are cases x columns of unit standard deviation. The likelihood is monotone where some linear predictor is
     the largest of its risk set at every event (Heinze & Schemper, Biometrics 2001,
     10.1111/j.0006-341X.2001.00114.x). A running maximum over the cases, latest first, says that in as many
-    inequalities as there are cases.
+    inequalities as there are cases. Where single columns do so the direction holds just those; else it is not 0 for
+    the columns that do together.
     """
     n_columns = values.shape[1]
+    up, down = (np.array([_monotone(sign * x, sets) for x in values.T], dtype=np.float64) for sign in (1, -1))
+    if (up - down).any():
+        return np.asarray(up - down)
     gain = np.zeros(n_columns)
     blocks, start = [], n_columns
     n_cases = sum(len(group.rows) for group in sets)
@@ -83,11 +108,4 @@ def cox_direction(values: np.ndarray, sets: list[RiskSets]) -> np.ndarray | None
     direction = _solve(gain, sparse.vstack(blocks, format="csr"), n_columns)
     if direction is None:
         return None
-    violation, room = 0.0, 0.0
-    for group in sets:
-        if len(group.dead):
-            eta = (values @ direction)[group.rows]
-            own = eta[group.dead]
-            violation = max(violation, float((np.maximum.accumulate(eta)[group.last] - own).max()))
-            room = max(room, float((own - np.minimum.accumulate(eta)[group.last]).max()))
-    return direction if violation < STRICT and room > STRICT else None
+    return direction if _monotone(values @ direction, sets) else None

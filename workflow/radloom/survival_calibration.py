@@ -181,7 +181,7 @@ def calibration_slope(
     codes = codes_of(groups, len(x))
     # A constant in a group changes nothing but the rounding.
     x = x - (np.bincount(codes, weights=x) / np.bincount(codes))[codes]
-    spread = float(x.std())
+    spread = float(x.std()) if len(x) else 0.0
     case = dead & (time <= horizon)
     if spread < 1e-12 or not case.any():
         return np.full(len(table), np.nan)

@@ -7,8 +7,9 @@ Kaplan-Meier estimates refitted in every row; NaN where a row can't tell: nobody
 somebody's outcome is open, or it holds cases of one kind only.
 
 Conventions: at equal times events come before censoring. A case is known at the horizon if it had its event by then, or
-if it was followed without one up to the horizon or longer. scikit-survival drops those who were censored exactly at the
-horizon, which leaves nothing where follow-up was cut there; without such cases both are the same.
+if it was followed without one up to the horizon or longer, as in R's `survival::rttright`. scikit-survival drops those
+who were censored exactly at the horizon, which leaves nothing where follow-up was cut there, and takes the probability
+of censoring just after a time instead of just before it; where no times are tied both are the same.
 """
 
 from __future__ import annotations
@@ -187,10 +188,9 @@ def uno_c_rows(
 
     def block(counts: np.ndarray) -> np.ndarray:
         remaining = censoring_survival(time, dead, time, counts, strata)
-        opened = np.divide(1.0, remaining**2, out=np.zeros_like(counts), where=(counts > 0) & inside)
-        return concordance(time, dead, score, counts, groups, opened)
+        return np.divide(1.0, remaining**2, out=np.zeros_like(counts), where=(counts > 0) & inside)
 
-    return in_blocks(block, table)
+    return concordance(time, dead, score, table, groups, in_blocks(block, table))
 
 
 # -------------------------------------------------------------------------- Brier score

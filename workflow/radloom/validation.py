@@ -43,6 +43,7 @@ BOOTSTRAP = "bootstrap"
 ALL_CASES = "all cases"
 LOCKED_TEST = "locked-test"
 BATCH = "batch"
+UNJUDGED = "not judged (harmonize.new_batch: adapt or passthrough would)"
 PATIENT = "patient_id"
 
 
@@ -379,7 +380,7 @@ def _left_out(pipeline: ArmPipeline, held: pd.DataFrame) -> list[str]:
     kept = pipeline.feature_block.keep_unseen
     told = {
         PASSED_SMALL: "of batches with too few training cases not harmonised",
-        PASSED_UNSEEN: f"of batches that the training cases lack {'not harmonised' if kept else 'not judged'}",
+        PASSED_UNSEEN: f"of batches that the training cases lack {'not harmonised' if kept else UNJUDGED}",
         ADAPTED: "of batches that the training cases lack harmonised by their own features",
     }
     counts = {words: int(status.str.contains(word, regex=False).sum()) for word, words in told.items()}

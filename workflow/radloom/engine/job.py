@@ -393,13 +393,14 @@ def run_cohort(step: CohortStep, plan: dict[str, Any], workers: int = 1) -> dict
         entries = {name: _merged(results, name, plan["chunks"]) for name in plan["after"] if STEPS[name].by_case}
         inputs, hashes = _cohort_inputs(plan, results)
         cases = _public_rows(plan)
+        provenance = _with_warnings(plan, results)
         decides = {
             "step": step.name,
             "inputs": hashes,
             "params": plan["params"],
             "cases": cases,
             "entries": {name: _content(spec_entries, name, plan) for name, spec_entries in entries.items()},
-            "provenance": plan.get("provenance"),
+            "provenance": provenance,
             "code": plan["code"],
             "versions": plan["versions"],
         }
@@ -417,8 +418,9 @@ def run_cohort(step: CohortStep, plan: dict[str, Any], workers: int = 1) -> dict
         record.versions, record.force = plan["versions"], plan["force"]
         out = scratch(folder)
         _check_taken(entries, plan, results)
-        provenance, ledger = plan.get("provenance", []), results / f"{step.name}.ledger.jsonl"
-        task = CohortTask(plan["params"], cases, _typed(entries, results), inputs, out, provenance, workers, ledger)
+        ledger = results / f"{step.name}.ledger.jsonl"
+        typed = _typed(entries, results)
+        task = CohortTask(plan["params"], cases, typed, inputs, out, provenance or [], workers, ledger)
         start = time.perf_counter()
         result = step.run(task)
         record.seconds = time.perf_counter() - start
@@ -434,6 +436,18 @@ def run_cohort(step: CohortStep, plan: dict[str, Any], workers: int = 1) -> dict
         record.write(folder)
         report_case(results, step.name, "cohort", "ok", computed=True)
         return _entry(record, "cohort", "")
+
+
+def _with_warnings(plan: dict[str, Any], results: Path) -> list[dict[str, Any]] | None:
+    """Return the plan's provenance (the report's plan has one) with what cohort-level steps warned of."""
+    if plan.get("provenance") is None:
+        return None
+    told = {
+        name: [warning for entry in _merged(results, name, ["cohort"]).values() for warning in entry["warnings"]]
+        for name in plan["after"]
+        if not STEPS[name].by_case
+    }
+    return [{**step, "warnings": told.get(step["step"], [])} for step in plan["provenance"]]
 
 
 def _merged(results: Path, step: str, chunks: list[str]) -> dict[str, dict[str, Any]]:
