@@ -9,15 +9,19 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from statistics_cohort import cohort_tables, configuration, write_tables
 
+from radloom import figures
 from radloom.datapackage import describe
 from radloom.engine.step import CohortTask, Entry
 from radloom.harmonize import run_step
@@ -125,6 +129,21 @@ def _models(folder: Path, override: bool) -> None:
 
 
 @pytest.fixture
+def real_figures() -> None:
+    """For tests that look at figures: all others have empty ones, which are drawn in no time."""
+
+
+@pytest.fixture(autouse=True)
+def _quick_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def empty(figure: Figure, name: str, title: str) -> str:
+        plt.close(figure)
+        return f'<svg role="img" id="{name}"><title>{escape(title)}</title></svg>'
+
+    if "real_figures" not in request.fixturenames:
+        monkeypatch.setattr(figures, "_svg", empty)
+
+
+@pytest.fixture
 def results(tmp_path: Path) -> CohortTask:
     """The report's task for a cohort of two centres in which c0 and c1 are excluded, with everything configured."""
     folder = tmp_path / "results"
@@ -190,6 +209,7 @@ def _section(page: str, name: str) -> str:
     return found.group(1)
 
 
+@pytest.mark.usefixtures("real_figures")
 def test_report_stands_alone_and_escapes_what_comes_from_data(results: CohortTask) -> None:
     page = _page(results)
     outside = [u for u in re.findall(r'(?:src|href)\s*=\s*"([^"]+)"', page) if not u.startswith(("#", "data:"))]
@@ -206,6 +226,7 @@ def test_report_stands_alone_and_escapes_what_comes_from_data(results: CohortTas
         assert (results.out / url).exists() or url in results.inputs
 
 
+@pytest.mark.usefixtures("real_figures")
 def test_report_is_the_same_file_twice(results: CohortTask, tmp_path: Path) -> None:
     build_report(results)
     build_report(replace(results, out=tmp_path / "again"))
@@ -311,6 +332,7 @@ def test_what_is_confounded_comes_first(results: CohortTask, tmp_path: Path) -> 
     assert types["cramers_v"] == "number"
 
 
+@pytest.mark.usefixtures("real_figures")
 def test_the_summary_of_combat_is_told_in_sentences(results: CohortTask, tmp_path: Path) -> None:
     results = _with_diagnostics(results, tmp_path)
     section = _section(_page(results), "harmonisation")
@@ -339,6 +361,7 @@ def test_one_batch_is_described_without_comparisons(results: CohortTask, tmp_pat
     assert "not estimable: fewer than two batches with 5 patients" in _section(page, "harmonisation")
 
 
+@pytest.mark.usefixtures("real_figures")
 def test_sections_show_the_tables(results: CohortTask) -> None:
     page = _page(results)
     cohort = _section(page, "cohort")
