@@ -179,7 +179,9 @@ def test_each_metric_is_there_for_all_for_each_centre_and_pooled(kind: str) -> N
         assert (metric + "_within_centre", "all", "") in found.index
     of_subgroup = found.xs("sex: F", level="subgroup").reset_index()["metric"]
     assert set(of_subgroup) == {*ranks, "brier", "scaled_brier", "observed_expected"}
-    assert set(found.index.get_level_values("metric")) <= {*TRANSFORMS, *(name + "_within_centre" for name in ranks)}
+    assert ("ici", "all", "") in found.index
+    known = {*TRANSFORMS, "ici", *(name + "_within_centre" for name in ranks)}
+    assert set(found.index.get_level_values("metric")) <= known
     good = found[found["status"] == "estimable"]
     assert len(good) > 0.9 * len(found)
     assert not (good["ci_low"] > good["ci_high"]).any()
@@ -287,6 +289,7 @@ def test_equal_risks_have_no_slope_and_an_auc_of_one_half() -> None:
     for metric in ("calibration_slope", "calibration_intercept"):
         assert table.loc[(metric, "all", ""), "note"] == "the predicted risks are equal within every fold"
         assert np.isnan(table.loc[(metric, "all", ""), "estimate"])
+    assert table.loc[("ici", "all", ""), "note"] == "the predicted risks are equal: there is no curve"
     assert table.loc[("calibration_in_the_large", "all", ""), "status"] == "estimable"
     row = table.loc[("auc", "all", "")]
     assert row["estimate"] == 0.5
@@ -300,11 +303,12 @@ def test_risks_of_zero_and_one_are_judged_where_that_can_be(kind: str) -> None:
     endless = found.link.copy()
     endless[[4, 8]] = -np.inf
     table = table_of(prediction_rows("f", Predictions(found.split, found.risk, endless, found.group), setting(judge)))
-    for metric in ("calibration_slope", "calibration_intercept", "calibration_in_the_large"):
+    for metric in ("calibration_slope", "calibration_intercept", "calibration_in_the_large", "ici"):
         row = table.loc[(metric, "all", "")]
         assert row["note"] == "the predicted risk of 2 of 90 cases is 0 or 1, which has no place on the scale"
         assert np.isnan(row["estimate"])
-        assert table.loc[(metric, "Ca", ""), "status"] == "estimable"  # the two are of the other centres
+        # The two are of the other centres; of a centre alone no smooth curve is drawn.
+        assert metric == "ici" or table.loc[(metric, "Ca", ""), "status"] == "estimable"
     for metric in ("brier", "observed_expected", "auc"):
         assert table.loc[(metric, "all", ""), "status"] == "estimable"
 

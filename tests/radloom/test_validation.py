@@ -386,7 +386,8 @@ def test_a_batch_that_the_training_cases_lack(kind: str, way: str) -> None:
     fitted = fit_arms(found.problem, split)
     combat, pipeline = fitted["features_combat"]
     notes = {
-        "error": "40 held-out cases of batches that the training cases lack not judged",
+        "error": "40 held-out cases of batches that the training cases lack "
+        "not judged (harmonize.new_batch: adapt or passthrough would)",
         "passthrough": "40 held-out cases of batches that the training cases lack not harmonised",
         "adapt": "40 held-out cases of batches that the training cases lack harmonised by their own features",
     }

@@ -194,9 +194,11 @@ class SurvivalJudge:
     def curves(self, link: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> Values:
         """Distance of the predictions from a smooth calibration curve (ICI), for each row of weights."""
         found: Values = {}
-        for column, horizon in enumerate(self.horizons):
-            x = link[rows, column]
-            if "calibration" in self.families and not self.competing and np.isfinite(x).all() and np.ptp(x) > 0:
+        for column, horizon in enumerate(
+            self.horizons if "calibration" in self.families and not self.competing else ()
+        ):
+            x, found["ici", horizon] = link[rows, column], np.full(len(weights), np.nan)
+            if np.isfinite(x).all() and np.ptp(x) > 0:
                 curve = smooth_survival_calibration(self.time[rows], self.event[rows], x, horizon, weights[:, rows])
                 found["ici", horizon] = curve.ici
         return found
@@ -274,8 +276,10 @@ class ClassJudge:
     def curves(self, link: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> Values:
         """Distance of the predictions from a smooth calibration curve (ICI), for each row of weights."""
         x = link[rows, 0]
-        if "calibration" not in self.families or not np.isfinite(x).all() or np.ptp(x) == 0:
+        if "calibration" not in self.families:
             return {}
+        if not np.isfinite(x).all() or np.ptp(x) == 0:
+            return {("ici", None): np.full(len(weights), np.nan)}
         return {("ici", None): smooth_calibration(x, self.outcome[rows], weights[:, rows]).ici}
 
     def pairs(self, groups: np.ndarray, rows: np.ndarray, horizon: float | None) -> int:  # noqa: ARG002
@@ -487,10 +491,12 @@ def _refusal(judge: Judge, key: Key, found: Predictions, groups: np.ndarray, mem
         return "the predicted risks are equal within every fold"
     if "brier" not in metric and least < LEAST_EVENTS:
         return f"{events} events among {len(members)} cases, {LEAST_EVENTS} needed"
-    if metric.startswith("calibration"):
+    if metric.startswith("calibration") or metric == "ici":
         link = found.link[members, 0 if horizon is None else judge.times.index(horizon)]
         if endless := int((~np.isfinite(link)).sum()):
             return f"the predicted risk of {endless} of {len(members)} cases is 0 or 1, which has no place on the scale"
+        if metric == "ici" and np.ptp(link) == 0:
+            return "the predicted risks are equal: there is no curve"
     if len(members) < LEAST_CASES:
         return f"{len(members)} cases, {LEAST_CASES} needed"
     return ""
