@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from concordance import fold_concordance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from r_oracle import run_r
@@ -13,7 +14,6 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from radloom.binary_metrics import auc_rows, brier_rows, delong
 from radloom.logistic import class_pairs
-from radloom.validation import fold_concordance
 
 
 def cohort(n: int = 150, seed: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -47,8 +47,8 @@ def test_auc_equals_mann_whitney_and_scikit_learn_with_weights(seed: int, n: int
 def test_auc_within_folds_equals_the_matrix_of_pairs() -> None:
     score, _, outcome = cohort()
     folds, weights = np.arange(150) % 5, bootstrap(150)
-    old = fold_concordance(lambda rows: class_pairs(outcome[rows]), score, folds, weights)
-    np.testing.assert_allclose(auc_rows(score, outcome, weights, folds), old.samples, rtol=1e-12)
+    _, expected, _ = fold_concordance(lambda rows: class_pairs(outcome[rows]), score, folds, weights)
+    np.testing.assert_allclose(auc_rows(score, outcome, weights, folds), expected, rtol=1e-12)
 
 
 def test_delong_equals_placements_in_r(tmp_path: Path) -> None:

@@ -11,18 +11,23 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from radloom import methods_harmonisation as batches
+from radloom import methods_models as built
 from radloom import methods_text as text
+from radloom import methods_validation as judged
 from radloom.confounding import median_follow_up
-from radloom.report_sections import METRICS, MODELS
+from radloom.phrases import first_upper
+from radloom.report_sections import MODELS
 from radloom.report_summary import warnings_of
 from radloom.report_view import count, decimal, listed, median_quartiles, median_range, number, numbers
-from radloom.run_facts import RunFacts, by_count, many
+from radloom.run_facts import NOT_ESTIMABLE, RunFacts, by_count, many
 
 Answer = Callable[[RunFacts], list[str]]
 ANSWERS: dict[str, Answer] = {}
-PRIMARY = ("c_index", "auc")
-"""The metrics that stand for a model in a sentence."""
+PRIMARY = {"cox": "c_index", "logistic": "auc"}
+"""The metric that stands for a model in a sentence."""
 
 FEW_WARNINGS = 4
 NOT_APPLICABLE = "Does not apply:"
@@ -40,15 +45,15 @@ def _as_told(name: str, *tellers: Callable[[RunFacts], list[str]]) -> None:
     ANSWERS[name] = lambda facts: [sentence for teller in tellers for sentence in teller(facts)]
 
 
-_as_told("sample_size", text.sample_size)
+_as_told("sample_size", built.sample_size)
 _as_told("resampling", text.resampling)
 _as_told("discretisation", text.discretisation)
 _as_told("image_types", text.image_types)
 _as_told("resegmentation", text.resegmentation)
 _as_told("rounding", text.rounding)
 _as_told("feature_numbers", text.feature_numbers)
-_as_told("missing_data", text.missing_data)
-_as_told("metrics", text.metrics)
+_as_told("missing_data", text.empty_features, built.missing_data)
+_as_told("metrics", judged.metrics)
 _as_told("segmentation_quality", text.segmentation_quality)
 _as_told("segmentation", text.segmentation, text.postprocessing, text.derived_regions)
 _as_told("extraction", text.extraction, text.compliance)
@@ -87,7 +92,7 @@ def outcome(facts: RunFacts) -> list[str]:
     sentences = []
     people = facts.included.drop_duplicates("patient_id")
     for model, key in (("cox", "event"), ("logistic", "outcome")):
-        end, column = text.endpoint(facts, model), facts.planned(key)
+        end, column = built.endpoint(facts, model), facts.planned(key)
         if not end:
             continue
         told = ""
@@ -98,16 +103,19 @@ def outcome(facts: RunFacts) -> list[str]:
         sentences.append(f"{MODELS[model][0]}, {end}{told}.")
     horizons = facts.planned("horizons")
     if horizons:
-        sentences.append(f"Horizons: {listed(many(horizons))}.")
+        sentences.append(f"Planned horizons: {listed(many(horizons))}.")
+    competing = facts.planned("competing_event")
+    if competing:
+        sentences.append(f"Competing event: `{competing}`.")
     return sentences
 
 
 @answer
 def plan(facts: RunFacts) -> list[str]:
     """Whether the configuration has a plan of the analysis."""
-    if not facts.setting("analysis_plan", "hash") and not facts.material.params.get("analysis_plan"):
-        return []
-    return ["The configuration has a section analysis_plan with endpoint, covariates, arms and metrics."]
+    told = built.plan(facts)
+    changed = judged.ledger(facts)
+    return [*told, *(f"{first_upper(one)}." for one in changed)] if told else []
 
 
 @answer
@@ -143,7 +151,7 @@ def baseline(facts: RunFacts) -> list[str]:
         told.append(f"{column} {median_quartiles(values) if numeric else by_count(sorted(known), 6)}")
     sentences = [f"{count(len(people), 'patient')} are included, by centre in the report."]
     sentences += [f"Covariates, median (quartiles) or counts: {'; '.join(told)}."] if told else []
-    return [*sentences, *outcome(facts), *_follow_up(facts), *text.missing_data(facts)]
+    return [*sentences, *outcome(facts), *_follow_up(facts), *built.missing_data(facts)]
 
 
 @answer
@@ -432,7 +440,7 @@ def robust_features(facts: RunFacts) -> list[str]:
 @answer
 def feature_statistics(facts: RunFacts) -> list[str]:
     """How many terms were selected, and where their stability stands."""
-    return [*_selected(facts), *text.perturbations(facts), *text.harmonisation_effect(facts)[:1]]
+    return [*_selected(facts), *text.perturbations(facts), *batches.harmonisation_effect(facts)[:1]]
 
 
 def _selected(facts: RunFacts) -> list[str]:
@@ -449,22 +457,24 @@ def _selected(facts: RunFacts) -> list[str]:
 
 def _of_models(facts: RunFacts, *sentences: str) -> list[str]:
     """Sentences that hold where a model was fitted; otherwise that none was."""
-    return list(sentences) if facts.fitted else ["No model was fitted in this run.", *text.models(facts)]
+    return list(sentences) if facts.fitted else ["No model was fitted in this run.", *built.models(facts)]
 
 
 @answer
 def models(facts: RunFacts) -> list[str]:
-    return _of_models(facts, *text.models(facts), *text.software(facts))
+    return _of_models(facts, *built.models(facts), *text.software(facts))
 
 
 @answer
 def model_building(facts: RunFacts) -> list[str]:
-    return _of_models(facts, *text.models(facts), *text.pipeline(facts), *text.validation(facts))
+    return _of_models(
+        facts, *built.models(facts), *built.pipeline(facts), *judged.validation(facts), *built.inference(facts)
+    )
 
 
 @answer
 def tuning(facts: RunFacts) -> list[str]:
-    names = [f"{MODELS[m][0] if m in MODELS else m}: {text.penalty(facts, m)}" for m in facts.fitted]
+    names = [f"{MODELS[m][0] if m in MODELS else m}: {built.penalty(facts, m)}" for m in facts.fitted]
     seed = facts.setting("model", "seed")
     return _of_models(facts, *names, *([f"Seed {seed}."] if seed is not None and names else []))
 
@@ -472,14 +482,14 @@ def tuning(facts: RunFacts) -> list[str]:
 @answer
 def splits(facts: RunFacts) -> list[str]:
     """How data were split, and that the training cases alone decided."""
-    return _of_models(facts, *text.validation(facts), *text.pipeline(facts))
+    return _of_models(facts, *judged.validation(facts), *built.pipeline(facts))
 
 
 @answer
 def scaling(facts: RunFacts) -> list[str]:
     """Standardisation and harmonisation."""
     scaled = "Predictors were scaled to mean 0 and standard deviation 1 of the training cases."
-    return [*([scaled] if facts.fitted else []), *text.harmonisation(facts)]
+    return [*([scaled] if facts.fitted else []), *batches.harmonisation(facts)]
 
 
 @answer
@@ -493,28 +503,36 @@ def redundancy(facts: RunFacts) -> list[str]:
     """Correlated features that were dropped."""
     if not facts.fitted:
         return ["No feature was left out as redundant: no model was fitted in this run."]
-    limit = facts.setting("model", "max_correlation")
-    pruned = (
-        [f"Of two features with an absolute Spearman correlation above {float(limit):g} the later one was dropped."]
-        if limit is not None
-        else []
-    )
-    return [*pruned, "The training cases alone decided.", "The penalty then chose among those that were left."]
+    limit, most = facts.setting("model", "max_correlation"), facts.setting("model", "max_terms")
+    told = []
+    if limit is not None:
+        told.append(
+            f"Of two features with an absolute Spearman correlation above {float(limit):g} the later one was dropped."
+        )
+    if most is not None:
+        told.append(f"Of the others the {most} with the largest score statistics were kept.")
+    return [*told, "The training cases alone decided.", "The penalty then chose among those that were left."]
 
 
 @answer
 def dimensions(facts: RunFacts) -> list[str]:
     """Features, terms and patients."""
     n = len(facts.material.feature_names)
-    return [f"{count(n, 'feature')} of each region.", *_of_models(facts, *text.sample_size(facts), *_selected(facts))]
+    return [f"{count(n, 'feature')} of each region.", *_of_models(facts, *built.sample_size(facts), *_selected(facts))]
 
 
 @answer
 def confounders(facts: RunFacts) -> list[str]:
     """Batches as confounders: what was done about them."""
-    within = [metric for metric in facts.metrics if "within_centre" in metric]
+    within = any(metric.endswith(judged.WITHIN) for metric in facts.metrics)
     told = ["Performance is also given of pairs within centres, which differences between centres can't raise."]
-    return [*(told if within else []), *text.harmonisation(facts), *text.harmonisation_effect(facts)]
+    return [
+        *batches.confounding(facts),
+        *(told if within else []),
+        *judged.leading(facts),
+        *batches.harmonisation(facts),
+        *batches.harmonisation_effect(facts),
+    ]
 
 
 @answer
@@ -529,7 +547,7 @@ def clinical_predictors(facts: RunFacts) -> list[str]:
     named = many(facts.planned("covariates"))
     if not named:
         return ["The models had no predictor beside features."] if facts.fitted else []
-    return [f"Columns of the clinical table: {listed(f'`{name}`' for name in named)}.", *text.missing_data(facts)[:1]]
+    return [f"Columns of the clinical table: {listed(f'`{name}`' for name in named)}.", *built.missing_data(facts)[:1]]
 
 
 @answer
@@ -555,21 +573,34 @@ def imbalance(facts: RunFacts) -> list[str]:
 
 @answer
 def fairness(facts: RunFacts) -> list[str]:
-    groups = facts.planned("subgroups")
-    if groups:
-        return [f"Performance is given by group: {listed(many(groups))}."]
-    return ["No performance by sex, age or other groups of patients was asked for in this run."] if facts.fitted else []
+    told = judged.subgroups(facts)
+    if told or not facts.fitted:
+        return told
+    asked = many(facts.planned("subgroups"))
+    if asked:
+        return [f"Performance by {listed(asked)} was asked for, but is not estimable."]
+    return ["No performance by sex, age or other groups of patients was asked for in this run."]
 
 
 @answer
 def output(facts: RunFacts) -> list[str]:
     """What the models give; no thresholds."""
+    absolute = (
+        "" if built.is_competing(facts) else ", and with its baseline hazard the probability of an event by a time"
+    )
     kinds = {
-        "cox": "The Cox model gives a risk (linear predictor).",
+        "cox": f"The Cox model gives a risk (linear predictor){absolute}.",
         "logistic": "The logistic model gives a probability of the outcome.",
     }
     told = [kinds[model] for model in facts.fitted if model in kinds]
-    return _of_models(facts, *told, "No threshold turns it into classes; the report's curves group by it for display.")
+    net = judged.has_net_benefit(facts)
+    thresholds = " Net benefit was computed over a range of thresholds, none of which was chosen." if net else ""
+    return _of_models(
+        facts,
+        *told,
+        f"No threshold turns it into classes; the report's curves group by it for display.{thresholds}",
+        *(sentence for model in facts.fitted for sentence in built.recalibration(facts, model)),
+    )
 
 
 @answer
@@ -597,14 +628,14 @@ def preparation(facts: RunFacts) -> list[str]:
 
 @answer
 def testing(facts: RunFacts) -> list[str]:
-    return _of_models(facts, *text.validation(facts))
+    return _of_models(facts, *judged.validation(facts))
 
 
 @answer
 def internal_test(facts: RunFacts) -> list[str]:
     """Tests on cases of the same centres."""
-    inside = [text.SPLITS[split] for split in ("cross-validation", "optimism-corrected") if split in facts.splits]
-    locked = ["A locked test set was set aside before the models were built."] if "locked-test" in facts.splits else []
+    inside = [judged.SPLITS[split] for split in (judged.CROSS_VALIDATION, judged.OPTIMISM) if split in facts.splits]
+    locked = judged.locked_test(facts)
     if not inside and not locked:
         return _of_models(facts, "No internal test was made.")
     return [*([f"Internal validation by {' and '.join(inside)}."] if inside else []), *locked]
@@ -615,15 +646,18 @@ def external_test(facts: RunFacts) -> list[str]:
     """Tests on cases of other centres."""
     if not facts.fitted:
         return _of_models(facts)
-    if "leave-one-centre-out" in facts.splits:
-        n = count(len(facts.centres), "centre")
-        return [f"Each of {n} was left out in turn and predicted by models of the others; no data from elsewhere."]
+    if judged.LEAVE_ONE_CENTRE_OUT in facts.splits:
+        n = count(len(judged.left_out(facts)) or len(facts.centres), "centre")
+        return [
+            f"Each of {n} was left out in turn and predicted by models of the others; no data from elsewhere.",
+            *batches.unseen_batches(facts),
+        ]
     return ["No external test: no model was tried on a centre that it had not seen."]
 
 
 @answer
 def uncertainty(facts: RunFacts) -> list[str]:
-    told = [*text.intervals(facts), *text.not_estimable(facts)]
+    told = [*judged.intervals(facts), *judged.not_estimable(facts)]
     none = [] if told else ["No interval was estimated."]
     return _of_models(facts, *told, *none, *text.sensitivity(facts))
 
@@ -631,10 +665,17 @@ def uncertainty(facts: RunFacts) -> list[str]:
 @answer
 def calibration_of_models(facts: RunFacts) -> list[str]:
     """Measures of calibration that were estimated."""
-    found = [metric for metric in facts.metrics if metric.startswith("calibration")]
-    if not found:
+    told = []
+    for model in facts.fitted:
+        rows = facts.estimates(model)
+        held_out = set(rows[rows["split"] != judged.OPTIMISM]["metric"])
+        found = [metric for metric in judged.OF_CALIBRATION if metric in held_out]
+        if found:
+            told.append(f"{built.name_of(model)}: {'; '.join(judged.metric_name(metric, model) for metric in found)}.")
+    if not told:
         return _of_models(facts, "Calibration was not assessed in this run.")
-    return [f"Assessed on cases that the models had not seen, by {listed(METRICS.get(m, m) for m in found)}."]
+    updated = [sentence for model in facts.fitted for sentence in built.recalibration(facts, model)]
+    return ["Assessed on cases that the models had not seen.", *told, *judged.calibration_curves(facts), *updated]
 
 
 @answer
@@ -652,9 +693,8 @@ def comparison(facts: RunFacts) -> list[str]:
     both = [arm for arm in facts.arms() if "+clinical" in arm]
     if not clinical and not both:
         return _of_models(facts, "No model without features was fitted for comparison.")
-    told = text.arms(facts)
-    benefit = ["Net benefit (decision curve) was computed."] if "net_benefit" in facts.metrics else []
-    return [*told, *benefit]
+    told = built.arms(facts)
+    return [*told, *judged.net_benefit(facts)]
 
 
 @answer
@@ -677,15 +717,25 @@ def comparison_results(facts: RunFacts) -> list[str]:
 
 
 def _results(facts: RunFacts, arms: list[str]) -> list[str]:
-    rows = facts.performance()
-    rows = rows[rows["centre"].isin(["", "all"]) & rows["metric"].isin(PRIMARY) & (rows["status"] != "not estimable")]
+    rows = _primary(facts, judged.overall(facts.estimates()))
     rows = rows[rows["arm"].isin(arms)]
     told = []
     for (model, metric, split), part in rows.groupby(["model", "metric", "split"], sort=False):
         found = "; ".join(f"{row['arm']} {_estimate(row)}" for row in part.to_dict("records"))
-        name = MODELS[model][0] if model in MODELS else model
-        told.append(f"{name}, {METRICS.get(str(metric), metric)}, {text.SPLITS.get(str(split), split)}: {found}.")
+        name, what = built.name_of(str(model)), judged.metric_name(str(metric))
+        told.append(f"{name}, {what}, {judged.SPLITS.get(str(split), split)}: {found}.")
     return _of_models(facts, *told)
+
+
+def _primary(facts: RunFacts, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each model's primary metric: of pairs within centres where these lead, else of all pairs."""
+    kept = []
+    for model in facts.fitted:
+        own = rows[(rows["model"] == model) & rows["metric"].str.startswith(PRIMARY.get(model, "-"))]
+        own = own[own["metric"].isin([PRIMARY.get(model, ""), PRIMARY.get(model, "") + judged.WITHIN])]
+        lead = own[own["leads"] == "yes"]
+        kept.append(lead if len(lead) else own[~own["metric"].str.endswith(judged.WITHIN)])
+    return pd.concat(kept) if kept else rows.iloc[:0]
 
 
 def _estimate(row: Mapping[Any, Any]) -> str:
@@ -698,34 +748,33 @@ def _estimate(row: Mapping[Any, Any]) -> str:
 @answer
 def heterogeneity(facts: RunFacts) -> list[str]:
     """Performance by centre: how many centres have an estimate, and the range of the primary metric."""
-    rows = facts.performance()
-    rows = rows[~rows["centre"].isin(["", "all"]) & rows["metric"].isin(PRIMARY)]
+    rows = judged.by_centre(facts.performance())
+    rows = rows[rows["metric"] == rows["model"].map(PRIMARY)]
     if rows.empty:
         return _of_models(facts, "Performance was not estimated by centre.")
     told = []
     for (model, arm, split), part in rows.groupby(["model", "arm", "split"], sort=False):
-        known = part[part["status"] != "not estimable"]
+        known = part[part["status"] != NOT_ESTIMABLE]
         values = numbers(known["estimate"])
         spread = f"{decimal(values.min(), 2)} to {decimal(values.max(), 2)}" if len(known) else "none"
         of = part["centre"].nunique()
-        told.append(f"{model}, {arm}, {text.SPLITS.get(str(split), split)}: {spread} ({len(known)} of {of} centres)")
-    pooled = ["Centres are pooled by random effects."] if any("pooled" in metric for metric in facts.metrics) else []
-    return [f"Performance is given for each centre; lowest to highest: {'; '.join(told)}.", *pooled]
+        told.append(f"{model}, {arm}, {judged.SPLITS.get(str(split), split)}: {spread} ({len(known)} of {of} centres)")
+    first = f"Performance is given for each centre; lowest to highest: {'; '.join(told)}."
+    return [first, *judged.centres(facts)[1:], *batches.confounding(facts)[:1]]
 
 
 @answer
 def updating(facts: RunFacts) -> list[str]:
-    marks = [*facts.metrics, *facts.arms(), *facts.splits]
-    if any("recalibrat" in mark for mark in marks):
-        return ["Predictions were recalibrated on validation folds; tables/performance.csv has both."]
-    return _of_models(facts, "No model was updated or recalibrated.")
+    told = [sentence for model in facts.fitted for sentence in built.recalibration(facts, model)]
+    return _of_models(facts, *told)
 
 
 @answer
 def training_and_test(facts: RunFacts) -> list[str]:
     """Differences between training and test cases that the tables show."""
     if "leave-one-centre-out" in facts.splits:
-        return ["Each centre was predicted by models of the others; the report compares the centres' patients."]
+        told = "Each centre was predicted by models of the others; the report compares the centres' patients."
+        return [told, *batches.confounding(facts)]
     if not facts.fitted:
         return _of_models(facts)
     return ["Training and test cases are drawn from the same centres."] if facts.splits else []
@@ -739,14 +788,21 @@ def analysed(facts: RunFacts) -> list[str]:
         size = facts.size(model)
         if size:
             name = MODELS[model][0] if model in MODELS else model
-            what = "events" if model == "cox" else "with the outcome"
-            told.append(f"{name}: {count(size[0], 'patient')}, {size[1]} {what}.")
-    return _of_models(facts, *told, *text.models(facts)[len(facts.fitted) :])
+            told.append(f"{name}: {count(size[0], 'patient')}, {size[1]} {built.counted(model)}.")
+    refused = [
+        f"{built.name_of(model)}: not fitted, {facts.without_names(why)}." for model, why in facts.refused.items()
+    ]
+    return _of_models(facts, *told, *refused, *judged.locked_test(facts))
 
 
 @answer
 def interpretability(facts: RunFacts) -> list[str]:
     told = ["The models are linear: coefficients per standard deviation, and in how many folds each was selected."]
+    table = facts.material.coefficients
+    if "selection_frequency" in table and np.isfinite(numbers(table["selection_frequency"])).any():
+        told.append("How often each was selected in bootstrap samples stands beside them.")
+    if "volume_correlation" in table and np.isfinite(numbers(table["volume_correlation"])).any():
+        told.append("So does each feature's rank correlation with the region's volume.")
     maps = ["Voxel maps of features are shown in the report."] if facts.material.voxel_maps else []
     return _of_models(facts, *told, *_selected(facts), *maps)
 
@@ -789,4 +845,7 @@ def share_code(facts: RunFacts) -> list[str]:
 def share_model(facts: RunFacts) -> list[str]:
     if not facts.fitted:
         return _of_models(facts)
-    return ["models/<model>/model.json has coefficients, scale, filling of gaps and ComBat's parameters of each model."]
+    return [
+        "models/<model>/model.json has of each arm coefficients, scale, filling of gaps, transformation, ComBat's "
+        "parameters, and the baseline hazard or recalibration."
+    ]

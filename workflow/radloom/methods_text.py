@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from radloom import methods_harmonisation, methods_models, methods_validation
+from radloom.phrases import and_, plain
 from radloom.references import cite, numbered, reference_list
-from radloom.report_sections import ARMS, METRICS, MODELS
 from radloom.report_view import count, decimal, listed, median_range, number, numbers
-from radloom.run_facts import MOST_NAMES, SCANNER_COLUMNS, RunFacts, by_count, many
+from radloom.run_facts import MOST_NAMES, SCANNER_COLUMNS, RunFacts, by_count
 from radloom.stability import PERTURBATION, REPEATS
 
 STEPS = {
@@ -52,38 +53,10 @@ FAMILIES = {
     "lbp-3D": "local binary pattern (3D)",
     "squareroot": "square root",
 }
-SPLITS = {
-    "cross-validation": "cross-validation",
-    "leave-one-centre-out": "leaving one centre out",
-    "optimism-corrected": "optimism-corrected bootstrap",
-    "locked-test": "a locked test set",
-}
-METRIC_SOURCES = {
-    "c_index": ("harrell1996",),
-    "uno_c": ("uno2011",),
-    "td_auc": ("uno2007",),
-    "time_dependent_auc": ("uno2007",),
-    "brier": ("brier1950",),
-    "integrated_brier": ("graf1999",),
-    "calibration_slope": ("vancalster2019",),
-    "net_benefit": ("vickers2006",),
-}
 GRID_SIZE = "The grid has as many voxels along an axis as are needed to cover the image (rounded up)."
 GRID_BORDER = "Beyond the centres of the outer voxels the value at the border was taken."
 NO_LOW_PASS = "No low-pass filter came before the interpolation."
 MASK_GRID = "Masks were interpolated linearly, and a voxel belongs to the region where the weight is at least 0.5."
-OUTCOME_BLIND = "The outcome was not a covariate of the harmonisation."
-SMALL_BATCHES = {
-    "error": "would have stopped the run",
-    "exclude": "were left out",
-    "merge": "were merged into one",
-    "passthrough": "stayed as they were",
-}
-
-
-def _and(items: Sequence[str]) -> str:
-    """Items as they stand in a sentence: `a, b and c`."""
-    return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
 
 
 def _mm(values: Sequence[float]) -> str:
@@ -177,7 +150,7 @@ def resampling(facts: RunFacts) -> list[str]:
         set_ones = [
             f"{number(float(value))} mm along {axis}" for axis, value in zip("xyz", asked, strict=True) if value
         ]
-        target = f"to {_and(set_ones)}, the spacing along {_and(kept)} being that of each scan" if set_ones else ""
+        target = f"to {and_(set_ones)}, the spacing along {and_(kept)} being that of each scan" if set_ones else ""
     else:
         target = "to spacings that differ between scans"
     if asked and len(kept) == 3:
@@ -267,7 +240,7 @@ def segmentation_quality(facts: RunFacts) -> list[str]:
         if isinstance(value, Mapping) and isinstance(value.get("mean"), int | float)
     ]
     told = (
-        f" The net's description states a mean Dice of {_and(stated)} on data that its training hadn't seen."
+        f" The net's description states a mean Dice of {and_(stated)} on data that its training hadn't seen."
         if stated
         else ""
     )
@@ -286,8 +259,8 @@ def postprocessing(facts: RunFacts) -> list[str]:
         return []
     special: Mapping[str, Mapping[str, Any]] = facts.setting("postprocess", "labels", {})
     done = list(_morphology(common))
-    told = [f"{roi}: {_and(list(_morphology(common | dict(own)))) or 'none'}" for roi, own in special.items()]
-    told += [f"{'all other' if special else 'all'} regions: {_and(done) or 'none'}"]
+    told = [f"{roi}: {and_(list(_morphology(common | dict(own)))) or 'none'}" for roi, own in special.items()]
+    told += [f"{'all other' if special else 'all'} regions: {and_(done) or 'none'}"]
     if not any(list(_morphology(settings)) for settings in (common, *(common | dict(own) for own in special.values()))):
         return ["Regions were not post-processed."]
     sentences = [f"Post-processing, in the order given: {'; '.join(told)}."]
@@ -323,17 +296,9 @@ def derived_regions(facts: RunFacts) -> list[str]:
     for name, definition in derived.items():
         kind, given = next(iter(definition.items()), ("", {}))
         if isinstance(given, Mapping):
-            given = ", ".join(f"{key} {_plain(value)}" for key, value in given.items())
-        told.append(f"{name} = {kind} of {_plain(given).removeprefix('of ')}")
+            given = ", ".join(f"{key} {plain(value)}" for key, value in given.items())
+        told.append(f"{name} = {kind} of {plain(given).removeprefix('of ')}")
     return [f"Further regions were derived from these: {'; '.join(told)}."]
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list | tuple):
-        return " and ".join(_plain(part) for part in value)
-    return number(value) if isinstance(value, float) else str(value)
 
 
 # --------------------------------------------------------------------------- features
@@ -468,7 +433,7 @@ def resegmentation(facts: RunFacts) -> list[str]:
     if not parts:
         return ["Regions were not re-segmented by intensity."]
     shape = "shape too" if params["setting"].get("resegmentShape") else "shape is of the whole region"
-    return [f"Of a region only voxels {_and(parts)} count for first order and textures ({shape})."]
+    return [f"Of a region only voxels {and_(parts)} count for first order and textures ({shape})."]
 
 
 def image_types(facts: RunFacts) -> list[str]:
@@ -489,9 +454,9 @@ def image_types(facts: RunFacts) -> list[str]:
                 f"{count(int(setting.get('level', 1)), 'level')}, all bands)"
             )
         else:
-            extra = [f"{key} {_plain(value)}" for key, value in own.items() if not key.startswith("bin")]
-            told.append(f"{'the original image' if name == 'Original' else name}{f' ({_and(extra)})' if extra else ''}")
-    return [f"Features were computed from {_and(told)}."]
+            extra = [f"{key} {plain(value)}" for key, value in own.items() if not key.startswith("bin")]
+            told.append(f"{'the original image' if name == 'Original' else name}{f' ({and_(extra)})' if extra else ''}")
+    return [f"Features were computed from {and_(told)}."]
 
 
 def texture_settings(facts: RunFacts) -> list[str]:
@@ -536,7 +501,7 @@ def _other_settings(setting: Mapping[str, Any]) -> list[str]:
             "preCrop",
         ),
     }
-    return [f"{key} {_plain(value)}" for key, value in setting.items() if key not in told_elsewhere]
+    return [f"{key} {plain(value)}" for key, value in setting.items() if key not in told_elsewhere]
 
 
 def empty_features(facts: RunFacts) -> list[str]:
@@ -572,7 +537,7 @@ def perturbations(facts: RunFacts) -> list[str]:
         slic = facts.setting("perturb", "contour")
         parts += [f"a contour drawn anew along supervoxels{cite('achanta2012')}"] if slic else []
         often = f" {n} times" if n else ""
-        how = f" ({_and(parts)})" if parts else ""
+        how = f" ({and_(parts)})" if parts else ""
         sentences.append(
             f"Each region was extracted again{often} from perturbed images and contours{how}, after Zwanenburg et al."
             f"{cite('zwanenburg2019')}; ICC(1,1) of {count(int(mine['n_cases'].max()), 'case')}{cite('shrout1979')}."
@@ -615,273 +580,9 @@ def sensitivity(facts: RunFacts) -> list[str]:
         if settings:
             parts.append(f"{name} of {listed(settings)} {'HU' if parameter == 'bin_width' else 'mm'}")
     return [
-        f"All features were computed again with {_and(parts)}, one changed at a time, and compared by Lin's concordance"
+        f"All features were computed again with {and_(parts)}, one changed at a time, and compared by Lin's concordance"
         f"{cite('lin1989')} and Spearman's correlation."
     ]
-
-
-# ----------------------------------------------------------------------- harmonisation
-
-
-def harmonisation(facts: RunFacts) -> list[str]:
-    """ComBat: batches, covariates, priors, what happened to small batches."""
-    sizes = facts.batch_sizes
-    column = "`, then `".join(map(str, many(facts.setting("harmonize", "batch"))))
-    done = facts.material.harmonized is not None or bool(facts.harmonised_arms)
-    if not done:
-        return ["Features were not harmonised."]
-    if not sizes:
-        return ["Features were harmonised by ComBat; its batches and settings are not known to this report."]
-    if len(sizes) < 2:
-        return [f"There is one batch by `{column}`: ComBat had nothing to harmonise."]
-    covariates = facts.setting("harmonize", "covariates", [])
-    priors = f"with {'parametric' if facts.setting('harmonize', 'parametric', True) else 'non-parametric'} priors"
-    if facts.setting("harmonize", "eb", True) is False:
-        priors = "without empirical Bayes"
-    covbat = str(facts.setting("harmonize", "method", "")).lower() == "covbat"
-    source = cite("johnson2007", "fortin2018", *(["chen2022"] if covbat else []))
-    mean_only = ", means only" if facts.setting("harmonize", "mean_only", False) else ""
-    reference = facts.setting("harmonize", "reference_batch")
-    target = f"to the batch {reference}" if reference else "to the pooled mean and variance"
-    n = f"{len(sizes)} batches by `{column}` ({listed((f'{k}: {v}' for k, v in sizes.items()), MOST_NAMES)})"
-    named = [f"`{name}`" for name in covariates]
-    kept = f"keeping the effect of {_and(named)}" if named else "keeping no covariate's effect"
-    sentences = [
-        f"Features were harmonised by {'CovBat' if covbat else 'ComBat'}{source} over {n}, {priors}{mean_only}, "
-        f"{target}, {kept}. {OUTCOME_BLIND}"
-    ]
-    least = facts.setting("harmonize", "min_batch_size")
-    if least is not None:
-        rule = SMALL_BATCHES.get(str(facts.setting("harmonize", "small_batch", "error")), "were treated as configured")
-        sentences.append(f"Batches of fewer than {least} cases {rule}.")
-    if facts.harmonised_arms:
-        sentences.append(
-            "In the models it was learned from the training cases of every split alone and applied to the cases held "
-            "out; the harmonised table is of all cases and descriptive."
-        )
-    return [*sentences, *_further(facts)]
-
-
-def _further(facts: RunFacts) -> list[str]:
-    """Settings of the harmonisation that no sentence above knows, as they are."""
-    known = {
-        "batch",
-        "covariates",
-        "parametric",
-        "eb",
-        "method",
-        "mean_only",
-        "reference_batch",
-        "min_batch_size",
-        "small_batch",
-    }
-    section = facts.material.params.get("harmonize", {})
-    others = [
-        f"{key} {_plain(value)}"
-        for key, value in section.items()
-        if key not in known and value not in (None, [], {}, "")
-    ]
-    return [f"Further settings of the harmonisation: {', '.join(others)}."] if others else []
-
-
-def harmonisation_effect(facts: RunFacts) -> list[str]:
-    """How much of the features' variance the batches explain before and after, and ComBat's warnings."""
-    found = facts.material.diagnostics
-    sentences = []
-    if found is not None and {"batch_r2_before", "batch_r2_after"} <= set(found) and len(facts.batch_sizes) > 1:
-        mine = found[found["roi"] == facts.material.main_roi]
-        before, after = (
-            np.nanmedian(v) if np.isfinite(v).any() else np.nan
-            for v in (numbers(mine["batch_r2_before"]), numbers(mine["batch_r2_after"]))
-        )
-        if np.isfinite(before) and np.isfinite(after):
-            sentences.append(
-                f"Over the features the batch explained a median of {decimal(100 * before, 1)} % of the variance "
-                f"before and {decimal(100 * after, 1)} % after the harmonisation of all cases."
-            )
-    told = facts.material.combat.get(facts.material.main_roi, {}).get("warnings", [])
-    sentences += [f"ComBat warned: {'; '.join(map(str, told[:3]))}."] if told else []
-    return sentences
-
-
-# ----------------------------------------------------------------------------- models
-
-
-def endpoint(facts: RunFacts, model: str) -> str:
-    """The endpoint of a model as the configuration names it; empty where it isn't known."""
-    if model == "cox":
-        time, event = facts.planned("time"), facts.planned("event")
-        return f"`{time}`, event `{event}`" if time and event else f"`{time}`" if time else ""
-    outcome = facts.planned("outcome")
-    return f"`{outcome}`" if outcome else ""
-
-
-def models(facts: RunFacts) -> list[str]:
-    """Each model: endpoint, size, penalty and arms; and the models that were not fitted."""
-    sentences = []
-    for model in facts.fitted:
-        name = MODELS[model][0] if model in MODELS else model
-        size = facts.size(model)
-        what = "events" if model == "cox" else "cases with the outcome"
-        told = f" ({count(size[0], 'patient')}, {size[1]} {what})" if size else ""
-        end = endpoint(facts, model)
-        sentences.append(f"{name}{f' of {end}' if end else ''}{told}: {penalty(facts, model)}")
-    for model, reason in facts.refused.items():
-        name = MODELS[model][0] if model in MODELS else model
-        end = endpoint(facts, model)
-        sentences.append(f"{name}{f' of {end}' if end else ''}: not fitted, {reason}.")
-    overridden = facts.material.coefficients
-    if len(overridden) and overridden["override"].str.lower().isin(["true", "1"]).any():
-        sentences.append(
-            "A model was fitted although it has fewer events than required (override_sample_size): don't rely on it."
-        )
-    return sentences
-
-
-def penalty(facts: RunFacts, model: str) -> str:
-    """The penalty of a model and how it was chosen, as a sentence's end."""
-    ratio = facts.setting(f"model_{model}", "l1_ratio")
-    source = cite("zou2005", "simon2011") if model == "cox" else cite("zou2005", "friedman2010")
-    kind = {None: "penalised", 0: "ridge", 1: "lasso"}.get(ratio, "elastic net")
-    mixing = f" (l1_ratio {float(ratio):g})" if ratio not in (None, 0, 1) else ""
-    ties = ", ties after Breslow" if model == "cox" else ""
-    inner = facts.inner_folds(model)
-    several = "-".join(map(str, dict.fromkeys([inner[0], inner[-1]]))) if inner else ""
-    chosen = f", the penalty chosen by {several}-fold cross-validation inside the training cases" if inner else ""
-    return f"{kind}{mixing}{source}{ties}{chosen}."
-
-
-def arms(facts: RunFacts) -> list[str]:
-    """The sets of predictors that were compared."""
-    found = facts.arms()
-    if not found:
-        return []
-    told = [f"{arm} ({ARMS[arm]})" if arm in ARMS else arm for arm in found]
-    predictors = many(facts.planned("covariates"))
-    clinical = f" Clinical predictors: {_and([f'`{name}`' for name in predictors])}." if predictors else ""
-    return [f"Sets of predictors, side by side: {'; '.join(told)}.{clinical}"]
-
-
-def pipeline(facts: RunFacts) -> list[str]:
-    """What was learned from the training cases, in its order."""
-    if not facts.fitted:
-        return []
-    parts = ["filling missing numbers by the median and missing words by the commonest", "dropping constant columns"]
-    if facts.harmonised_arms:
-        parts.append("harmonising (in the arms that say so)")
-    limit = facts.setting("model", "max_correlation")
-    if limit is not None:
-        parts.append(f"dropping the later of two features with an absolute Spearman correlation above {float(limit):g}")
-    parts += ["scaling to mean 0 and standard deviation 1", "choosing the penalty and fitting"]
-    return [f"In every split the training cases alone decided, in this order: {'; '.join(parts)}."]
-
-
-def validation(facts: RunFacts) -> list[str]:
-    """How predictions of cases that a model had not seen came about."""
-    sentences = []
-    for split in facts.splits:
-        if split == "cross-validation":
-            folds = {model: facts.folds(model) for model in facts.fitted if facts.folds(model)}
-            k = " and ".join(dict.fromkeys(f"{n}-fold" for n in folds.values()))
-            sentences.append(
-                f"Internal validation: {f'{k} ' if k else ''}cross-validation, patients kept together, stratified by "
-                "batch and outcome."
-            )
-        elif split == "leave-one-centre-out":
-            sentences.append(
-                f"External validation: each of {count(len(facts.centres), 'centre')} was left out in turn, and "
-                "predicted by models of the others."
-            )
-        elif split == "optimism-corrected":
-            sentences.append(
-                "Optimism was estimated by the bootstrap, each repetition with the whole pipeline, and taken off the "
-                f"apparent performance{cite('harrell1996')}."
-            )
-        elif split == "locked-test":
-            sentences.append("A locked test set was set aside before the models were built.")
-        else:
-            sentences.append(f"Validation: {split}.")
-    seed = facts.setting("model", "seed")
-    if sentences and seed is not None:
-        sentences.append(f"The seed of the random splits and of the bootstrap was {seed}.")
-    return sentences
-
-
-def metrics(facts: RunFacts) -> list[str]:
-    """What performance was measured by, and its intervals."""
-    if not facts.metrics:
-        return []
-    told = []
-    for metric in facts.metrics:
-        name = METRICS.get(metric, metric.replace("_", " "))
-        told.append(f"{name}{cite(*METRIC_SOURCES[metric]) if metric in METRIC_SOURCES else ''}")
-    return [f"Performance was measured by {'; '.join(told)}.", *intervals(facts), *not_estimable(facts)]
-
-
-def intervals(facts: RunFacts) -> list[str]:
-    """Where the intervals of the performance came from."""
-    rows = facts.material.performance
-    n = facts.setting("model", "bootstraps")
-    if not len(rows) or not (rows["ci_low"] != "").any():
-        return []
-    often = f"{n} bootstrap samples" if n else "bootstrap samples"
-    return [f"95 % intervals are percentiles of {often} of the patients, drawn within batches."]
-
-
-def not_estimable(facts: RunFacts) -> list[str]:
-    """How many estimates the data didn't allow."""
-    rows = facts.material.performance
-    missing = rows[(rows["status"] == "not estimable") & rows["model"].isin(facts.fitted)]
-    if missing.empty:
-        return []
-    reasons = by_count(missing["note"], 3)
-    return [f"{len(missing)} of {len(rows)} estimates were not estimable and are given as such: {reasons}."]
-
-
-def hazards(facts: RunFacts) -> list[str]:
-    """The test of proportional hazards."""
-    if facts.material.ph_test.empty:
-        return []
-    return [f"Proportional hazards: score test of each term's interaction with time{cite('grambsch1994')}."]
-
-
-def sample_size(facts: RunFacts) -> list[str]:
-    """The least number of events that a model was fitted with, and the numbers there were."""
-    sentences = []
-    least = facts.setting("model", "min_events")
-    if least is not None and (facts.fitted or facts.refused):
-        sentences.append(f"The least number of events (or cases of the rarer class) to fit a model with was {least}.")
-    for model in facts.fitted:
-        size = facts.size(model)
-        n = facts.candidates(model)
-        if size:
-            per = f", {n} candidate terms at most after pruning" if n else ""
-            name = MODELS[model][0] if model in MODELS else model
-            what = "events" if model == "cox" else "with the outcome"
-            sentences.append(f"{name}: {count(size[0], 'patient')}, {size[1]} {what}{per}.")
-    return sentences
-
-
-def missing_data(facts: RunFacts) -> list[str]:
-    """How much was missing, and what was done about it."""
-    sentences = list(empty_features(facts))
-    lost = facts.missing_covariates
-    if lost:
-        told = listed((f"{name} in {n}" for name, n in lost.items()), MOST_NAMES)
-        sentences.append(f"Of the included patients' covariates, missing: {told}.")
-    elif facts.planned("covariates"):
-        sentences.append("No clinical predictor is missing in an included patient.")
-    without = facts.material.qc
-    lonely = without[(without["step"] == "tables") & (without["item"] == "warning")] if len(without) else without
-    if len(lonely):
-        sentences.append(
-            f"{count(len(lonely), 'scan')} had no row in the clinical table or another gap that the models leave out."
-        )
-    if facts.fitted and (facts.empty_cells or lost):
-        sentences.append(
-            "In the models missing numbers took the median and missing words the commonest value of the training cases."
-        )
-    return sentences
 
 
 # --------------------------------------------------------------------------- the text
@@ -919,7 +620,7 @@ def software_table(facts: RunFacts) -> list[str]:
 
 
 SECTIONS = (
-    ("Patients", (cohort_in, cohort_out, cohort_left, missing_data)),
+    ("Patients", (cohort_in, cohort_out, cohort_left, empty_features, methods_models.missing_data)),
     ("Images", (images, scanners, resampling, calibration)),
     ("Regions of interest", (segmentation, segmentation_quality, postprocessing, derived_regions)),
     (
@@ -927,9 +628,27 @@ SECTIONS = (
         (extraction, feature_numbers, compliance, image_types, resegmentation, discretisation, texture_settings),
     ),
     ("Stability of features", (perturbations, stability_filter, sensitivity)),
-    ("Harmonisation", (harmonisation, harmonisation_effect)),
-    ("Models", (models, arms, pipeline, sample_size)),
-    ("Validation", (validation, metrics, hazards)),
+    (
+        "Harmonisation",
+        (
+            methods_harmonisation.confounding,
+            methods_harmonisation.harmonisation,
+            methods_harmonisation.harmonisation_effect,
+        ),
+    ),
+    (
+        "Models",
+        (
+            methods_models.plan,
+            methods_models.sample_size,
+            methods_models.models,
+            methods_models.arms,
+            methods_models.pipeline,
+            methods_models.inference,
+            methods_models.hazards,
+        ),
+    ),
+    ("Validation", (methods_validation.validation, methods_validation.metrics)),
     ("Software", (software,)),
 )
 """The text: its headings, and what each tells."""

@@ -464,8 +464,8 @@ def prediction_rows(arm: str, found: Predictions, setting: Setting, comparable: 
 def keys_of(judge: Judge) -> list[Key]:
     """The metrics of discrimination of a judge, for rows that say why there is none."""
     horizons: Iterable[float | None] = judge.horizons or (None,)
-    concordance = ("c_index", "uno_c") if judge.name == "cox" else ()
-    keys: list[Key] = [(name, None) for name in concordance if name in judge.families]
+    of_survival = ("c_index", "uno_c") if isinstance(judge, SurvivalJudge) else ()
+    keys: list[Key] = [(name, None) for name in of_survival if name in judge.families]
     return keys + [("auc", horizon) for horizon in horizons if "auc" in judge.families]
 
 

@@ -114,7 +114,7 @@ def concordance(
     """Concordance of a risk score with survival times for each row of weights.
 
     Without `opened` this is Harrell's C; `opened`, rows x cases, weighs the pairs that each case's event opens (Uno's
-    C: `survival_metrics.uno_c_rows`). The same as `fold_concordance` of the pairs' matrix, but only the pairs that an
+    C: `survival_metrics.uno_c_rows`). The same as by the matrix of all pairs, but only those that an
     event opens are looked at, some cases at a time, so that memory doesn't grow with the square of the cases.
     """
     values, time = _scores(risk), np.asarray(time, dtype=np.float64)

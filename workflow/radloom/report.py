@@ -154,7 +154,9 @@ def document_tables(inputs: Mapping[str, Path], folder: Path, extraction: str = 
     of all files of the folder, below results/.
     """
     files = {key.removeprefix("tables/"): path for key, path in inputs.items() if key.startswith("tables/")}
-    files |= {path.name: path for path in folder.iterdir()}
+    # What an earlier report by hand left there is written anew below.
+    described = ("codebook.csv", "datapackage.json", "import.R")
+    files |= {path.name: path for path in folder.iterdir() if path.name not in described}
     order = {name: position for position, name in enumerate(FILES_IN_ORDER)}
     order |= {stem: order["features_raw"] for stem in (Path(name).stem for name in files) if extraction_of(stem)}
     names = sorted(files, key=lambda name: (order.get(Path(name).stem, len(order)), name))

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from radloom.codebook import describe
+from radloom.model_tables import MODEL_TABLES, PLAN
 from radloom.report_sections import Material
 from radloom.report_view import count, listed, median_range, numbers
 
@@ -34,13 +35,13 @@ SCANNER_COLUMNS: dict[str, tuple[str, ...]] = {
 }
 """Columns of the acquisition table or the cohort sheet that tell how a scan was acquired."""
 
-# Where the plan of the analysis keeps what a section of the models kept before there was one.
-_BEFORE_THE_PLAN = {
-    "time": ("model_cox", "time"),
-    "event": ("model_cox", "event"),
-    "outcome": ("model_logistic", "outcome"),
-    "covariates": ("model", "clinical"),
-}
+ALL, POOLED, WORST = "all", "random effects", "worst"
+"""What the column `centre` of the performance has beside the centres (an empty cell is all of them)."""
+
+COMBINED = ("", ALL, POOLED, WORST)
+
+# What the model's description and ComBat's parameters call what the configuration calls otherwise.
+_RECORDED_AS = {"penalty": "penalty_rule", "covbat_variance": "variance"}
 
 
 def by_count(values: Sequence[Any], most: int = MOST_NAMES) -> str:
@@ -54,6 +55,17 @@ def many(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple | Mapping) else [value]
+
+
+NOT_ESTIMABLE = "not estimable"
+
+
+def _settings_of(combat: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in a file of ComBat's parameters; what is CovBat's says so by its format alone."""
+    told = dict(combat.get("settings", {}))
+    kind = str(combat.get("format", ""))
+    method = "covbat" if "covbat" in kind else "combat" if "combat" in kind else None
+    return told if "method" in told or method is None else told | {"method": method}
 
 
 @dataclass(frozen=True)
@@ -84,22 +96,26 @@ class RunFacts:
 
     def _recorded(self, section: str, key: str) -> Any:
         """What ComBat's parameters and the models' descriptions say of a setting, for a report made by hand."""
+        told: list[Mapping[str, Any]]
         if section == "harmonize":
-            told = [one.get("settings", {}) for one in self.material.combat.values()]
+            told = [_settings_of(one) for one in self.material.combat.values()]
         elif section.startswith("model_"):
             told = [self.material.models.get(section.removeprefix("model_"), {})]
         elif section == "model":
             told = list(self.material.models.values())
         else:
             told = []
-        return next((one[key] for one in told if one.get(key) is not None), None)
+        name = _RECORDED_AS.get(key, key)
+        return next((one[name] for one in told if one.get(name) is not None), None)
 
     def planned(self, key: str) -> Any:
-        """What the plan of the analysis says of the endpoint, arms, metrics and so on; None where it says nothing."""
-        value = self.setting("analysis_plan", key)
-        if value in (None, [], {}) and key in _BEFORE_THE_PLAN:
-            return self.setting(*_BEFORE_THE_PLAN[key])
-        return value
+        """What the plan of the analysis says of the endpoint, arms, metrics and so on; None where it isn't known."""
+        return self.setting("analysis_plan", key)
+
+    def warned(self, step: str) -> list[str]:
+        """What a step of the whole cohort warned of, each once."""
+        own = (one.get("warnings", []) for one in self.material.provenance if one["step"] == step)
+        return list(dict.fromkeys(str(message) for messages in own for message in messages))
 
     def ran(self, step: str) -> bool:
         """Whether a step is known to have run."""
@@ -179,6 +195,16 @@ class RunFacts:
         order = dict.fromkeys([*self.material.batches(self.material.cohort), *known])
         return {str(name) or "not known": int((known == name).sum()) for name in order if (known == name).any()}
 
+    @cached_property
+    def batch_columns(self) -> list[str]:
+        """The columns by which features are harmonised, in their order; empty where they aren't known."""
+        return [str(name) for name in many(self.setting("harmonize", "batch"))]
+
+    def values_of(self, column: str) -> list[str]:
+        """The cells of a column of the cohort sheet or the clinical table, of the cases of the main ROI."""
+        rows = self.included[self.included["case_id"].isin(set(self.main_rows["case_id"]))]
+        return [str(cell) or "not known" for cell in rows[column]] if column in rows else []
+
     def acquired(self, what: str) -> str:
         """How often each value of a scanner's or protocol's column occurs, or its range; empty where there is none."""
         for table in (self.material.acquisition, self.included):
@@ -211,17 +237,36 @@ class RunFacts:
 
     # ------------------------------------------------------------------- models
 
-    def performance(self, model: str = "") -> pd.DataFrame:
-        """The rows of the performance table, of one model where it is named."""
-        rows = self.material.performance
+    def table(self, name: str, model: str = "") -> pd.DataFrame:
+        """A table of the models or of the harmonisation as text, of one model where it is named; may have no rows."""
+        rows: pd.DataFrame | None = getattr(self.material, name, None)
+        if rows is None:
+            rows = pd.DataFrame({column: pd.Series(dtype=str) for column in MODEL_TABLES.get(name, [])})
         return rows[rows["model"] == model] if model else rows
+
+    def performance(self, model: str = "") -> pd.DataFrame:
+        """The rows of the performance table, of one model where it is named, with all its columns."""
+        rows = self.table("performance", model)
+        missing = {name: "" for name in MODEL_TABLES["performance"] if name not in rows}
+        return rows.assign(**missing) if missing else rows
+
+    def estimates(self, model: str = "") -> pd.DataFrame:
+        """The rows of the performance table that have an estimate."""
+        rows = self.performance(model)
+        return rows[rows["status"] != NOT_ESTIMABLE]
+
+    @cached_property
+    def plan_hashes(self) -> list[str]:
+        """The hashes of the analysis plan in the tables and descriptions of the models."""
+        tables = [self.table(name) for name in MODEL_TABLES]
+        found = {str(cell) for table in tables if PLAN in table for cell in table[PLAN]}
+        found |= {str(told.get(PLAN, "")) for told in self.material.models.values()}
+        return sorted(found - {""})
 
     @cached_property
     def fitted(self) -> list[str]:
         """The models of which something could be estimated."""
-        rows = self.material.performance
-        known = rows[rows["status"] != "not estimable"]["model"]
-        return list(dict.fromkeys([*known, *self.material.coefficients["model"]]))
+        return list(dict.fromkeys([*self.estimates()["model"], *self.material.coefficients["model"]]))
 
     @cached_property
     def refused(self) -> dict[str, str]:
@@ -236,7 +281,10 @@ class RunFacts:
         if isinstance(told.get("n"), int) and isinstance(told.get("events"), int):
             return told["n"], told["events"]
         rows = self.performance(model)
-        rows = rows[rows["centre"].isin(["", "all"]) & (rows["n"] != "")]
+        rows = rows[rows["centre"].isin(["", ALL]) & (rows["subgroup"] == "") & (rows["n"] != "")]
+        rows = rows[rows["split"] != "locked-test"]
+        # At a horizon the events are those up to it.
+        rows = rows[rows["horizon"] == ""] if (rows["horizon"] == "").any() else rows
         if rows.empty:
             return None
         largest = rows.loc[numbers(rows["n"]).argmax() == np.arange(len(rows))].iloc[0]
@@ -244,25 +292,29 @@ class RunFacts:
 
     def arms(self, model: str = "") -> list[str]:
         """The arms of a model (or of all) that could be estimated."""
-        rows = self.performance(model)
-        return list(dict.fromkeys(rows[rows["status"] != "not estimable"]["arm"]))
+        return list(dict.fromkeys(self.estimates(model)["arm"]))
 
     @cached_property
     def harmonised_arms(self) -> list[str]:
         """The arms whose features were harmonised."""
-        return [arm for arm in self.arms() if "combat" in arm.lower() or "covbat" in arm.lower()]
+        return [arm for arm in self.arms() if "combat" in arm]
+
+    def notes(self, model: str = "", split: str = "", arm: str = "") -> list[str]:
+        """Remarks of the performance table, each once; of a way of validation and of arms whose name has a part."""
+        rows = self.performance(model)
+        rows = rows[rows["split"] == split] if split else rows
+        rows = rows[rows["arm"].str.contains(arm, regex=False)] if arm else rows
+        return [note for note in dict.fromkeys(rows["note"]) if note]
 
     @cached_property
     def splits(self) -> list[str]:
         """The kinds of validation that have an estimate."""
-        rows = self.material.performance
-        return [split for split in dict.fromkeys(rows[rows["status"] != "not estimable"]["split"]) if split]
+        return [split for split in dict.fromkeys(self.estimates()["split"]) if split]
 
     @cached_property
     def metrics(self) -> list[str]:
         """The metrics that have an estimate."""
-        rows = self.material.performance
-        return list(dict.fromkeys(rows[rows["status"] != "not estimable"]["metric"]))
+        return list(dict.fromkeys(self.estimates()["metric"]))
 
     def folds(self, model: str) -> int:
         """The folds of the cross-validation that there were; 0 where they aren't known."""
