@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from radloom.modelling import ModelTables
 from radloom.report import build_report, read_text_table
 from radloom.report_curves import STRATIFIED
 from radloom.report_estimates import Estimates, Remarks, discrimination_table, interval
+from radloom.report_models import extreme_note
 from radloom.report_view import decimal, number
 
 CENTRES = ["C0", "C1", "C2"]
@@ -345,6 +347,16 @@ def test_sample_size_is_told_by_arm(run: Run) -> None:
         assert line[1] == row["parameters"]
         assert line[3] == f"{float(row['needed_n']):.0f} ({float(row['needed_events']):.0f})"
         assert line[5] == ("yes" if row["met"] == "True" else "no")
+
+
+def test_a_prediction_beyond_belief_is_warned_of(run: Run) -> None:
+    told = "2 held-out cases (K001, K002) have linear predictors of up to 844 (features)"
+    risk = ["0.5", "843.9", "-12", "", "9.9"]
+    rows = pd.DataFrame({"model": "cox", "arm": "features", "case_id": [f"K00{k}" for k in range(5)], "risk": risk})
+    material = SimpleNamespace(predictions=rows)
+    assert extreme_note(material, "cox").startswith(told)  # type: ignore[arg-type]
+    assert extreme_note(material, "logistic") == ""  # type: ignore[arg-type]
+    assert "linear predictors of up to" not in run.page
 
 
 # ------------------------------------------------------------------------- not estimable

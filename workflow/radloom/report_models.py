@@ -48,6 +48,9 @@ MOST_LINES = 40
 FOLLOWS_VOLUME = 0.8
 """From this absolute rank correlation with the ROI's volume on a feature says little beside the volume."""
 
+EXTREME = 10.0
+"""A linear predictor of this size is a hazard or odds ratio of 22,000 to the average: no case is known that well."""
+
 INTERCEPT = "(Intercept)"
 INTERVALS = (
     "95 % intervals are percentiles of a bootstrap of the predictions, patients drawn with replacement within each "
@@ -204,8 +207,7 @@ def _warnings(material: Material, model: str, estimates: Estimates, name: str) -
                 "it."
             )
         )
-    if mixed := prevalence_note(estimates):
-        blocks.append(note(mixed))
+    blocks += [note(one) for one in (prevalence_note(estimates), extreme_note(material, model)) if one]
     told = [*messages_of(material, model), *(str(filtered) for filtered in material.filters.get(model, []))]
     pairs = [(f"{message}.", "") for message in dict.fromkeys(told)]
     if pairs:
@@ -227,6 +229,21 @@ def refusals(estimates: Estimates) -> list[str]:
                 where = f" by {split}" if fitted else ""
                 told.setdefault((where, row["note"]), {})[arm] = None
     return [f": not estimable{where} ({listed(arms)}): {reason}." for (where, reason), arms in told.items()]
+
+
+def extreme_note(material: Material, model: str) -> str:
+    """That held-out cases have predictions beyond all belief, where there are such; empty otherwise."""
+    rows = model_rows(material.predictions, model)
+    size = np.nan_to_num(np.abs(numbers(rows["risk"])))
+    if not (size > EXTREME).any():
+        return ""
+    rows = rows[size > EXTREME]
+    cases, arms = listed(dict.fromkeys(rows["case_id"]), 4), listed(dict.fromkeys(rows["arm"]))
+    return (
+        f"{count(rows['case_id'].nunique(), 'held-out case')} ({cases}) have linear predictors of up to "
+        f"{number(float(size.max()))} ({arms}): their features lie far outside those of the training cases. They rule "
+        "the calibration slope and intercept; see model.transformation."
+    )
 
 
 def prevalence_note(estimates: Estimates) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 from radloom.report_estimates import Remarks, discrimination_table
 from radloom.report_models import (
     estimates_of,
+    extreme_note,
     is_override,
     messages_of,
     plan_hashes,
@@ -56,6 +57,8 @@ def warnings_of(material: Material) -> list[str]:
             )
         if mixed := prevalence_note(estimates):
             found.append(f"{name}: {mixed[0].lower()}{mixed[1:]}")
+        if extreme := extreme_note(material, model):
+            found.append(f"{name}: {extreme}")
         found += [f"{name}: {message}." for word in SIZE for message in messages[model] if word in message]
     # ComBat's own messages are the more precise ones, where they are known.
     own = [message for message in told.get("harmonize", []) if not any(word in message for word in FIRST)]
