@@ -47,7 +47,7 @@ def test_auc_within_folds_equals_the_matrix_of_pairs() -> None:
 
 
 def test_one_class_is_not_estimable() -> None:
-    score, _, outcome = cohort(20)
+    score, _, _ = cohort(20)
     assert np.isnan(auc_rows(score, np.zeros(20), np.ones((1, 20)))).all()
     assert np.isnan(brier_rows(np.full(20, 0.2), np.zeros(20), np.ones((1, 20))).scaled).all()
 
