@@ -25,3 +25,9 @@ def fold_concordance(
         total += ((drawn @ pairs) * drawn).sum(axis=1)
     share = np.divide(right, total, out=np.full(len(total), np.nan), where=total > 0)
     return float(share[0]), share[1:], n_pairs
+
+
+def class_pairs(outcome: np.ndarray) -> np.ndarray:
+    """1 where case i (row) has the outcome and case j (column) has not, else 0; cases x cases, float64."""
+    y = np.asarray(outcome) == 1
+    return np.asarray((y[:, None] & ~y[None, :]), dtype=np.float64)

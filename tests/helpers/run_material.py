@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from radloom.model_tables import MODEL_TABLES
 from radloom.report_sections import Material
 from radloom.run_facts import RunFacts
 
@@ -21,16 +22,25 @@ FEATURES = [
 PARAMS: dict[str, Any] = {
     "report": {"title": "A cohort"},
     "harmonize": {
-        "batch": "kernel", "covariates": ["age"], "parametric": True, "mean_only": False, "reference_batch": None,
-        "min_batch_size": 5, "small_batch": "merge",
+        "method": "combat", "covbat_variance": 0.95, "batch": "kernel", "covariates": ["age"],
+        "missing_covariates": "impute", "parametric": True, "mean_only": False, "eb": True, "reference_batch": None,
+        "min_batch_size": 5, "small_batch": "merge", "new_batch": "error", "exempt": [],
+    },
+    "analysis_plan": {
+        "time": "days", "event": "died", "competing_event": None, "outcome": "remission", "horizons": [200],
+        "covariates": ["age"], "strata": [], "cluster": None, "arms": ["clinical", "features", "features_combat"],
+        "metrics": ["c_index", "auc"], "thresholds": [0.1, 0.2], "subgroups": [], "test_set": None,
+        "open_test_set": False,
     },
     "model": {
-        "roi": "tumour", "clinical": ["age"], "folds": 5, "seed": 7, "bootstraps": 200, "max_correlation": 0.85,
-        "min_events": 6, "min_icc": 0.75, "icc_bound": "lower", "extraction": None,
+        "roi": "tumour", "folds": 5, "seed": 7, "bootstraps": 200, "refits": 150, "max_correlation": 0.85,
+        "max_terms": None, "transformation": "none", "min_events": 6, "min_icc": 0.75, "icc_bound": "lower",
+        "extraction": None,
     },
-    "model_cox": {"time": "days", "event": "died", "l1_ratio": 0.5},
-    "model_logistic": {"outcome": "remission", "l1_ratio": 1},
+    "model_cox": {"l1_ratio": 0.5, "penalty": "min", "recalibration": "none"},
+    "model_logistic": {"l1_ratio": 1, "penalty": "min", "recalibration": "none"},
 }  # fmt: skip
+HASH = "e366f95dca44"
 PARAMETER_FILE: dict[str, Any] = {
     "sha256": "12" * 32,
     "setting": {"binWidth": 20, "resegmentRange": [-150, 250], "distances": [1]},
@@ -42,7 +52,7 @@ SPLITS = ("cross-validation", "leave-one-centre-out")
 
 def provenance() -> list[dict[str, Any]]:
     """The steps of a run with everything on."""
-    shared = {key: PARAMS[key] for key in ("harmonize", "model", "model_cox", "model_logistic")}
+    shared = {key: PARAMS[key] for key in ("harmonize", "analysis_plan", "model", "model_cox", "model_logistic")}
     params: dict[str, dict[str, Any]] = {
         "ingest": {"max_spacing": 10},
         "resample": {"spacing": [1, 1, 3], "interpolator": "bspline"},
@@ -75,29 +85,63 @@ def provenance() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def with_settings(section: str, **changes: Any) -> dict[str, Any]:
+    """Fields of the material with other settings of a section that the steps of the whole cohort share."""
+    own = PARAMS[section] | changes
+    steps = [
+        one | {"params": one["params"] | {section: own}} if section in one["params"] else one for one in provenance()
+    ]
+    return {"params": PARAMS | {section: own}, "provenance": steps}
+
+
+def planned(**changes: Any) -> dict[str, Any]:
+    """Fields of the material with another plan of the analysis."""
+    return with_settings("analysis_plan", **changes)
+
+
 def _text(rows: list[dict[str, Any]], columns: list[str] | None = None) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=columns).fillna("")
     return table.map(lambda cell: cell if isinstance(cell, str) else repr(cell)).astype(str)
+
+
+def model_table(name: str, *rows: dict[str, Any]) -> pd.DataFrame:
+    """Rows of a table of the models, with all its columns, as text."""
+    return _text([{"analysis_plan": HASH} | row for row in rows], MODEL_TABLES[name])
+
+
+def estimate(metric: str, **changes: Any) -> dict[str, Any]:
+    """A row of the performance table: an estimate of the features of the Cox model in cross-validation."""
+    return {
+        "model": "cox", "arm": "features", "split": SPLITS[0], "centre": "all", "subgroup": "", "metric": metric,
+        "estimate": 0.7, "ci_low": 0.6, "ci_high": 0.8, "n": 22, "events": 12, "status": "estimable", "note": "",
+    } | changes  # fmt: skip
+
+
+def no_estimate(metric: str, note: str, **changes: Any) -> dict[str, Any]:
+    """A row that says why there is none."""
+    nothing = {"estimate": "", "ci_low": "", "ci_high": "", "status": "not estimable", "note": note}
+    return estimate(metric) | nothing | changes
+
+
+def performance_with(*rows: dict[str, Any]) -> pd.DataFrame:
+    """The performance of `material`, and further rows."""
+    return pd.concat([_performance(), model_table("performance", *rows)], ignore_index=True)
 
 
 def _performance() -> pd.DataFrame:
     rows = []
     for split in SPLITS:
         for arm in ("clinical", "features", "features_combat"):
-            shared = {"model": "cox", "arm": arm, "split": split, "n": 22, "events": 12, "status": "estimable"}
-            good = {"estimate": 0.7, "ci_low": 0.6, "ci_high": 0.8, "note": ""}
+            where = {"split": split, "arm": arm}
             rows += [
-                shared | good | {"centre": "all", "metric": "c_index"},
-                shared | good | {"centre": "all", "metric": "uno_c"},
-                shared | good | {"centre": "A", "metric": "c_index", "n": 11, "events": 6},
-                shared | {"centre": "B", "metric": "c_index", "status": "not estimable", "note": "0 events"},
+                estimate("c_index", **where),
+                estimate("uno_c", **where),
+                estimate("c_index", **where, centre="A", n=11, events=6),
+                no_estimate("c_index", "0 events", **where, centre="B"),
             ]
-    rows.append(
-        {"model": "logistic", "arm": "features", "split": SPLITS[0], "centre": "all", "metric": "auc", "n": 22,
-         "events": 3, "status": "not estimable", "note": "3 events among 22 cases, 6 needed"}
-    )  # fmt: skip
-    columns = ["model", "arm", "split", "centre", "metric", "estimate", "ci_low", "ci_high", "n", "events", "status"]
-    return _text(rows, [*columns, "note"])
+    few = "3 events among 22 cases, 6 needed"
+    rows.append(no_estimate("auc", few, model="logistic", events=3))
+    return model_table("performance", *rows)
 
 
 def material(**changes: Any) -> Material:
@@ -158,19 +202,22 @@ def material(**changes: Any) -> Material:
     diagnostics = _text(
         [{"roi": "tumour", "feature": f, "batch_r2_before": 0.4, "batch_r2_after": 0.05} for f in FEATURES]
     )
-    coefficients = _text(
-        [
+    coefficients = model_table(
+        "coefficients",
+        *(
             {"model": "cox", "arm": "features_combat", "term": name, "coefficient": 0.2, "hazard_or_odds_ratio": 1.22,
              "mean": 1.0, "sd": 2.0, "selected_in_folds": 4, "override": "false"}
             for name in FEATURES[:2]
-        ]
+        ),
     )  # fmt: skip
-    predictions = _text(
-        [
-            {"model": "cox", "arm": "features", "case_id": case, "fold": 1 + i % 5, "risk": 0.1, "time": 10, "event": 1}
+    predictions = model_table(
+        "predictions",
+        *(
+            {"model": "cox", "arm": "features", "split": SPLITS[0], "case_id": case, "fold": 1 + i % 5, "risk": 0.1,
+             "time": 10, "event": 1}
             for i, case in enumerate(cases[2:])
-        ]
-    )
+        ),
+    )  # fmt: skip
     exclusions = _text(
         [
             {"case_id": cases[0], "centre": "A", "roi": "", "step": "ingest", "reason": "the mask is empty",
@@ -183,11 +230,17 @@ def material(**changes: Any) -> Material:
         "params": PARAMS, "cohort": cohort, "clinical": clinical, "features": features, "exclusions": exclusions,
         "acquisition": acquisition, "qc": qc, "harmonized": features.copy(), "diagnostics": diagnostics,
         "coefficients": coefficients, "performance": _performance(), "predictions": predictions,
-        "ph_test": _text([{"model": "cox", "arm": "clinical", "term": "age", "chi2": 1.0, "df": 1, "p": 0.3}]),
+        "ph_test": model_table(
+            "ph_test",
+            {"model": "cox", "arm": "clinical", "term": "age", "transform": "km", "chi2": 1.0, "df": 1, "p": 0.3},
+        ),
         "sensitivity": sensitivity, "provenance": provenance(), "stability": stability,
         "filters": {"cox": ["1 of 4 features left out by model.min_icc 0.75"], "logistic": []},
-        "models": {"cox": {"n": 22, "events": 12, "arms": {"features": {"inner_folds": 10, "candidates": 3,
-                   "folds": [{"inner_folds": 9}]}}}, "logistic": {}},
+        "models": {
+            "cox": {"n": 22, "events": 12, "analysis_plan": HASH, "arms": {
+                    "features": {"inner_folds": 10, "candidates": 3, "folds": [{"inner_folds": 9}]}}},
+            "logistic": {},
+        },
         "combat": {"tumour": {"warnings": ["small batches: soft (14), sharp (8)"]}},
     }  # fmt: skip
     return Material(**(fields | changes))

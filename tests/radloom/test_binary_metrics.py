@@ -1,19 +1,14 @@
 """AUC, DeLong's variance and Brier scores against scikit-learn, R and their definitions."""
 
-from pathlib import Path
-
 import numpy as np
-import pandas as pd
 import pytest
-from concordance import fold_concordance
+from concordance import class_pairs, fold_concordance
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from r_oracle import run_r
 from scipy.stats import mannwhitneyu
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from radloom.binary_metrics import auc_rows, brier_rows, delong
-from radloom.logistic import class_pairs
+from radloom.binary_metrics import auc_rows, brier_rows
 
 
 def cohort(n: int = 150, seed: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -51,48 +46,10 @@ def test_auc_within_folds_equals_the_matrix_of_pairs() -> None:
     np.testing.assert_allclose(auc_rows(score, outcome, weights, folds), expected, rtol=1e-12)
 
 
-def test_delong_equals_placements_in_r(tmp_path: Path) -> None:
-    """The paper's definition, pair by pair, for two scores of the same cases."""
-    one, two, outcome = cohort()
-    found = delong(np.column_stack([one, two]), outcome)
-    code = """
-    placed <- function(s) {
-      x <- s[data$y == 1]; z <- s[data$y == 0]
-      psi <- outer(x, z, ">") + 0.5 * outer(x, z, "==")
-      list(v10 = rowMeans(psi), v01 = colMeans(psi))
-    }
-    a <- placed(data$one); b <- placed(data$two)
-    v <- cov(cbind(a$v10, b$v10)) / sum(data$y == 1) + cov(cbind(a$v01, b$v01)) / sum(data$y == 0)
-    out <- list(auc = c(mean(a$v10), mean(b$v10)), v = v)"""
-    expected = run_r(code, tmp_path, data=pd.DataFrame({"one": one, "two": two, "y": outcome}))
-    np.testing.assert_allclose(found.auc, expected["auc"], rtol=1e-12)
-    np.testing.assert_allclose(found.covariance.ravel(), expected["v"], rtol=1e-10)
-    np.testing.assert_allclose(delong(one, outcome).se, found.se[:1], rtol=1e-12)
-
-
-def test_delong_variance_is_that_of_repeated_samples() -> None:
-    """The mean of the squared standard errors of 2000 samples is the variance of their AUC, to four of its errors."""
-    rng = np.random.default_rng(0)
-    fits = []
-    for _ in range(2000):
-        outcome = np.repeat([0, 1], [40, 30])
-        fit = delong(rng.normal(size=70) + outcome, outcome)
-        fits.append((fit.auc[0], fit.se[0] ** 2))
-    aucs, variances = np.array(fits).T
-    # The relative error of a variance from 2000 normal values is sqrt(2 / 2000), 3.2 %.
-    assert variances.mean() == pytest.approx(aucs.var(), rel=0.13)
-
-
 def test_one_class_is_not_estimable() -> None:
-    score, _, outcome = cohort(20)
-    assert np.isnan(delong(score, np.ones(20)).auc).all()
-    single = delong(score, np.r_[1, np.zeros(19)])
-    assert np.isfinite(single.auc).all()
-    assert np.isnan(single.se).all()
+    score, _, _ = cohort(20)
     assert np.isnan(auc_rows(score, np.zeros(20), np.ones((1, 20)))).all()
     assert np.isnan(brier_rows(np.full(20, 0.2), np.zeros(20), np.ones((1, 20))).scaled).all()
-    with pytest.raises(ValueError, match="1 of 20 cases"):
-        delong(np.r_[np.nan, score[1:]], outcome)
 
 
 def test_brier_equals_scikit_learn() -> None:

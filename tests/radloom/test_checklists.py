@@ -9,7 +9,19 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from run_material import PARAMS, SPLITS, facts, features_elsewhere, material, provenance
+from run_material import (
+    HASH,
+    PARAMS,
+    SPLITS,
+    estimate,
+    facts,
+    features_elsewhere,
+    material,
+    performance_with,
+    planned,
+    provenance,
+    with_settings,
+)
 
 from radloom.checklist_answers import ANSWERS, NOT_APPLICABLE
 from radloom.checklists import (
@@ -246,11 +258,55 @@ def test_sentences_fit_whole_and_in_order(sentences: list[str], most: int) -> No
 
 
 def test_what_the_plan_of_the_analysis_says_may_be_one_value_or_several() -> None:
-    plan = {"analysis_plan": {"horizons": 730, "subgroups": {"sex": [], "age": [60]}, "covariates": "age"}}
-    table = _table(params=PARAMS | plan)
-    assert "Horizons: 730." in _answer(table, "TRIPOD+AI", "8a")
-    assert _answer(table, "TRIPOD+AI", "14").startswith("Performance is given by group: sex, age.")
+    table = _table(**planned(horizons=730, covariates="age", competing_event="other"))
+    assert "Planned horizons: 730. Competing event: `other`." in _answer(table, "TRIPOD+AI", "8a")
     assert "Columns of the clinical table: `age`." in _answer(table, "CLEAR", "17")
-    assert "analysis_plan" in _answer(table, "TRIPOD+AI", "18c")
-    assert table.loc[("TRIPOD+AI", "18c"), "answered_by"] == IN_PART
-    assert _table().loc[("TRIPOD+AI", "18c"), "answered_by"] == AUTHORS
+
+
+def test_the_plan_is_answered_by_its_hash() -> None:
+    assert HASH in _answer(_table(), "TRIPOD+AI", "18c")
+    assert _table().loc[("TRIPOD+AI", "18c"), "answered_by"] == IN_PART
+    full = material()
+    bare = {
+        name: getattr(full, name).assign(analysis_plan="") for name in ("performance", "coefficients", "predictions")
+    }
+    none = _table(**bare, ph_test=full.ph_test.iloc[:0], models={})
+    assert none.loc[("TRIPOD+AI", "18c"), "answered_by"] == AUTHORS
+
+
+def test_groups_of_patients_are_claimed_only_where_they_have_an_estimate() -> None:
+    assert _answer(_table(), "TRIPOD+AI", "14").startswith("No performance by sex, age or other groups")
+    asked = planned(subgroups=["sex"])
+    assert "Performance by sex was asked for, but is not estimable." in _answer(_table(**asked), "TRIPOD+AI", "14")
+    rows = performance_with(estimate("c_index", subgroup="sex: female"))
+    assert "by group: sex (female)" in _answer(_table(performance=rows, **asked), "TRIPOD+AI", "14")
+
+
+def test_results_are_of_pairs_within_centres_where_these_lead() -> None:
+    rows = performance_with(estimate("c_index_within_centre", estimate=0.61, leads="yes"))
+    told = _answer(_table(performance=rows), "CLEAR", "47")
+    assert "Harrell's C, pairs within centres, cross-validation: features 0.61 (0.60 to 0.80)" in told
+    at = performance_with(
+        estimate("auc", estimate=0.99, horizon=200.0), estimate("c_index", centre="worst", estimate=0.11)
+    )
+    assert not _table(performance=at)["answer"].str.contains(r"0\.99|0\.11").any()
+
+
+def test_pooled_and_worst_are_no_centres() -> None:
+    rows = performance_with(
+        estimate("c_index", centre="random effects", estimate=0.01), estimate("c_index", centre="worst", estimate=0.02)
+    )
+    told = _answer(_table(performance=rows), "TRIPOD+AI", "12d")
+    assert "features, cross-validation: 0.70 to 0.70 (1 of 2 centres)" in told
+    assert "random effects" not in told.split(";")[0]
+    assert not _table(performance=rows)["answer"].str.contains(r"0\.01|0\.02").any()
+
+
+def test_recalibration_and_locked_test_are_answered_as_they_were() -> None:
+    assert "Predicted risks were not recalibrated." in _answer(_table(), "TRIPOD+AI", "12f")
+    done = _table(**with_settings("model_cox", recalibration="baseline"))
+    assert "recalibration of the baseline" in _answer(done, "TRIPOD+AI", "12f")
+    assert not done["answer"].str.contains("not recalibrated").any()
+    lock = _table(**planned(test_set={"column": "centre", "value": "B"}))
+    assert "it was not opened" in _answer(lock, "METRICS", "26")
+    assert not _table()["answer"].str.contains("locked").any()

@@ -75,6 +75,14 @@ def test_a_patient_on_both_sides_is_refused() -> None:
         in_test_set(tables, tables.features, TEST_SET)
 
 
+@pytest.mark.parametrize("kind", ["cox", "logistic"])
+def test_a_patient_on_both_sides_is_refused_though_models_use_one_case_of_them(kind: str) -> None:
+    tables, _ = locked_tables()
+    tables.features.loc[9, "patient_id"] = "P007"
+    with pytest.raises(CohortError, match="patients are on both sides of the lock: P007"):
+        run(kind, tables)
+
+
 # ------------------------------------------------------------------------------- nobody sees it
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from concordance import class_pairs
 from sklearn.metrics import roc_auc_score
 
 from radloom.cox import concordance_of_pairs
 from radloom.errors import CohortError
 from radloom.logistic import (
     calibration,
-    class_pairs,
     fit_logistic,
 )
 

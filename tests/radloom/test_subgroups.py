@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radloom.errors import CohortError
-from radloom.subgroups import AGE_CUTS, band_labels, subgroups, too_small
+from radloom.subgroups import AGE_CUTS, band_labels, subgroups
 
 
 def as_lists(groups: dict[str, np.ndarray]) -> dict[str, list[int]]:
@@ -61,9 +61,3 @@ def test_what_is_no_grouping_is_refused() -> None:
         subgroups(pd.Series(np.arange(40)), "bmi")
     with pytest.raises(ValueError, match="must ascend"):
         subgroups(pd.Series([1.0]), "age", (60, 50))
-
-
-def test_small_groups_say_why_they_are_not_estimable() -> None:
-    groups = {"F": np.arange(4), "M": np.arange(4, 12), "not known": np.arange(12, 20)}
-    outcome = np.r_[np.ones(5), np.zeros(10), np.ones(5)]
-    assert too_small(groups, outcome, 5, 2) == {"F": "4 cases, 5 needed", "M": "1 event among 8 cases, 2 needed"}

@@ -48,11 +48,24 @@ def in_test_set(tables: CohortTables, rows: pd.DataFrame, test_set: Mapping[str,
             f"analysis_plan.test_set: {'every' if inside.all() else 'no'} case has {column} {value!r}. There are: "
             f"{listed(sorted(set(cells.astype(str))))}"
         )
+    refuse_shared_patients(tables, rows, test_set)
+    return inside
+
+
+def refuse_shared_patients(tables: CohortTables, rows: pd.DataFrame, test_set: Mapping[str, Any] | None) -> None:
+    """Raise CohortError where a patient has rows of the feature table on both sides of the lock.
+
+    For models, which use one case a patient, give all rows: which side a patient is on must not hang on their order.
+    """
+    if test_set is None:
+        return
+    cells = tables.column(test_set["column"], rows)
+    known = cells.notna().to_numpy()
+    inside = known & (cells.astype(str).str.strip() == str(test_set["value"])).to_numpy()
     patients = rows["patient_id"].to_numpy(dtype=object)
-    both = sorted(set(patients[inside]) & set(patients[~inside]))
+    both = sorted(set(patients[inside]) & set(patients[known & ~inside]))
     if both:
         raise CohortError(f"analysis_plan.test_set: patients are on both sides of the lock: {listed(both)}")
-    return inside
 
 
 def read_ledger(ledger: Path | None) -> list[dict[str, Any]]:

@@ -57,12 +57,6 @@ def fit_logistic(design: pd.DataFrame, outcome: np.ndarray, level: float = 0.95)
 # --------------------------------------------------------------------- performance
 
 
-def class_pairs(outcome: np.ndarray) -> np.ndarray:
-    """1 where case i (row) has the outcome and case j (column) has not, else 0; cases x cases, float64."""
-    y = np.asarray(outcome) == 1
-    return np.asarray((y[:, None] & ~y[None, :]), dtype=np.float64)
-
-
 @dataclass(frozen=True)
 class Calibration:
     """Agreement of predicted with observed risk; each entry has one value a row of weights.

@@ -293,7 +293,8 @@ def inference(facts: RunFacts) -> list[str]:
             sentences.append(f"In it {count(int(filled[1]), 'missing cell')} took the median or the commonest word.")
         lost = int((~np.isfinite(numbers(rows["coefficient"]))).sum())
         if lost:
-            sentences.append(f"{lost} of its {count(len(rows), 'coefficient')} are not estimable.")
+            verb = "is" if lost == 1 else "are"
+            sentences.append(f"{lost} of its {count(len(rows), 'coefficient')} {verb} not estimable.")
     return sentences
 
 

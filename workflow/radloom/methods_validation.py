@@ -97,7 +97,7 @@ def _cross_validation(facts: RunFacts) -> list[str]:
     return [
         f"Internal validation: {f'{k} ' if k else ''}cross-validation, patients kept together, stratified by outcome "
         "and batch.",
-        "Every fold has its own model: concordance, AUC and calibration slope compare risks within folds only.",
+        "Every fold has its own model: what compares risks of cases compares them within folds only.",
     ]
 
 

@@ -20,7 +20,7 @@ from radloom.assembly import CohortTables, ModelData
 from radloom.confounding import gate
 from radloom.curves import calibration_rows, decision_rows
 from radloom.folds import LEAST_EVENTS, bootstrap_weights, limiting_count
-from radloom.locked_test import in_test_set, ledger_warnings, read_ledger, write_opening
+from radloom.locked_test import in_test_set, ledger_warnings, read_ledger, refuse_shared_patients, write_opening
 from radloom.model_tables import MODEL_TABLES, PLAN
 from radloom.performance import (
     Judge,
@@ -332,6 +332,7 @@ def run_endpoint(
     """
     plan, settings = params["analysis_plan"], settings_of(params)
     rows = tables.of_roi(params["model"]["roi"])
+    refuse_shared_patients(tables, rows, plan["test_set"])
     rows = rows.set_index("case_id", drop=False).loc[endpoint.data.features.index]
     locked = in_test_set(tables, rows, plan["test_set"])
     data, y = endpoint.data.take(~locked), endpoint.y[~locked]

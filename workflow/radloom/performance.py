@@ -24,7 +24,6 @@ from radloom.calibration_curve import smooth_calibration
 from radloom.confounding import cramers_v, independence_test
 from radloom.cox import kaplan_meier_of_censoring
 from radloom.logistic import Calibration, calibration
-from radloom.model_tables import MODEL_TABLES
 from radloom.pooling import bootstrap_error, pool, worst_of
 from radloom.ranking import count_pairs, share
 from radloom.survival_calibration import SurvivalCalibration, calibration_at, smooth_survival_calibration
@@ -70,7 +69,6 @@ NO_WIDTH = 1e-9
 UNEQUAL_V, UNEQUAL_P = 0.1, 0.05
 """Centres differ in their prevalence where Cramer's V (Bergsma) is above the one or the test's p is below the other."""
 
-PERFORMANCE_COLUMNS = MODEL_TABLES["performance"]
 Key = tuple[str, float | None]
 Values = dict[Key, np.ndarray]
 

@@ -255,7 +255,7 @@ def confounding_section(material: Material) -> list[Section]:
     covariates = rows[rows["kind"] == "covariate"]
     if len(covariates):
         blocks += [Block("heading", f"Covariates by {name}"), *_covariate_tables(covariates, name)]
-    return [Section("confounding", "Outcomes and covariates by batch", blocks)]
+    return [Section("confounding", "Outcomes by batch", blocks)]
 
 
 def _association(own: pd.DataFrame) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -95,18 +95,3 @@ def band_labels(cuts: Sequence[float]) -> list[str]:
         for low, high in zip(texts, cuts[1:], strict=False)
     ]
     return [f"<{texts[0]}", *between, f">={texts[-1]}"]
-
-
-def too_small(
-    groups: Mapping[str, np.ndarray], outcome: np.ndarray, least_cases: int, least_events: int
-) -> dict[str, str]:
-    """Why groups are not estimable: fewer cases or fewer events (outcome 1) than the caller's minimum."""
-    refused = {}
-    for label, positions in groups.items():
-        n, events = len(positions), int(np.asarray(outcome)[positions].sum())
-        if n < least_cases:
-            refused[label] = f"{n} cases, {least_cases} needed"
-        elif events < least_events:
-            counted = "1 event" if events == 1 else f"{events} events"
-            refused[label] = f"{counted} among {n} cases, {least_events} needed"
-    return refused
