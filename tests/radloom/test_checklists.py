@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -50,8 +51,13 @@ RUNS: dict[str, Any] = {
 }
 
 
+@cache
+def _plain_table() -> pd.DataFrame:
+    return checklist_table(facts()).set_index(["checklist", "item"])
+
+
 def _table(**changes: Any) -> pd.DataFrame:
-    return checklist_table(facts(**changes)).set_index(["checklist", "item"])
+    return checklist_table(facts(**changes)).set_index(["checklist", "item"]) if changes else _plain_table()
 
 
 def _answer(table: pd.DataFrame, checklist: str, item: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -28,11 +29,17 @@ from run_material import (
 
 from radloom import methods_validation, references
 from radloom.methods_text import methods_markdown
+from radloom.recalibration import RECALIBRATIONS
 from radloom.run_facts import RunFacts
 
 
+@cache
+def _plain_text() -> str:
+    return methods_markdown(facts(), "A cohort")
+
+
 def _text(**changes: Any) -> str:
-    return methods_markdown(facts(**changes), "A cohort")
+    return methods_markdown(facts(**changes), "A cohort") if changes else _plain_text()
 
 
 def _section(text: str, heading: str) -> str:
@@ -345,6 +352,26 @@ def test_odds_ratios_by_firth_are_said_to_be_so() -> None:
     assert "Wald" not in firth
 
 
+@pytest.mark.parametrize(
+    ("kind", "there"),
+    [("temperature", "one slope"), ("platt", "slope and intercept"), ("isotonic", "isotonic regression [")],
+)
+def test_the_recalibration_of_probabilities_is_told(kind: str, there: str) -> None:
+    performance = performance_with(estimate("auc", model="logistic"))
+    told = _text(performance=performance, **with_settings("model_logistic", recalibration=kind))
+    assert f"Predicted probabilities were recalibrated by {there}" in told
+    assert "stayed as they were (tables" not in told
+    lost = performance_with(estimate("auc", model="logistic", note="fold 2: not recalibrated (few cases)"))
+    told = _text(performance=lost, **with_settings("model_logistic", recalibration=kind))
+    assert "the probabilities stayed as they were" in told
+    # By hand the description of the model has it.
+    saved = {"logistic": {"arms": {"features": {"recalibration": {"format": RECALIBRATIONS[kind].FORMAT}}}}}
+    told = _text(performance=performance, params={}, provenance=[], models=saved)
+    assert f"Predicted probabilities were recalibrated by {there}" in told
+    none = _text(performance=performance, params={}, provenance=[], models={})
+    assert "recalibrated" not in none
+
+
 def test_gaps_and_lost_coefficients_of_the_covariates_model_are_counted() -> None:
     note = "2 missing cells filled with the median or the commonest word"
     told = _text(inference=_inference("Cox, Efron ties", note=note, coefficient=""))
@@ -600,8 +627,8 @@ def test_every_reference_has_a_doi_and_every_source_exists() -> None:
 
 
 def test_the_text_is_the_same_twice_and_names_no_case_and_no_path() -> None:
-    assert _text() == _text()
     text = _text()
+    assert methods_markdown(facts(), "A cohort") == text
     assert not re.search(r"(scan|patient)-\d", text)
     assert "/" not in text.replace("tables/checklist.csv", "").replace("docs/ibsi.md", "").split("## References")[0]
 

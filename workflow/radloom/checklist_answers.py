@@ -765,8 +765,9 @@ def heterogeneity(facts: RunFacts) -> list[str]:
 
 @answer
 def updating(facts: RunFacts) -> list[str]:
+    """Whether predictions were recalibrated."""
     told = [sentence for model in facts.fitted for sentence in built.recalibration(facts, model)]
-    return _of_models(facts, *told)
+    return _of_models(facts, *(sentence for sentence in told if "recalibrat" in sentence))
 
 
 @answer
