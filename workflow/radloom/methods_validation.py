@@ -321,7 +321,7 @@ def centres(facts: RunFacts) -> list[str]:
 
 def _scales(pooled: pd.DataFrame) -> str:
     """The scales on which estimates were pooled, where these are not their own."""
-    on = {
+    on: dict[str, dict[str, tuple[str, ...]]] = {
         "logit": {
             "C": ("c_index", "uno_c"),
             "AUC": ("auc",),
