@@ -285,7 +285,9 @@ def test_groups_of_patients_are_claimed_only_where_they_have_an_estimate() -> No
     asked = planned(subgroups=["sex"])
     assert "Performance by sex was asked for, but is not estimable." in _answer(_table(**asked), "TRIPOD+AI", "14")
     rows = performance_with(estimate("c_index", subgroup="sex: female"))
-    assert "by group: sex (female)" in _answer(_table(performance=rows, **asked), "TRIPOD+AI", "14")
+    assert "By group are also given discrimination: sex (female)" in _answer(
+        _table(performance=rows, **asked), "TRIPOD+AI", "14"
+    )
 
 
 def test_results_are_of_pairs_within_centres_where_these_lead() -> None:

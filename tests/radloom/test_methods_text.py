@@ -444,6 +444,7 @@ def test_pooled_and_worst_centres_are_told_where_they_are_estimable() -> None:
     told = _section(_text(performance=performance_with(pooled)), "Validation")
     assert "pooled by random effects [" in told
     assert "Hartung and Knapp [" in told
+    assert "; C on the logit scale; standard errors" in told
     assert "Prediction intervals" not in told
     assert "worst" not in told
     more = performance_with(
@@ -479,9 +480,9 @@ def test_optimism_is_told_with_its_refits_and_only_where_there_are_any() -> None
 def test_subgroups_are_told_with_their_groups() -> None:
     groups = [estimate("c_index", subgroup=f"age: {band}") for band in ("<50", "50-64")]
     told = _section(_text(performance=performance_with(*groups)), "Validation")
-    assert "also given by group: age (<50, 50-64)." in told
+    assert "By group are also given discrimination: age (<50, 50-64)." in told
     lost = _text(performance=performance_with(no_estimate("c_index", "0 events", subgroup="age: <50")))
-    assert "by group" not in lost
+    assert "By group" not in lost
 
 
 @pytest.mark.parametrize(

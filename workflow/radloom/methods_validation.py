@@ -127,8 +127,10 @@ def _centres_left_out(facts: RunFacts) -> list[str]:
 def _optimism(facts: RunFacts) -> list[str]:
     refits = facts.setting("model", "refits")
     often = f"{count(int(refits), 'bootstrap sample')}" if refits else "bootstrap samples"
+    rows = facts.estimates()
+    of = and_(kinds_of(rows[rows["split"] == OPTIMISM])) or "the performance"
     told = [
-        f"Optimism of {_optimistic(facts)} was estimated in {often} of patients drawn within centre, to each of which "
+        f"Optimism of {of} was estimated in {often} of patients drawn within centre, to each of which "
         f"the whole pipeline was fitted anew, and taken off the apparent performance{cite('harrell1996')}.",
     ]
     if refits and int(refits) < 100:
@@ -139,16 +141,16 @@ def _optimism(facts: RunFacts) -> list[str]:
     return told
 
 
-def _optimistic(facts: RunFacts) -> str:
-    """What the optimism was estimated of."""
-    rows = facts.estimates()
-    found = {metric.removesuffix(WITHIN) for metric in rows[rows["split"] == OPTIMISM]["metric"]}
+def kinds_of(rows: pd.DataFrame) -> list[str]:
+    """The kinds of metrics that rows of the performance table have."""
+    found = {metric.removesuffix(WITHIN) for metric in rows["metric"]}
     kinds = {
         "discrimination": found & {"c_index", "uno_c", "auc"},
         "Brier scores": {metric for metric in found if "brier" in metric},
+        "observed over expected risk": found & {"observed_expected"},
         "the calibration slope": found & {"calibration_slope"},
     }
-    return and_([kind for kind, own in kinds.items() if own]) or "the performance"
+    return [kind for kind, own in kinds.items() if own]
 
 
 def locked_test(facts: RunFacts) -> list[str]:
@@ -305,8 +307,7 @@ def centres(facts: RunFacts) -> list[str]:
         sentences.append(
             f"Centres were pooled by random effects{cite('debray2017')} (variance between centres by restricted "
             f"maximum likelihood{cite('viechtbauer2005')}, intervals after Hartung and Knapp"
-            f"{cite('hartung2001', 'roever2015')}; C, AUC and Brier scores on the logit scale, observed over expected "
-            "on the logarithmic one; standard errors from the bootstrap)."
+            f"{cite('hartung2001', 'roever2015')}; {_scales(pooled)}standard errors from the bootstrap)."
         )
         if (pooled["prediction_low"] != "").any():
             sentences.append(f"Prediction intervals are for a new centre{cite('higgins2009')}.")
@@ -316,6 +317,25 @@ def centres(facts: RunFacts) -> list[str]:
             "bootstrap sample, and lies too low rather than too high."
         )
     return sentences
+
+
+def _scales(pooled: pd.DataFrame) -> str:
+    """The scales on which estimates were pooled, where these are not their own."""
+    on: dict[str, dict[str, tuple[str, ...]]] = {
+        "logit": {
+            "C": ("c_index", "uno_c"),
+            "AUC": ("auc",),
+            "(integrated) Brier score": ("brier", "integrated_brier"),
+        },
+        "logarithmic": {"observed over expected risk": ("observed_expected",)},
+    }
+    found = set(pooled["metric"])
+    told = []
+    for scale, names in on.items():
+        own = [name for name, metrics_ in names.items() if found & set(metrics_)]
+        if own:
+            told.append(f"{and_(own)} on the {scale} scale")
+    return "".join(f"{part}; " for part in told)
 
 
 def subgroups(facts: RunFacts) -> list[str]:
@@ -329,7 +349,8 @@ def subgroups(facts: RunFacts) -> list[str]:
     if not groups:
         return []
     told = "; ".join(f"{name} ({listed(own)})" for name, own in groups.items())
-    return [f"Discrimination, Brier score and observed over expected risk are also given by group: {told}."]
+    kinds = and_(kinds_of(rows[rows["subgroup"] != ""])) or "performance"
+    return [f"By group are also given {kinds}: {told}."]
 
 
 def intervals(facts: RunFacts) -> list[str]:
