@@ -401,6 +401,7 @@ def test_every_metric_is_defined() -> None:
         link = np.repeat(risk[:, None] - 1, len(judge.times) or 1, axis=1)
         found |= {name for name, _ in judge.ranks(risk, groups, everyone, weights)}
         found |= {name for name, _ in judge.absolute(link, groups, everyone, weights)}
+        found |= {name for name, _ in judge.curves(link, everyone, weights)}
     assert found == set(METRIC_DEFINITIONS)
     (metric,) = codebook_rows("performance", ["metric"])
     assert all(f"{name}: " in metric["meaning"] for name in found)

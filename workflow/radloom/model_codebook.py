@@ -25,6 +25,8 @@ METRIC_DEFINITIONS = {
     "calibration_intercept": "the same shift with the slope held at its estimate",
     "calibration_slope": "slope of the outcome on the predictions' link, with an intercept (baseline hazard) for each "
     "fold; 1 is best, below 1 predictions are too extreme",
+    "ici": "integrated calibration index: mean distance of the predicted risks from a smooth calibration curve "
+    "(restricted cubic spline of three knots; Austin and Steyerberg 2019); 0 is best",
 }
 """Every metric of performance.csv; discrimination may end in _within_centre."""
 

@@ -338,7 +338,7 @@ def _error_blocks(estimates: Estimates, remarks: Remarks) -> list[Block]:
     return [blocks[0], text(*told), *blocks[1:]]
 
 
-CALIBRATION = ("observed_expected", "calibration_in_the_large", "calibration_intercept", "calibration_slope")
+CALIBRATION = ("observed_expected", "calibration_in_the_large", "calibration_intercept", "calibration_slope", "ici")
 
 
 def _calibration_blocks(material: Material, model: str, estimates: Estimates, remarks: Remarks) -> list[Block]:
@@ -364,7 +364,8 @@ def _calibration_blocks(material: Material, model: str, estimates: Estimates, re
         "of the predictions, as "
         + ("log cumulative hazards" if model == "cox" else "log odds")
         + ", that makes their mean right; 0 is best. The slope, within folds, is 1 where predictions spread as they "
-        "should, below 1 where they are too extreme; the intercept is the shift after the slope was applied."
+        "should, below 1 where they are too extreme; the intercept is the shift after the slope was applied. "
+        "ICI: mean distance of the predicted risks from a smooth calibration curve, 0 is best."
     )
     drawn = (
         "Pictures: cases in groups of predicted risk, with the observed risk "

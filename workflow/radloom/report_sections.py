@@ -53,6 +53,7 @@ METRICS = {
     "calibration_in_the_large": "calibration in the large",
     "calibration_intercept": "calibration intercept",
     "calibration_slope": "calibration slope, within folds",
+    "ici": "distance from the calibration curve (ICI)",
 }
 ARMS = {
     "clinical": "the clinical columns alone",
