@@ -428,6 +428,25 @@ def test_adapting_moves_an_unseen_batch_and_changes_nothing_else() -> None:
         assert harmonizer.transform(*turned).iloc[::-1].equals(result)
 
 
+def test_a_few_wild_features_do_not_rule_the_others_of_an_adapted_batch() -> None:
+    rng = np.random.default_rng(4)
+    features = pd.DataFrame(rng.normal(size=(160, 60)), columns=[f"f{number}" for number in range(60)])
+    metadata = pd.DataFrame({"centre": ["A"] * 80 + ["B"] * 80})
+    features.iloc[80:] = 1.5 * features.iloc[80:] + 2
+    # Nearly constant where the fit learned, a thousand times as wide in the new batch: the prior's mean and variance
+    # of the variances would be theirs alone.
+    features.iloc[80:, :2] *= 1e3
+    harmonizer = ComBatHarmonizer(new_batch="adapt").fit(features[:80], metadata=metadata[:80])
+    with pytest.warns(HarmonizationWarning, match="adapted feature by feature"):
+        adapted = harmonizer.transform(features, metadata)
+    # ComBat divides the pooled sum of squares by n, the SD of a batch by n - 1.
+    np.testing.assert_allclose(adapted[80:].std() / features[:80].std(), np.sqrt(79 / 80), rtol=1e-9)
+    np.testing.assert_allclose(adapted[80:].mean(), features[:80].mean(), atol=1e-9)
+    with pytest.warns(HarmonizationWarning, match="adapted from its own 80 cases"):
+        tame = harmonizer.transform(features.assign(f0=features["f2"], f1=features["f3"]), metadata)
+    assert (tame[80:].std() / features[:80].std()).iloc[2:].between(0.8, 1.25).all()
+
+
 def test_adapting_to_the_only_batch_of_the_fit() -> None:
     features, metadata = simulated((200, 200))
     first = metadata["centre"] == "B0"

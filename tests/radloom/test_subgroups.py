@@ -58,6 +58,7 @@ def test_what_is_no_grouping_is_refused() -> None:
     with pytest.raises(CohortError, match=r"no number in c1, c3; correct it"):
         subgroups(pd.Series([50, "old", 60, np.inf], index=["c0", "c1", "c2", "c3"]), "age")
     with pytest.raises(CohortError, match="40 different values"):
-        subgroups(pd.Series(np.arange(40)), "bmi")
+        subgroups(pd.Series([f"scanner {number}" for number in range(40)]), "scanner")
+    assert [len(rows) for rows in subgroups(pd.Series(np.arange(42)), "bmi").values()] == [14, 14, 14]
     with pytest.raises(ValueError, match="must ascend"):
         subgroups(pd.Series([1.0]), "age", (60, 50))

@@ -45,6 +45,9 @@ CHOICES = {
     "missing_covariates": ("error", "impute"),
 }
 ADVISED_BATCH_SIZE = 20
+MOST_ERRORS = 4.0
+"""Standard errors by which shrinkage may move the variance of the typical feature of an adapted batch."""
+
 FORMAT = "radloom-combat-2"
 
 
@@ -592,9 +595,16 @@ class ComBatHarmonizer(Harmonizer):
             told.append(f"features that are constant in the unseen batch {name} were left as they are: {names}")
         gamma, delta = np.zeros(len(mean)), np.ones(len(mean))
         if varies.any():
-            gamma[varies], delta[varies] = combat_effects.batch_effects(
-                mean[varies], squares[varies], len(values), **self._how(int(varies.sum()))
-            )
+            how = self._how(int(varies.sum()))
+            found = combat_effects.batch_effects(mean[varies], squares[varies], len(values), **how)
+            if how["eb"] and not how["mean_only"] and _ruled_by_few(found[1], squares[varies], len(values)):
+                found = combat_effects.batch_effects(mean[varies], squares[varies], len(values), **{**how, "eb": False})
+                told.append(
+                    f"the unseen batch {name} was adapted feature by feature: a few features whose spread in it is far "
+                    "from that of the fit would have ruled the priors of empirical Bayes (a transformation of the "
+                    "features may help)"
+                )
+            gamma[varies], delta[varies] = found
             self._refuse_without_end(gamma, delta)
         few = "" if len(values) >= ADVISED_BATCH_SIZE else f", which is uncertain below {ADVISED_BATCH_SIZE}"
         told.append(f"the unseen batch {name} was adapted from its own {len(values)} cases{few}")
@@ -727,6 +737,16 @@ class ComBatHarmonizer(Harmonizer):
         made._set_effects(Effects(grand_mean, variance, beta, gamma, delta), saved["untouched_features"])
         made.warnings_ = saved["warnings"]
         return made
+
+
+def _ruled_by_few(delta: np.ndarray, squares: np.ndarray, n: int) -> bool:
+    """Whether empirical Bayes moved the variances of a batch of n cases by more than their sampling error explains.
+
+    Shrinkage takes away sampling error: the logarithm of a variance has a standard error of about sqrt(2 / (n - 1)).
+    Where the typical feature moves by MOST_ERRORS of them, the prior describes a few other features, not it.
+    """
+    moved = np.abs(np.log(delta / (squares / (n - 1))))
+    return bool(np.median(moved) > MOST_ERRORS * np.sqrt(2 / (n - 1)))
 
 
 def _text(column: pd.Series, keep_numbers: bool = False) -> pd.Series:

@@ -205,7 +205,10 @@ def _tested(result: ArmResult, data: ModelData) -> list[tuple[pd.DataFrame, np.n
         models.append((design, None))
     found = result.predictions.get(CROSS_VALIDATION)
     if found is not None and len(found.known) == len(found.risk) and found.risk.std() > 0:
-        models.append((pd.DataFrame({OUT_OF_FOLD: found.risk}), found.group))
+        # Where the batch is a stratum, risks of different batches have no common scale.
+        strata = [f"{fold} {batch}" for fold, batch in zip(found.group, data.batches, strict=True)]
+        by = np.array(strata, dtype=object) if result.arm.batch else found.group
+        models.append((pd.DataFrame({OUT_OF_FOLD: found.risk}), by))
     return models
 
 

@@ -145,7 +145,8 @@ class SurvivalJudge:
     @staticmethod
     def probability(link: np.ndarray) -> np.ndarray:
         """Risk of an event of a log cumulative hazard."""
-        return -np.expm1(-np.exp(link))
+        with np.errstate(over="ignore"):  # a hazard beyond all numbers is a risk of 1
+            return -np.expm1(-np.exp(link))
 
     def ranks(self, risk: np.ndarray, groups: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> Values:
         """Discrimination of the cases at `rows`, pairs within groups, for each row of weights (samples x all cases)."""

@@ -16,7 +16,10 @@ AGE_CUTS = (50.0, 65.0, 75.0)
 """Years at which age groups begin, below the first, and so on: <50, 50-64, 65-74, >=75."""
 
 MOST_GROUPS = 30
-"""A column of more different values is no grouping; numbers then need cuts."""
+"""A column of more different words is no grouping."""
+
+MOST_CODES = 10
+"""A number of more different values is no code of groups, and is cut at its thirds."""
 
 NAMED = 5
 """A message names this many cases, and counts the rest."""
@@ -26,18 +29,21 @@ def subgroups(column: pd.Series, name: str, cuts: Sequence[float] | None = None)
     """Positions of the cases of each group of a column, groups in ascending order.
 
     With ascending `cuts` the groups are bands of a number: below the first, from each up to below the next, from the
-    last on. A column called `age` has AGE_CUTS unless told otherwise; `()` takes its values as they are. Cases without
-    a value (missing or blank) are a group of their own, `not known`, the last; groups without cases are left out.
-    Raises CohortError where cuts meet something that is no finite number, or where the values are too many to be
-    groups.
+    last on. A column called `age` has AGE_CUTS unless told otherwise, a number of more than MOST_CODES values is cut at
+    its thirds; `()` takes values as they are. Cases without a value (missing or blank) are a group of their own, `not
+    known`, the last; groups without cases are left out. Raises CohortError where cuts meet something that is no finite
+    number, or where the words are too many to be groups.
     """
     values = column.astype(object).map(lambda value: value.strip() if isinstance(value, str) else value)
     missing = (values.isna() | (values == "")).to_numpy()
     if cuts is None and name.lower() == "age":
         cuts = AGE_CUTS
+    numbers = pd.to_numeric(values.where(~missing), errors="coerce")
+    if cuts is None and numbers[~missing].notna().all() and numbers.nunique() > MOST_CODES:
+        cuts = [float(cut) for cut in np.unique(np.quantile(numbers[~missing], [1 / 3, 2 / 3]))]
     groups: dict[str, np.ndarray]
     if cuts:
-        groups = _bands(pd.to_numeric(values.where(~missing), errors="coerce"), missing, name, cuts)
+        groups = _bands(numbers, missing, name, cuts)
     else:
         labels = np.array([_label(value) for value in values], dtype=object)
         distinct = sorted(set(labels[~missing]), key=_order)
