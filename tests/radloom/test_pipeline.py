@@ -303,6 +303,16 @@ def test_a_batch_of_one_class_counts_to_the_first() -> None:
     assert made[:4].equals(made[4:8].set_axis(range(4)))
 
 
+def test_a_batch_with_one_patient_of_a_class_counts_to_the_first_as_well() -> None:
+    batch = pd.Series(["a"] * 6 + ["b"] * 6 + ["c"] * 6)
+    y = np.array([0, 1] * 3 + [0, 0, 0, 0, 1, 1] + [0, 1] * 3)
+    patients = [str(number) for number in range(18)]
+    assert BatchTerms().fit(batch, y, patients).pooled_ == []
+    patients[11] = patients[10]  # the two cases of batch b with the outcome, as a bootstrap sample draws them
+    assert BatchTerms().fit(batch, y, patients).pooled_ == ["b"]
+    assert BatchTerms().fit(batch, y, patients).levels_ == ["c"]
+
+
 # -------------------------------------------------------------------- penalised models
 
 

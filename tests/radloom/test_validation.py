@@ -437,7 +437,7 @@ def test_a_batch_of_one_class_is_pooled_and_told() -> None:
     tables.patients.loc[tables.patients.index[::3], "response"] = "0"
     found = cohort(tables=tables, analysis_plan__arms=["features_centre"])
     fitted, pipeline = fit_all_cases(found.problem)["features_centre"]
-    assert fitted.notes == ("batches of one class share an intercept: C0",)
+    assert fitted.notes == ("batches with fewer than two patients of a class share an intercept: C0",)
     assert pipeline is not None
     assert [term for term in pipeline.terms_ if term.startswith("batch")] == ["batch[C2]"]
 

@@ -304,14 +304,18 @@ class ClinicalBlock(TransformerMixin, BaseEstimator):
 class BatchTerms(TransformerMixin, BaseEstimator):
     """The batch as centred indicator columns, one less than there are batches; a batch not seen is the average one.
 
-    A batch of the training cases that has one class of `y` only can't have a coefficient of its own: it counts to the
-    first batch (`pooled_`).
+    A batch of the training cases of which fewer than two patients have a class of `y` can't have a coefficient of its
+    own, for it would have no finite one in an inner fold that holds that patient out: it counts to the first batch
+    (`pooled_`).
     """
 
-    def fit(self, X: pd.Series, y: np.ndarray) -> BatchTerms:
-        """Learn the batches of the training cases; y is 0 or 1."""
+    def fit(self, X: pd.Series, y: np.ndarray, patients: Sequence[str] | None = None) -> BatchTerms:
+        """Learn the batches of the training cases; y is 0 or 1. Without `patients` each case is one."""
         names = sorted(set(X))
-        both = [name for name in names if len(np.unique(y[(name == X).to_numpy()])) > 1]
+        table = pd.DataFrame({"batch": X.to_numpy(), "y": y, "of": range(len(X)) if patients is None else patients})
+        sizes = table.drop_duplicates().groupby(["batch", "y"]).size().unstack(fill_value=0)
+        counts = sizes.reindex(columns=[0, 1], fill_value=0)
+        both = [name for name in names if counts.loc[name].min() >= 2]
         self.pooled_ = [name for name in names if name not in both]
         self.levels_ = both[1:]
         self._known = names
@@ -541,7 +545,7 @@ class ArmPipeline(BaseEstimator):
         free = 0
         strata = None
         if self.batch_in_model and self.model.needs_both:
-            self.batch_terms_ = BatchTerms().fit(X[self.batch], classes)
+            self.batch_terms_ = BatchTerms().fit(X[self.batch], classes, list(X[self.patient]))
             blocks.append(self.batch_terms_.transform(X[self.batch]))
             free = blocks[-1].shape[1]
         elif self.batch_in_model:
@@ -601,7 +605,8 @@ class ArmPipeline(BaseEstimator):
         """What the reader must know of this fit."""
         notes = [] if self.feature_block_ is None else list(self.feature_block_.notes_)
         if self.batch_terms_ is not None and self.batch_terms_.pooled_:
-            notes.append(f"batches of one class share an intercept: {', '.join(self.batch_terms_.pooled_)}")
+            named = ", ".join(self.batch_terms_.pooled_)
+            notes.append(f"batches with fewer than two patients of a class share an intercept: {named}")
         if isinstance(self.model_, PenalisedLogistic) and self.model_.note_:
             notes.append(self.model_.note_)
         return notes
