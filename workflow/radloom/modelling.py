@@ -33,6 +33,7 @@ from radloom.performance import (
     prediction_rows,
 )
 from radloom.pipeline import ArmPipeline, ClinicalBlock, PenalisedCox, PenalisedLogistic
+from radloom.sample_size import WHOLE_NUMBERS as COUNTS_OF_SAMPLE_SIZE
 from radloom.sample_size import Cohort as SampleSizeCohort
 from radloom.sample_size import sample_size
 from radloom.subgroups import subgroups
@@ -482,7 +483,9 @@ def finish(
 
 def table_of(name: str, rows: Sequence[Mapping[str, Any]], params: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """A table of MODEL_TABLES, every row with the hash of the analysis plan."""
-    return pd.DataFrame(rows, columns=MODEL_TABLES[name]).assign(**{PLAN: plan_hash(params)})
+    table = pd.DataFrame(rows, columns=MODEL_TABLES[name]).assign(**{PLAN: plan_hash(params)})
+    # Counts stay whole numbers also where one of them is missing.
+    return table.astype(dict.fromkeys(COUNTS_OF_SAMPLE_SIZE, "Int64")) if name == "sample_size" else table
 
 
 def arm_messages(results: Sequence[ArmResult]) -> list[str]:

@@ -42,6 +42,7 @@ A convention, not a theorem: ten events spread over five folds leave two to choo
 
 BINARY, SURVIVAL = "binary", "time to event"
 
+WHOLE_NUMBERS = ("needed_n", "needed_events", "largest_parameters")
 COLUMNS = [
     "model", "outcome", "arm", "criterion", "needed_n", "needed_events", "available_n", "available_events",
     "parameters", "events_per_parameter", "r2", "largest_parameters", "met", "note",
@@ -189,9 +190,7 @@ def sample_size(
                     "note": "; ".join(filter(None, [source if uses_r2 and known else "", note])),
                 }
             )
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    whole = ["needed_n", "needed_events", "largest_parameters"]
-    return table.astype(dict.fromkeys(whole, "Int64"))
+    return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(WHOLE_NUMBERS, "Int64"))
 
 
 def _needs(
