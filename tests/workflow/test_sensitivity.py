@@ -22,7 +22,7 @@ def test_it_is_computed_on_top_of_a_run_and_leaves_nothing_when_it_is_off(worksp
     assert workspace.run(whole=True) == OWN
     after = workspace.tables()
     assert {name for name in after if after[name] != before.get(name)} == {
-        *("sensitivity.csv", "codebook.csv", "datapackage.json", "import.R")
+        *("sensitivity.csv", "checklist.csv", "codebook.csv", "datapackage.json", "import.R")
     }
     rows = list(csv.DictReader((workspace.results / "tables/sensitivity.csv").read_text().splitlines()))
     # The run's own settings are the baseline, and no row.
