@@ -7,12 +7,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-ARMS = ("clinical", "features", "features_combat", "features_centre", "features_combat+clinical")
-"""The arms that run side by side, in the order of the tables."""
-
-METRICS = ("c_index", "uno_c", "auc", "brier", "calibration", "net_benefit")
-"""Families of metrics; time-dependent ones for survival, at each horizon."""
-
 SHOWN_DIGITS = 12
 
 Params = Mapping[str, Mapping[str, Any]]
