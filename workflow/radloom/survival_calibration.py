@@ -30,6 +30,10 @@ from radloom.ranking import codes_of, in_blocks, rows_of_weights, share
 from radloom.survival_metrics import kaplan_meier_risk
 
 
+LARGEST_LOG = 700.0
+"""A hazard whose logarithm is larger is a risk of 1, and no number."""
+
+
 @dataclass(frozen=True)
 class SurvivalCalibration:
     """Agreement of predicted with observed risk at a horizon; each entry has one value a row of weights.
@@ -207,7 +211,7 @@ def _shift(x: np.ndarray, slope: np.ndarray, target: np.ndarray, weights: np.nda
     low, high = np.where(estimable, low, 0.0), np.where(estimable, high, 0.0)
     found = (low + high) / 2
     for _ in range(200):
-        hazard = np.exp(found[:, None] + scaled)
+        hazard = np.exp(np.minimum(found[:, None] + scaled, LARGEST_LOG))
         excess = (weights * -np.expm1(-hazard)).sum(axis=1) / np.maximum(size, 1e-300) - target
         gradient = (weights * hazard * np.exp(-hazard)).sum(axis=1) / np.maximum(size, 1e-300)
         low, high = np.where(excess < 0, found, low), np.where(excess < 0, high, found)
@@ -236,7 +240,7 @@ def calibration_at(
     0 or 1.
     """
     x = _finite(log_hazard)
-    values = -np.expm1(-np.exp(x))
+    values = -np.expm1(-np.exp(np.minimum(x, LARGEST_LOG)))
     table = rows_of_weights(weights, len(values))
     observed = kaplan_meier_risk(time, event, horizon, table)
     slope = calibration_slope(time, event, x, horizon, table, groups)
