@@ -29,7 +29,6 @@ from radloom.calibration_curve import (
 from radloom.ranking import codes_of, in_blocks, rows_of_weights, share
 from radloom.survival_metrics import kaplan_meier_risk
 
-
 LARGEST_LOG = 700.0
 """A hazard whose logarithm is larger is a risk of 1, and no number."""
 
