@@ -115,6 +115,10 @@ class CohortTables:
             raise CohortError(f"there are no features of the ROI {roi!r} (model.roi); there are {listed(rois)}")
         return self.features[self.features["roi"] == (roi or rois[0])]
 
+    def of_cases(self, roi: str | None, cases: pd.Index) -> pd.DataFrame:
+        """Rows of one ROI (see `of_roi`) for these cases, in their order and with their names as index."""
+        return self.of_roi(roi).set_index("case_id", drop=False).loc[cases]
+
 
 def _unknown(cell: object) -> bool:
     return not isinstance(cell, str) or is_missing(cell)

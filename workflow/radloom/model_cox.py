@@ -61,8 +61,8 @@ def model_cox(
     d = event.loc[data.features.index].to_numpy().astype(int)
     messages = [*problem_messages(problems), *data.notes]
     horizons = tuple(sorted(plan["horizons"]))
-    rows = rows.set_index("case_id", drop=False).loc[data.features.index]
-    early = t[(d == 1) & ~in_test_set(tables, rows, plan["test_set"])]  # what is locked has no say in it
+    chosen = tables.of_cases(params["model"]["roi"], data.features.index)
+    early = t[(d == 1) & ~in_test_set(tables, chosen, plan["test_set"])]  # what is locked has no say in it
     if not horizons and len(early):
         horizons = (float(np.median(early)),)
         messages.append(f"no horizon is planned: the median time of the events, {horizons[0]:g}, was taken")
@@ -112,7 +112,7 @@ def labels_of(tables: CohortTables, data: ModelData, roi: str | None, columns: S
     """One label a case, of several columns together; None without columns."""
     if not columns:
         return None
-    rows = tables.of_roi(roi).set_index("case_id", drop=False).loc[data.features.index]
+    rows = tables.of_cases(roi, data.features.index)
     parts = [tables.column(name, rows).fillna("not known").astype(str).to_numpy() for name in columns]
     return np.array([" / ".join(row) for row in zip(*parts, strict=True)], dtype=object)
 

@@ -332,9 +332,9 @@ def run_endpoint(
     Raises CohortError where the batch is the outcome, or the locked test set can't be told from the rest.
     """
     plan, settings = params["analysis_plan"], settings_of(params)
-    rows = tables.of_roi(params["model"]["roi"])
-    refuse_shared_patients(tables, rows, plan["test_set"])
-    rows = rows.set_index("case_id", drop=False).loc[endpoint.data.features.index]
+    roi = params["model"]["roi"]
+    refuse_shared_patients(tables, tables.of_roi(roi), plan["test_set"])
+    rows = tables.of_cases(roi, endpoint.data.features.index)
     locked = in_test_set(tables, rows, plan["test_set"])
     data, y = endpoint.data.take(~locked), endpoint.y[~locked]
     judge = endpoint.judge(~locked)
@@ -384,7 +384,7 @@ def setting_of(
     """Centres, subgroups and bootstrap of some cases."""
     centres = data.centres.to_numpy(dtype=object)
     settings = settings_of(params)
-    rows = tables.of_roi(params["model"]["roi"]).set_index("case_id", drop=False).loc[data.features.index]
+    rows = tables.of_cases(params["model"]["roi"], data.features.index)
     groups: dict[str, np.ndarray] = {}
     for name in params["analysis_plan"]["subgroups"]:
         found = subgroups(tables.column(name, rows), name)
