@@ -4,7 +4,6 @@ By hand: extract.py image.nii.gz roi.nii.gz --params config/pyradiomics.yaml --o
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,10 @@ def run_case(task: CaseTask) -> CaseResult:
     from radloom.errors import CaseError
     from radloom.extract import extract_features, read_around, read_params, write_features
     from radloom.extractions import features_file
+    from radloom.labels import read_names
     from radloom.roi_definitions import read_definitions
 
-    labels = _labels(task.inputs["postprocess/labels.json"])
+    labels = read_names(task.inputs["postprocess/labels.json"])
     derived = read_definitions(task.params["derived_rois"])
     # The parameter file is called params, or params.<name> for each of several extractions.
     extractions = {
@@ -55,10 +55,6 @@ def run_case(task: CaseTask) -> CaseResult:
             reasons = dict.fromkeys(f"{name}: {error.reason}" for name, error in failures.items())
         raise CaseError("; ".join(reasons), "; ".join(filter(None, advice)))
     return CaseResult(facts.get("", {"extractions": facts}), warnings)
-
-
-def _labels(path: Path) -> dict[int, str]:
-    return {int(number): name for number, name in json.loads(path.read_text(encoding="utf-8")).items()}
 
 
 def _mapping(path: Path) -> dict[str, Any]:
@@ -97,10 +93,9 @@ def by_hand(args: argparse.Namespace) -> None:
     """Extract the features of one image; without --labels the ROIs are called label_<number>."""
     import sys
 
-    import numpy as np
-
     from radloom.errors import CaseError
     from radloom.extract import extract_features, read_around, read_params, write_features
+    from radloom.labels import number_names, read_names
     from radloom.roi_definitions import read_definitions
 
     params = read_params(args.params, args.ibsi, args.outlier_sigma, args.engine)
@@ -109,10 +104,7 @@ def by_hand(args: argparse.Namespace) -> None:
         image, roi = read_around(args.image, args.roi, [params], derived)
     except ValueError as error:
         raise CaseError(str(error)) from None
-    if args.labels:
-        labels = _labels(args.labels)
-    else:
-        labels = {int(number): f"label_{number}" for number in np.unique(roi.array) if number != 0}
+    labels = read_names(args.labels) if args.labels else number_names(roi.array)
     extraction = extract_features(image, roi, labels, params, args.roi_name, args.min_voxels, derived)
     write_features(args.out, extraction)
     for entry in extraction.excluded:

@@ -4,7 +4,6 @@ By hand: overlay.py image.nii.gz roi.nii.gz --out overlay.png [--window -160 240
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from radloom.engine.step import CaseResult, CaseStep, CaseTask, main
@@ -13,14 +12,15 @@ from radloom.engine.step import CaseResult, CaseStep, CaseTask, main
 def run_case(task: CaseTask) -> CaseResult:
     """Draw the overlay of a case into overlay.png."""
     from radloom.images import read_nifti
+    from radloom.labels import read_names
     from radloom.overlay import draw_overlay, write_overlay
 
-    names = json.loads(task.inputs["postprocess/labels.json"].read_text(encoding="utf-8"))
+    names = read_names(task.inputs["postprocess/labels.json"])
     low, high = task.params["window"]
     picture = draw_overlay(
         read_nifti(task.inputs["calibrate/image.nii.gz"]),
         read_nifti(task.inputs["postprocess/roi.nii.gz"]),
-        {int(number): name for number, name in names.items()},
+        names,
         (low, high),
     )
     write_overlay(task.out / "overlay.png", picture)
@@ -37,17 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def by_hand(args: argparse.Namespace) -> None:
     """Draw one image with the outlines of all its labels."""
-    import numpy as np
-
     from radloom.errors import CaseError
     from radloom.images import read_nifti
+    from radloom.labels import number_names
     from radloom.overlay import draw_overlay, write_overlay
 
     try:
         image, roi = read_nifti(args.image), read_nifti(args.roi)
     except ValueError as error:
         raise CaseError(str(error)) from None
-    labels = {int(number): f"label_{number}" for number in np.unique(roi.array) if number != 0}
+    labels = number_names(roi.array)
     write_overlay(args.out, draw_overlay(image, roi, labels, (args.window[0], args.window[1])))
 
 

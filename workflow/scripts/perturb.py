@@ -16,13 +16,14 @@ def run_case(task: CaseTask) -> CaseResult:
     from radloom.calibrate import Calibration
     from radloom.extract import read_params
     from radloom.images import read_nifti
+    from radloom.labels import read_names
     from radloom.perturb import Amplitudes, Chain, perturb_features, write_perturbed
 
     params = task.params
     made = perturb_features(
         read_nifti(task.inputs["ingest/image.nii.gz"]),
         read_nifti(task.inputs["postprocess/roi.nii.gz"]),
-        _labels(task.inputs["postprocess/labels.json"]),
+        read_names(task.inputs["postprocess/labels.json"]),
         read_params(
             task.resources["params"], *(params[f"extract.{key}"] for key in ("ibsi", "outlier_sigma", "engine"))
         ),
@@ -38,10 +39,6 @@ def run_case(task: CaseTask) -> CaseResult:
     )
     write_perturbed(task.out, made)
     return CaseResult(facts={"rois": made.facts}, warnings=made.warnings)
-
-
-def _labels(path: Path) -> dict[int, str]:
-    return {int(number): name for number, name in json.loads(path.read_text(encoding="utf-8")).items()}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,12 +63,11 @@ def by_hand(args: argparse.Namespace) -> None:
     """Perturb one case; without --labels the ROIs are called label_<number>."""
     import sys
 
-    import numpy as np
-
     from radloom.calibrate import Calibration, drift_calibration
     from radloom.errors import CaseError
     from radloom.extract import read_params
     from radloom.images import read_nifti
+    from radloom.labels import number_names, read_names
     from radloom.perturb import Amplitudes, Chain, perturb_features, write_perturbed
 
     params = read_params(args.params)
@@ -79,10 +75,7 @@ def by_hand(args: argparse.Namespace) -> None:
         image, roi = read_nifti(args.image), read_nifti(args.roi)
     except ValueError as error:
         raise CaseError(str(error)) from None
-    if args.labels:
-        labels = _labels(args.labels)
-    else:
-        labels = {int(number): f"label_{number}" for number in np.unique(roi.array) if number != 0}
+    labels = read_names(args.labels) if args.labels else number_names(roi.array)
     calibration = drift_calibration(args.drift) if args.drift else Calibration("none")
     chain = Chain(args.interpolator, calibration, not args.no_round)
     amplitudes = Amplitudes(args.rotation, args.shift, args.volume, args.noise, not args.no_contour)

@@ -4,7 +4,6 @@ By hand: postprocess.py labels.nii.gz --out roi.nii.gz [--config config.yaml]
 """
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from radloom.engine.step import CaseResult, CaseStep, CaseTask, main
 def run_case(task: CaseTask) -> CaseResult:
     """Postprocess one case's labels into roi.nii.gz; labels.json keeps every name, also of an ROI that is gone."""
     from radloom.images import read_nifti, write_nifti
+    from radloom.labels import read_names
     from radloom.postprocess import postprocess, read_settings
 
     names = read_names(task.inputs["segment/labels.json"])
@@ -22,11 +22,6 @@ def run_case(task: CaseTask) -> CaseResult:
     write_nifti(task.out / "roi.nii.gz", result.labels)
     shutil.copyfile(task.inputs["segment/labels.json"], task.out / "labels.json")
     return CaseResult(facts={"volume_mm3": result.volume_mm3, "change": result.change, "components": result.components})
-
-
-def read_names(path: Path) -> dict[int, str]:
-    """Label numbers and ROI names of a JSON file."""
-    return {int(number): name for number, name in json.loads(path.read_text(encoding="utf-8")).items()}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,10 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def by_hand(args: argparse.Namespace) -> None:
     """Postprocess one label volume; without --config the labels stay as they are."""
-    import numpy as np
     import yaml
 
     from radloom.images import read_nifti, write_nifti
+    from radloom.labels import number_names, read_names
     from radloom.postprocess import postprocess, read_settings
 
     try:
@@ -57,9 +52,8 @@ def by_hand(args: argparse.Namespace) -> None:
         raise SystemExit(f"error: {error}") from None
     if labels.array.dtype.kind != "u":
         raise SystemExit(f"error: labels are unsigned whole numbers, this volume holds {labels.array.dtype}")
-    for number in np.unique(labels.array).tolist():
-        if number != 0:
-            names.setdefault(number, f"label_{number}")
+    for number, name in number_names(labels.array).items():
+        names.setdefault(number, name)
     if not names:
         raise SystemExit("error: the label volume is empty")
     result = postprocess(labels, names, read_settings(section, names.values()))

@@ -4,7 +4,6 @@ By hand: segment.py image.nii.gz --out labels.nii.gz --model resources/models/NA
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from radloom.engine.step import CaseResult, CaseStep, CaseTask, main
@@ -14,7 +13,7 @@ from radloom.errors import CaseError
 def run_case(task: CaseTask) -> CaseResult:
     """Segment one case into labels.nii.gz and labels.json."""
     from radloom.images import read_nifti, write_nifti
-    from radloom.labels import count_labels
+    from radloom.labels import count_labels, write_names
     from radloom.segment import segment_mask, segment_model
 
     source = task.params["source"]
@@ -42,11 +41,6 @@ def run_case(task: CaseTask) -> CaseResult:
     return CaseResult(facts={"source": source, "voxels": voxels}, warnings=warnings)
 
 
-def write_names(path: Path, names: dict[int, str]) -> None:
-    """Write label numbers and ROI names as JSON, in ascending order."""
-    path.write_text(json.dumps({str(n): names[n] for n in sorted(names)}) + "\n", encoding="utf-8")
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line by hand."""
     parser.add_argument("image", type=Path, metavar="image.nii.gz", help="CT image in HU")
@@ -60,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def by_hand(args: argparse.Namespace) -> None:
     """Segment one image with a model."""
     from radloom.images import read_nifti, write_nifti
-    from radloom.labels import count_labels
+    from radloom.labels import count_labels, write_names
     from radloom.segment import segment_model
 
     if args.slices_per_batch < 1:

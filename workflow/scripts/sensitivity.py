@@ -5,7 +5,6 @@ By hand: sensitivity.py image.nii.gz roi.nii.gz --params config/pyradiomics.yaml
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from radloom.engine.step import CaseResult, CaseStep, CaseTask, main
@@ -16,6 +15,7 @@ def run_case(task: CaseTask) -> CaseResult:
     from radloom.calibrate import calibrate_image, choose_calibration
     from radloom.extract import read_params
     from radloom.images import Vector, Volume, read_nifti
+    from radloom.labels import read_names
     from radloom.resample import resample_image
     from radloom.roi_definitions import read_definitions
     from radloom.sensitivity import DEFAULT_BIN_WIDTH, read_keyed, spacing_text, vary_settings, write_sensitivity
@@ -24,7 +24,7 @@ def run_case(task: CaseTask) -> CaseResult:
     params = read_params(task.resources["params"], *settings)
     # features.csv, or features_<name>.csv where there are several extractions.
     _, features = read_keyed(next(path for name, path in task.inputs.items() if name.startswith("extract/")), 1)
-    names = json.loads(task.inputs["postprocess/labels.json"].read_text(encoding="utf-8"))
+    names = read_names(task.inputs["postprocess/labels.json"])
     calibration = choose_calibration(task.row, task.params["centre"])
 
     def image_at(spacing: Vector) -> Volume:
@@ -36,7 +36,7 @@ def run_case(task: CaseTask) -> CaseResult:
     result = vary_settings(
         read_nifti(task.inputs["calibrate/image.nii.gz"]),
         read_nifti(task.inputs["postprocess/roi.nii.gz"]),
-        {int(number): name for number, name in names.items()},
+        names,
         params,
         {name: values for (name,), values in features.items()},
         [width for width in task.params["bin_widths"] if width != bin_width],
@@ -71,6 +71,7 @@ def by_hand(args: argparse.Namespace) -> None:
     from radloom.errors import CaseError
     from radloom.extract import extract_features, read_params
     from radloom.images import Vector, Volume, read_nifti
+    from radloom.labels import number_names
     from radloom.resample import resample_image
     from radloom.sensitivity import vary_settings, write_sensitivity
 
@@ -84,7 +85,7 @@ def by_hand(args: argparse.Namespace) -> None:
         whole = bool(np.issubdtype(image.array.dtype, np.integer))
         return calibrate_image(resample_image(image, spacing, "bspline"), Calibration("none"), round_hu=whole)[0]
 
-    labels = {int(number): f"label_{number}" for number in np.unique(roi.array) if number != 0}
+    labels = number_names(roi.array)
     baseline = extract_features(image, roi, labels, params, (), args.min_voxels).rows
     spacings = [(x, y, z) for x, y, z in args.spacing]
     result = vary_settings(

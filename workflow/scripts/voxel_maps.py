@@ -4,7 +4,6 @@ By hand: voxel_maps.py image.nii.gz roi.nii.gz --params config/pyradiomics.yaml 
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from radloom.engine.step import CaseResult, CaseStep, CaseTask, main
@@ -14,15 +13,16 @@ def run_case(task: CaseTask) -> CaseResult:
     """Write the maps of a case, and a picture of all of them."""
     from radloom.extract import read_params
     from radloom.images import read_nifti
+    from radloom.labels import read_names
     from radloom.voxel_maps import voxel_maps, write_maps
 
-    names = json.loads(task.inputs["postprocess/labels.json"].read_text(encoding="utf-8"))
+    names = read_names(task.inputs["postprocess/labels.json"])
     asked = {str(one) for one in task.params["rois"] or task.params["extract.rois"]}
     image = read_nifti(task.inputs["calibrate/image.nii.gz"])
     maps = voxel_maps(
         image,
         read_nifti(task.inputs["postprocess/roi.nii.gz"]),
-        {int(number): name for number, name in names.items() if not asked or asked & {name, number}},
+        {number: name for number, name in names.items() if not asked or asked & {name, str(number)}},
         read_params(task.resources["params"]),
         task.params["features"],
         kernel_radius=task.params["kernel_radius"],
@@ -49,12 +49,11 @@ def by_hand(args: argparse.Namespace) -> None:
     """Map one image; its ROIs are called label_<number>."""
     import sys
 
-    import numpy as np
-
     from radloom.errors import CaseError, CohortError
     from radloom.extract import read_params
     from radloom.feature_params import map_features
     from radloom.images import read_nifti
+    from radloom.labels import number_names
     from radloom.voxel_maps import voxel_maps, write_maps
 
     params = read_params(args.params)
@@ -65,7 +64,7 @@ def by_hand(args: argparse.Namespace) -> None:
         image, roi = read_nifti(args.image), read_nifti(args.roi)
     except ValueError as error:
         raise CaseError(str(error)) from None
-    labels = {int(number): f"label_{number}" for number in np.unique(roi.array) if number != 0}
+    labels = number_names(roi.array)
     maps = voxel_maps(image, roi, labels, params, args.features, (), args.kernel_radius, not args.unmasked)
     args.out.mkdir(parents=True, exist_ok=True)
     for note in write_maps(args.out, image, maps, (args.window[0], args.window[1]))[1]:
