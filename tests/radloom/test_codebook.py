@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radloom.analysis_plan import METRICS
 from radloom.codebook import DEFINITIONS, codebook_rows, describe, short_names
+from radloom.config import schema
 from radloom.extract import extract_features
 from radloom.feature_params import FEATURES, ON_REQUEST, REMOVED, FeatureParams, feature_columns
 from radloom.ibsi_codes import IBSI_CODES
@@ -392,7 +392,7 @@ def test_columns_of_the_models_tables_are_those_that_are_defined() -> None:
 def test_every_metric_is_defined() -> None:
     weights, everyone = np.ones((1, 40)), np.arange(40)
     rng = np.random.default_rng(0)
-    families = frozenset(METRICS)
+    families = frozenset(schema()["properties"]["analysis_plan"]["properties"]["metrics"]["default"])
     time, event, outcome = rng.uniform(1, 9, 40), np.arange(40) % 2, np.arange(40) % 2
     risk, groups = rng.normal(size=40), np.zeros(40, dtype=int)
     judges = [SurvivalJudge(time, event, (5.0,), families), ClassJudge(outcome, families)]

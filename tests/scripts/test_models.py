@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from statistics_cohort import cohort_tables
 
-from radloom.analysis_plan import ARMS
 from radloom.assembly import read_by_hand
 from radloom.config import complete
 from radloom.model_cox import TABLES
 from radloom.model_logistic import model_logistic
 from radloom.model_tables import MODEL_TABLES
+from radloom.validation import ARMS
 
 
 def run(repo: Path, script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
