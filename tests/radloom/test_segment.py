@@ -11,6 +11,7 @@ import torch
 from radloom import segment
 from radloom.errors import CaseError, CohortError
 from radloom.images import Geometry, Volume, reorient
+from radloom.nets.architecture import Architecture
 from radloom.nets.folder import ModelDescription, load_model, read_description, save_model
 from radloom.nets.training import dice_coefficient
 from radloom.nets.unet import UNet2D
@@ -178,14 +179,18 @@ def test_a_class_number_is_the_label_number(tmp_path: Path) -> None:
         torch.nn.init.zeros_(parameter)
     with torch.no_grad():
         net.last.bias[3] = 1.0
-    save_model(tmp_path, net, ModelDescription("c", {1: "a", 2: "b", 3: "c"}, (3.0, 3.0), (-100.0, 100.0), (2, 2)))
+    save_model(
+        tmp_path,
+        net,
+        ModelDescription("c", {1: "a", 2: "b", 3: "c"}, (3.0, 3.0), (-100.0, 100.0), Architecture(channels=(2, 2))),
+    )
     labels, names = segment_model(volume_of(np.zeros((2, 5, 7), np.int16)), tmp_path, "cpu")
     assert (labels.array == 3).all()
     assert names[3] == "c"
 
 
 def test_a_wrong_model_folder_is_no_case_error(tmp_path: Path) -> None:
-    (tmp_path / "model.json").write_text(json.dumps({"format": 1}))
+    (tmp_path / "model.json").write_text(json.dumps({"format": 2}))
     with pytest.raises(CohortError, match="can't be used"):
         segment_model(volume_of(np.zeros((2, 5, 7), np.int16)), tmp_path, "cpu")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from radloom.nets.architecture import Architecture
 from radloom.nets.folder import ModelDescription, save_model
 from radloom.nets.training import TrainingSettings, held_out_dice, train, training_phantoms
 from radloom.phantoms import LABEL_NAMES
@@ -37,7 +38,8 @@ def main() -> None:
         classes=dict(LABEL_NAMES),
         spacing=(2.5, 2.5),
         hu_window=(-160.0, 240.0),
-        channels=(8, 16, 32, 64),
+        architecture=Architecture(channels=(8, 16, 32, 64)),
+        licence="MIT",
     )
     net = train(
         training_phantoms(range(args.patients)),

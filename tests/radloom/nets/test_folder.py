@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from radloom.errors import CohortError
+from radloom.nets.architecture import Architecture
 from radloom.nets.folder import ModelDescription, load_model, read_description, save_model
 from radloom.nets.unet import UNet2D
 
@@ -21,7 +22,7 @@ DESCRIPTION = ModelDescription(
     classes={1: "organ", 2: "tumour"},
     spacing=(2.0, 1.5),
     hu_window=(-100.0, 200.0),
-    channels=(2, 4),
+    architecture=Architecture(channels=(2, 4)),
     training={"seed": 3},
     dice={"organ": {"mean": 0.5}},
 )
@@ -66,20 +67,20 @@ def test_saving_is_deterministic(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda d: d.update(format=2), "its format is 2"),
-        (lambda d: d.update(architecture="resnet"), "its architecture is 'resnet'"),
+        (lambda d: d.update(format=1), "its format is 1"),
+        (lambda d: d["architecture"].update(kind="resnet"), "the architecture 'resnet' is none of"),
         (lambda d: d.update(orientation="RAS"), "its orientation is 'RAS'"),
         (lambda d: d.pop("hu_window"), "lacks or misstates something"),
-        (lambda d: d.update(spacing=[2.0]), "lacks or misstates something"),
-        (lambda d: d.update(spacing=[2.0, 0]), "is not positive"),
+        (lambda d: d.update(spacing=[2.0]), "is not 2 positive numbers"),
+        (lambda d: d.update(spacing=[2.0, 0]), "is not 2 positive numbers"),
         (lambda d: d.update(hu_window=[100, 100]), "is empty"),
         (lambda d: d.update(classes={"1": "organ", "3": "tumour"}), "numbered"),
         (lambda d: d.update(classes={"1": "organ", "2": "organ"}), "same name"),
         (lambda d: d.update(classes={"1": "left lung", "2": "x"}), "class 'left lung' is not a letter"),
         (lambda d: d.update(classes=["organ"]), "lacks or misstates something"),
         (lambda d: d.update(classes={"1": "organ"}), "don't fit the architecture"),
-        (lambda d: d.update(channels=[2, 8]), "don't fit the architecture"),
-        (lambda d: d.update(channels=[2, 0]), "not positive numbers"),
+        (lambda d: d["architecture"].update(channels=[2, 8]), "don't fit the architecture"),
+        (lambda d: d["architecture"].update(channels=[2, 0]), "must be positive numbers"),
         (lambda d: d["weights"].update(sha256="0" * 64), "sha256 of model.safetensors"),
     ],
 )

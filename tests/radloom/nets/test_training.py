@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from radloom.nets.architecture import Architecture
 from radloom.nets.folder import ModelDescription
 from radloom.nets.training import (
     TrainingSettings,
@@ -22,7 +23,7 @@ DESCRIPTION = ModelDescription(
     classes={1: "organ", 2: "tumour"},
     spacing=(4.0, 4.0),
     hu_window=(-160.0, 240.0),
-    channels=(4, 8, 16),
+    architecture=Architecture(channels=(4, 8, 16)),
 )
 SETTINGS = TrainingSettings(epochs=4, patch=(40, 52))
 

@@ -45,7 +45,7 @@ def training_phantoms(seeds: Iterable[int]) -> list[Phantom]:
 
 
 def training_slices(
-    phantoms: Sequence[Phantom], spacing: tuple[float, float], patch: tuple[int, int]
+    phantoms: Sequence[Phantom], spacing: tuple[float, ...], patch: tuple[int, int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """All slices of the phantoms at the net's `spacing` (x, y): HU (n, y, x) float32 and labels (n, y, x) int64.
 
@@ -53,7 +53,7 @@ def training_slices(
     """
     images, labels = [], []
     for phantom in phantoms:
-        (_, ny, nx), (sx, sy, _), (tx, ty) = phantom.image.shape, phantom.spacing, spacing
+        (_, ny, nx), (sx, sy, _), (tx, ty) = phantom.image.shape, phantom.spacing, spacing[:2]
         mx, my = pixels(nx, sx, tx), pixels(ny, sy, ty)
         to_y, to_x = linear_matrix(ny, sy, my, ty), linear_matrix(nx, sx, mx, tx).T
         image = to_y @ torch.from_numpy(phantom.image) @ to_x
@@ -115,7 +115,7 @@ def train(
     torch.manual_seed(settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
     images, labels = training_slices(phantoms, description.spacing, settings.patch)
-    net = UNet2D(len(description.classes) + 1, description.channels)
+    net = UNet2D(len(description.classes) + 1, description.architecture.channels)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     steps = len(images) // settings.batch
