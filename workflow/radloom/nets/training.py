@@ -11,9 +11,9 @@ from torch import nn
 
 from radloom.nets.folder import ModelDescription
 from radloom.nets.inplane import linear_matrix, pixels, to_window
+from radloom.nets.prediction import Member, Predictor
 from radloom.nets.unet import UNet2D
 from radloom.phantoms import Phantom, draw_anatomy, draw_scanner, make_phantom
-from radloom.segment import predict_labels
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,9 @@ def dice_coefficient(found: np.ndarray, truth: np.ndarray) -> float:
 def held_out_dice(net: UNet2D, description: ModelDescription, phantoms: Sequence[Phantom]) -> dict[str, list[float]]:
     """Dice of every class in every phantom, on the phantom's own grid; NaN where neither net nor truth has it."""
     dice: dict[str, list[float]] = {name: [] for name in description.classes.values()}
+    predictor = Predictor([Member(description.name, net, description)])
     for phantom in phantoms:
-        found = predict_labels(net, description, phantom.image, phantom.spacing[:2])
+        found = predictor.labels(phantom.image, phantom.spacing)
         for number, name in description.classes.items():
             dice[name].append(dice_coefficient(found == number, phantom.labels == number))
     return dice
