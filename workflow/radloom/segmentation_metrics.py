@@ -149,7 +149,7 @@ def hausdorff(first: np.ndarray, second: np.ndarray, percentile: float = PERCENT
 def share_within(first: np.ndarray, second: np.ndarray, tolerance_mm: float) -> float:
     """Share of the directed distances of both sets that are at most `tolerance_mm`."""
     limit = tolerance_mm * (1 + ROUNDING)
-    near = np.count_nonzero(first <= limit) + np.count_nonzero(second <= limit)
+    near = int(np.count_nonzero(first <= limit)) + int(np.count_nonzero(second <= limit))
     return near / (len(first) + len(second))
 
 
