@@ -16,18 +16,18 @@ from radloom.errors import CaseError, CohortError
 from radloom.nets.architecture import Architecture
 from radloom.nets.folder import ModelDescription
 from radloom.nets.inplane import linear_matrix, to_input
+from radloom.nets.net import Net
 from radloom.nets.prediction import Member, Predictor, Settings, split_head
 
 Vector = tuple[float, float, float]
 
 
-class Net(nn.Module):
+class Small(Net):
     """A small net of any dimensions: two convolutions and a last one of 1 x 1, as U-Nets have."""
 
-    multiple = 4
-
     def __init__(self, outputs: int, dimensions: int = 3, inputs: int = 1, features: int = 4, seed: int = 0) -> None:
-        super().__init__()
+        super().__init__(Architecture(), outputs)
+        self.multiple = (4,) * dimensions
         torch.manual_seed(seed)
         convolution: Any = nn.Conv3d if dimensions == 3 else nn.Conv2d
         self.first = convolution(inputs, features, 3, padding=1)
@@ -60,7 +60,7 @@ def scan_of(shape: Sequence[int], seed: int = 0) -> np.ndarray:
     return rng.normal(0, 60, shape).astype(np.float32)
 
 
-def predictor_of(net: nn.Module, description: ModelDescription, split: bool = True, **settings: Any) -> Predictor:
+def predictor_of(net: Net, description: ModelDescription, split: bool = True, **settings: Any) -> Predictor:
     head = split_head(net, description) if split else None
     return Predictor([Member("test", net, description, head)], Settings(device="cpu", **settings))
 
@@ -109,7 +109,7 @@ def assert_decided(labels: np.ndarray, field: torch.Tensor, sigmoid: bool) -> No
 def test_windows_equal_those_of_monai(shape: Any, patch: Any, overlap: float, split: bool) -> None:
     from monai.inferers import sliding_window_inference
 
-    net, description = Net(7), describe(6, (1.0, 1.0, 1.0), patch, overlap=overlap)
+    net, description = Small(7), describe(6, (1.0, 1.0, 1.0), patch, overlap=overlap)
     array = scan_of(shape)
     image = to_input(torch.from_numpy(array), description.hu_window)[None, None]
     # MONAI pads with a value too, and half of it before; its windows lie like ours where they fit without a rest.
@@ -124,7 +124,7 @@ def test_windows_equal_those_of_monai(shape: Any, patch: Any, overlap: float, sp
 
 @pytest.mark.parametrize(("slices", "patch"), [(1, ()), (1, (16, 8)), (3, (8, 8)), (5, ())])
 def test_slices_and_their_neighbours_equal_the_net_itself(slices: int, patch: Any) -> None:
-    net, description = Net(3, 2, inputs=slices), describe(2, (1.0, 1.0), patch, slices)
+    net, description = Small(3, 2, inputs=slices), describe(2, (1.0, 1.0), patch, slices)
     array = scan_of((7, 24, 20))
     image = to_input(torch.from_numpy(array), description.hu_window)
     padded = torch.cat([image[:1]] * (slices // 2) + [image] + [image[-1:]] * (slices // 2))
@@ -141,8 +141,8 @@ def test_slices_and_their_neighbours_equal_the_net_itself(slices: int, patch: An
     assert float((found - expected).abs().max()) < 1e-5 * float(expected.abs().max())
 
 
-class Identity(nn.Module):
-    multiple = 1
+class Identity(Net):
+    multiple = (1, 1, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat([x, 1 - x], dim=1)
@@ -157,7 +157,7 @@ class Identity(nn.Module):
 )
 def test_a_net_that_is_the_identity_gives_the_image_back(shape: Any, patch: Any, overlap: float, mirrors: Any) -> None:
     description = describe(1, (1.0, 1.0, 1.0), patch, overlap=overlap)
-    predictor = predictor_of(Identity(), description, mirrors=mirrors)
+    predictor = predictor_of(Identity(Architecture(), 2), description, mirrors=mirrors)
     (scan,) = predictor.scans(scan_of(shape), (1.0, 1.0, 1.0))
     found = whole(predictor.logits(scan))
     assert found.shape == (*shape, 2)
@@ -175,7 +175,7 @@ def test_labels_equal_the_naive_computation(shape: Any, own: Vector, outputs: st
     classes = 9
     spacing = (1.5, 1.5, 2.0)[:dimensions]
     description = describe(classes, spacing, (8, 8, 8) if dimensions == 3 else (), outputs=outputs)
-    predictor = predictor_of(Net(description.channels_out, dimensions), description)
+    predictor = predictor_of(Small(description.channels_out, dimensions), description)
     array = scan_of(shape)
     (scan,) = predictor.scans(array, own)
     probability = whole(predictor.probabilities(scan))
@@ -189,7 +189,7 @@ def test_classes_that_win_only_between_voxels_are_not_lost() -> None:
     """Two neighbours that agree on nothing but their second choice: in between it wins."""
     slab = torch.tensor([0.02, 0.5, 0.04, 0.44, 0.02, 0.04, 0.5, 0.44]).view(1, 1, 2, 4)
     description = describe(3, (2.0, 2.0))
-    predictor = predictor_of(Net(4, 2), description)
+    predictor = predictor_of(Small(4, 2), description)
     (scan,) = predictor.scans(np.zeros((1, 2, 4), np.float32), (1.0, 1.0, 1.0))
     assert predictor.decide([scan], [[(0, slab)]])[0, 0].tolist() == [1, 3, 3, 2]
 
@@ -201,14 +201,14 @@ def test_labels_are_the_same_bit_for_bit_for_any_batch(dimensions: int, batches:
     array = scan_of((13, 20, 17))
     found = []
     for batch in batches:
-        predictor = predictor_of(Net(6, dimensions), description, batch=batch)
+        predictor = predictor_of(Small(6, dimensions), description, batch=batch)
         (scan,) = predictor.scans(array, (1.0, 1.0, 1.0))
         found.append(whole(predictor.probabilities(scan)))
     assert all(torch.equal(found[0], other) for other in found[1:])
 
 
 def test_mirrors_average_the_logits_of_all_flips() -> None:
-    net, description = Net(3), describe(2, (1.0, 1.0, 1.0), (8, 8, 8))
+    net, description = Small(3), describe(2, (1.0, 1.0, 1.0), (8, 8, 8))
     array = scan_of((8, 8, 8))
     image = to_input(torch.from_numpy(array), description.hu_window)[None, None]
     flips = [(), (2,), (4,), (2, 4)]
@@ -225,7 +225,7 @@ def test_an_ensemble_decides_by_the_mean_probability_whatever_its_members_grids(
     own = (1.0, 1.0, 2.0)
     one = describe(4, (1.5, 1.5, 3.0), (8, 8, 8), outputs=outputs)
     other = describe(4, (2.0, 2.0), outputs=outputs, temperature=2.0)
-    nets = [Net(one.channels_out, 3, seed=1), Net(one.channels_out, 2, seed=2)]
+    nets = [Small(one.channels_out, 3, seed=1), Small(one.channels_out, 2, seed=2)]
     predictor = Predictor([Member("one", nets[0], one), Member("other", nets[1], other)], Settings(device="cpu"))
     array = scan_of((9, 30, 40))
     scans = predictor.scans(array, own)
@@ -239,18 +239,18 @@ def test_an_ensemble_decides_by_the_mean_probability_whatever_its_members_grids(
 
 
 def test_members_with_other_classes_are_refused() -> None:
-    members = [Member(n, Net(c + 1), describe(c, (1.0,) * 3, (8, 8, 8))) for n, c in (("a", 2), ("b", 3))]
+    members = [Member(n, Small(c + 1), describe(c, (1.0,) * 3, (8, 8, 8))) for n, c in (("a", 2), ("b", 3))]
     with pytest.raises(CohortError, match="same classes"):
         Predictor(members, Settings(device="cpu"))
 
 
 def test_a_patch_that_the_net_cannot_halve_is_refused() -> None:
     with pytest.raises(CohortError, match="not a multiple"):
-        predictor_of(Net(3), describe(2, (1.0,) * 3, (8, 8, 10)), split=False)
+        predictor_of(Small(3), describe(2, (1.0,) * 3, (8, 8, 10)), split=False)
 
 
 def test_values_that_are_no_numbers_exclude_the_case() -> None:
-    net = Net(3)
+    net = Small(3)
     with torch.no_grad():
         net.last.bias[1] = float("nan")
     predictor = predictor_of(net, describe(2, (1.0,) * 3, (8, 8, 8)), split=False)
@@ -259,7 +259,7 @@ def test_values_that_are_no_numbers_exclude_the_case() -> None:
 
 
 def test_a_head_that_is_not_the_end_stays_where_it_is() -> None:
-    class Sharper(Net):
+    class Sharper(Small):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(x) ** 2
 

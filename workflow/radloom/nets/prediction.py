@@ -25,8 +25,10 @@ from torch import nn
 
 from radloom.errors import CaseError, CohortError
 from radloom.nets.devices import claim_card
+from radloom.nets.dropout import monte_carlo
 from radloom.nets.folder import ModelDescription, load_model
 from radloom.nets.inplane import linear_matrix, pixels, to_input
+from radloom.nets.net import Net
 from radloom.nets.windows import gaussian_weights, neighbour_slices, window_starts
 
 T = TypeVar("T")
@@ -91,7 +93,7 @@ class Member:
     """A net, and what its predictions need."""
 
     name: str
-    net: nn.Module
+    net: Net
     description: ModelDescription
     head: nn.Conv2d | nn.Conv3d | None = None
     """The last 1 x 1 convolution, where it is applied after windows and mirrors are averaged: it is linear, and what
@@ -145,7 +147,7 @@ class Predictor:
                 f"{list(description.classes.values())} ({description.outputs}), "
                 f"the first {list(first.classes.values())} ({first.outputs})"
             )
-        multiples = _multiples(member.net, description.architecture.dimensions)
+        multiples = member.net.multiple
         if any(length % multiple for length, multiple in zip(member.window, multiples, strict=False)):
             raise CohortError(
                 f"the model {member.name!r} can't be used: its patch {list(member.window)} is not a multiple of "
@@ -244,8 +246,8 @@ class Predictor:
     def logits(self, scan: Scan, member: int = 0, seed: int | None = None, mirror: bool = True) -> Iterator[Slab]:
         """Logits of a member on its grid, slab by slab from the first plane to the last.
 
-        Slabs are the same for each call with the same scan and member. With a `seed` the net's dropout is at work,
-        each window with a mask of its own that follows from the seed. Raises CaseError where logits aren't finite.
+        Slabs are the same for each call with the same scan and member. With a `seed` the net's dropout is at work, and
+        drops the same feature maps in all windows. `mirror=False` leaves out the mirror images of the settings.
         """
         chosen = self.members[member]
         mirrors = self.settings.mirrors if mirror else ()
@@ -290,10 +292,9 @@ class Predictor:
         for start in range(0, len(image), step):
             chosen = neighbours[start : start + step]
             sums: torch.Tensor | None = None
-            for number, (y, x) in enumerate(places):
+            for y, x in places:
                 inputs = image[:, y : y + window[0], x : x + window[1]][chosen]
-                seeds = _item_seeds(seed, [i * len(places) + number for i in range(start, start + len(chosen))])
-                found = self._through(member, inputs, mirrors, seeds)
+                found = self._through(member, inputs, mirrors, seed)
                 if weights is None:
                     sums = found
                     break
@@ -325,8 +326,7 @@ class Predictor:
             while start < len(places):
                 chosen = places[start : start + self._batch[3]]
                 inputs = torch.stack([planes[:, y : y + window[1], x : x + window[2]] for y, x in chosen])[:, None]
-                seeds = _item_seeds(seed, [row * len(places) + start + i for i in range(len(chosen))])
-                found = self._through(member, inputs, mirrors, seeds)
+                found = self._through(member, inputs, mirrors, seed)
                 if sums is None:
                     sums = self._zeros((window[0], *size[1:], found.shape[-1]), 3)
                 sums, found = sums.to(self._sums_at), found.to(self._sums_at)
@@ -352,7 +352,7 @@ class Predictor:
                     moved[kept:] = 0
 
     def _through(
-        self, member: Member, inputs: torch.Tensor, mirrors: tuple[str, ...], seeds: list[int] | None
+        self, member: Member, inputs: torch.Tensor, mirrors: tuple[str, ...], seed: int | None
     ) -> torch.Tensor:
         """Mean logits or features of inputs (n, channels, [z,] y, x) and mirror images: (n, [z,] y, x, channels).
 
@@ -365,16 +365,13 @@ class Predictor:
 
             def work(start: int = start) -> torch.Tensor:
                 part = slice(start, start + self._batch[dimensions])
-                chosen = None if seeds is None else seeds[part]
-                return self._once(member, inputs[part], mirrors, chosen).to(self._sums_at)
+                return self._once(member, inputs[part], mirrors, seed).to(self._sums_at)
 
             done.append(self._afford(work, dimensions))
             start += len(done[-1])
         return done[0] if len(done) == 1 else torch.cat([part.to(self._sums_at) for part in done])
 
-    def _once(
-        self, member: Member, inputs: torch.Tensor, mirrors: tuple[str, ...], seeds: list[int] | None
-    ) -> torch.Tensor:
+    def _once(self, member: Member, inputs: torch.Tensor, mirrors: tuple[str, ...], seed: int | None) -> torch.Tensor:
         dimensions = inputs.ndim - 2
         memory = torch.channels_last if dimensions == 2 else torch.channels_last_3d
         inputs = inputs.to(self._at).contiguous(memory_format=memory)
@@ -385,7 +382,7 @@ class Predictor:
         with torch.no_grad(), torch.autocast(self._at, precision, enabled=precision != torch.float32):
             for flip in flips:
                 seen = inputs.flip(flip).contiguous(memory_format=memory) if flip else inputs
-                with _sampling(member.net, seeds):
+                with nullcontext() if seed is None else monte_carlo(member.net, [seed] * len(seen)):
                     found = member.net(seen).float()
                 found = found.flip(flip) if flip else found
                 total = found if total is None else total.add_(found)
@@ -587,7 +584,7 @@ def _padded(image: torch.Tensor, member: Member) -> tuple[torch.Tensor, tuple[in
     if member.window:
         wanted = [max(n, w) for n, w in zip(lengths, member.window, strict=True)]
     else:
-        wanted = [n + -n % m for n, m in zip(lengths, _multiples(member.net, dimensions), strict=True)]
+        wanted = [n + -n % m for n, m in zip(lengths, member.net.multiple, strict=True)]
     before = tuple((w - n) // 2 for n, w in zip(lengths, wanted, strict=True))
     sides = [side for n, w, b in zip(lengths, wanted, before, strict=True) for side in (w - n - b, b)]
     low = torch.tensor([description.hu_window[0]])
@@ -611,26 +608,6 @@ def _apply(head: nn.Conv2d | nn.Conv3d, features: torch.Tensor) -> torch.Tensor:
     """A 1 x 1 convolution of features (planes, y, x, channels), where they lie."""
     bias = None if head.bias is None else head.bias.to(features.device)
     return nn.functional.linear(features, head.weight.flatten(1).to(features.device), bias)
-
-
-def _item_seeds(seed: int | None, items: Sequence[int]) -> list[int] | None:
-    """A seed for each window of a scan."""
-    if seed is None:
-        return None
-    return [int(np.random.SeedSequence([seed, item]).generate_state(1)[0]) for item in items]
-
-
-def _sampling(net: nn.Module, seeds: list[int] | None) -> Any:
-    if seeds is None:
-        return nullcontext()
-    from radloom.nets.dropout import monte_carlo
-
-    return monte_carlo(net, seeds)
-
-
-def _multiples(net: nn.Module, dimensions: int) -> tuple[int, ...]:
-    multiple: Any = net.multiple
-    return (multiple,) * dimensions if isinstance(multiple, int) else tuple(multiple)
 
 
 def short_of_memory(error: BaseException) -> bool:
@@ -660,37 +637,30 @@ def choose_device(wanted: str) -> str:
     return "cpu"
 
 
-def split_head(net: nn.Module, description: ModelDescription) -> nn.Conv2d | nn.Conv3d | None:
+def split_head(net: Net, description: ModelDescription) -> nn.Conv2d | nn.Conv3d | None:
     """Take the last 1 x 1 convolution off a net where that saves work; returns it, or None where the net stays whole.
 
     Whether a convolution is the last thing that the net does is tried, not assumed.
     """
-    found = [
-        (name, module)
-        for name, module in net.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Conv3d) and set(module.kernel_size) == {1} and module.groups == 1
-    ]
-    if not found:
-        return None
-    name, head = found[-1]
-    if head.out_channels != description.channels_out or head.in_channels >= head.out_channels:
-        return None
-    dimensions = description.architecture.dimensions
-    shape = [max(m, 16) + -max(m, 16) % m for m in _multiples(net, dimensions)]
+    # Twice, because instance norm wants more than one voxel at the bottom.
+    shape = [2 * multiple for multiple in net.multiple]
     probe = torch.rand(1, description.architecture.inputs, *shape, generator=torch.Generator().manual_seed(0))
-    parent = net.get_submodule(name.rpartition(".")[0])
-    leaf = name.rpartition(".")[2]
     with torch.no_grad():
         whole = net(probe)
-        setattr(parent, leaf, nn.Identity())
-        try:
-            apart = head(net(probe))
-        except (RuntimeError, ValueError):
-            apart = None
-    if apart is None or apart.shape != whole.shape or not torch.allclose(apart, whole, rtol=1e-4, atol=1e-5):
-        setattr(parent, leaf, head)
-        return None
-    return head
+        for name, head in list(net.named_modules()):
+            if not isinstance(head, nn.Conv2d | nn.Conv3d) or head.in_channels >= head.out_channels:
+                continue
+            if head.out_channels != description.channels_out or {*head.kernel_size, head.groups} != {1}:
+                continue
+            parent, _, leaf = name.rpartition(".")
+            setattr(net.get_submodule(parent), leaf, nn.Identity())
+            try:
+                if torch.allclose(head(net(probe)), whole, rtol=1e-4, atol=1e-5):
+                    return head
+            except (RuntimeError, ValueError):
+                pass  # the convolution stands somewhere else, where fewer channels don't fit
+            setattr(net.get_submodule(parent), leaf, head)
+    return None
 
 
 def load_predictor(folders: Mapping[str, Path], settings: Settings = Settings()) -> Predictor:
