@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 from radloom.nets.architecture import Architecture, build_net
-from radloom.nets.saliency import class_gradients, log_odds, saliency_map, scan_gradients
+from radloom.nets.folder import ModelDescription
+from radloom.nets.prediction import Member, Predictor, Settings, split_head
+from radloom.nets.saliency import class_gradients, find_saliency, log_odds, saliency_map, scan_gradients
 from radloom.nets.windows import gaussian_weights, neighbour_slices, window_starts
 
 
@@ -116,3 +118,51 @@ def test_a_map_is_smoothed_in_mm_and_ends_at_one() -> None:
     assert found[10, 20, 24] == pytest.approx(np.exp(-0.5), rel=1e-4)
     assert found[12, 20, 20] == pytest.approx(np.exp(-0.5), rel=1e-3)
     assert not saliency_map(np.zeros((3, 3, 3)), (1.0, 1.0, 1.0)).any()
+
+
+@pytest.mark.parametrize("patch", [(), (32, 32)])
+def test_a_net_that_looks_for_bright_voxels_looks_at_them(patch) -> None:
+    """A logit that grows with the square of the value above 0: the map is the bright ball's, on the scan's own grid."""
+    torch.manual_seed(0)
+    architecture = Architecture(channels=(8, 8), norm="none")
+    net = build_net(architecture, 20)
+    for parameter in net.parameters():
+        parameter.requires_grad_(False)
+    net.forward = lambda x: torch.cat([4 * x - 2, -4 * torch.ones_like(x).expand(-1, 19, -1, -1)], dim=1)
+    description = ModelDescription(
+        name="bright",
+        classes={number: f"c{number}" for number in range(1, 21)},
+        spacing=(2.0, 2.0),
+        hu_window=(0.0, 100.0),
+        architecture=architecture,
+        outputs="sigmoid",
+        patch=patch,
+    )
+    z, y, x = np.ogrid[:9, :50, :60]
+    ball = (z - 4) ** 2 * 9 + (y - 20) ** 2 + (x - 40) ** 2 < 100
+    predictor = Predictor([Member("bright", net, description)], Settings(device="cpu"))
+    found = find_saliency(predictor, np.where(ball, 100.0, 0.0), (1.0, 1.0, 3.0), [1, 2])
+    assert found[1].shape == ball.shape
+    assert found[1].max() == 1
+    assert not found[2].any()
+    # The evidence is the ball's alone, blurred by 2 mm and by the net's pixels of 2 mm.
+    assert found[1][ball].mean() > 0.6
+    assert found[1][~ball].mean() < 0.02
+
+
+def test_a_head_that_was_taken_off_is_put_on_again() -> None:
+    torch.manual_seed(1)
+    architecture = Architecture(channels=(4, 8))
+    description = ModelDescription("many", {n: f"c{n}" for n in range(1, 7)}, (1.0, 1.0), (-100.0, 100.0), architecture)
+    image = 60 * np.random.default_rng(0).normal(size=(2, 12, 20))
+    maps = []
+    for split in (False, True):
+        torch.manual_seed(1)
+        net = build_net(architecture, 7).eval().requires_grad_(False)
+        head = split_head(net, description) if split else None
+        assert (head is not None) == split
+        predictor = Predictor([Member("many", net, description, head)], Settings(device="cpu"))
+        numbers = np.unique(predictor.labels(image, (1.0, 1.0, 1.0)))
+        maps.append(find_saliency(predictor, image, (1.0, 1.0, 1.0), [int(numbers[-1])])[int(numbers[-1])])
+    assert maps[0].max() == 1
+    assert maps[1] == pytest.approx(maps[0], abs=1e-4)

@@ -16,10 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from scipy import ndimage
+
+from radloom.nets.windows import gaussian_weights, neighbour_slices, window_starts
+
+if TYPE_CHECKING:
+    from radloom.nets.prediction import Member, Predictor, Scan
 
 SIGMA_MM = 2.0
 """Standard deviation in mm of the Gaussian that smooths a map: gradients change their size from voxel to voxel."""
@@ -101,6 +107,56 @@ def saliency_map(magnitude: np.ndarray, spacing: tuple[float, float, float], sig
     smooth = ndimage.gaussian_filter(magnitude.astype(np.float32), [sigma_mm / s for s in spacing[::-1]])
     largest = float(smooth.max(initial=0))
     return smooth / np.float32(largest) if largest > 0 else smooth
+
+
+def find_saliency(
+    predictor: Predictor, array: np.ndarray, spacing: tuple[float, float, float], numbers: Sequence[int]
+) -> dict[int, np.ndarray]:
+    """Saliency maps (z, y, x; float32, 0 .. 1) of classes of a scan (HU, LPS axes; `spacing` x, y, z in mm).
+
+    All 0 for a class that is not found. Of an ensemble the mean of the members' magnitudes, without mirror images.
+    """
+    found = {number: np.zeros(array.shape, np.float32) for number in numbers}
+    scans = predictor.scans(array, spacing)
+    on_card = predictor.device == "cuda"
+    if on_card:
+        # The way back through some layers has no deterministic code on CUDA; a picture needs none.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        for member, scan in zip(predictor.members, scans, strict=True):
+            gradients = _member_gradients(member, scan, predictor.outputs, numbers)
+            magnitudes = torch.stack([gradients[number].abs() for number in numbers], dim=-1)
+            for first, slab in predictor.to_own_grid(scan, [(0, magnitudes)]):
+                for number, values in zip(numbers, slab, strict=True):
+                    found[number][first : first + len(values)] += values / len(scans)
+    finally:
+        if on_card:
+            torch.use_deterministic_algorithms(True)
+    return {number: saliency_map(magnitude, spacing) for number, magnitude in found.items()}
+
+
+def _member_gradients(member: Member, scan: Scan, outputs: str, numbers: Sequence[int]) -> dict[int, torch.Tensor]:
+    """Gradients (planes, y, x) of the evidence for classes on a member's grid."""
+    from radloom.nets.prediction import padded
+
+    def forward(inputs: torch.Tensor) -> torch.Tensor:
+        features = member.net(inputs)
+        found: torch.Tensor = features if member.head is None else member.head(features)
+        return found
+
+    description = member.description
+    image, before = padded(scan.image, member)
+    image = image.to(next(member.net.parameters()).device)
+    size = image.shape[-description.architecture.dimensions :]
+    window = member.window or tuple(size)
+    places = [window_starts(n, w, description.overlap) for n, w in zip(size, window, strict=True)]
+    single = all(len(starts) == 1 for starts in places)
+    weights = (torch.ones(window) if single else gaussian_weights(window)).to(image.device)
+    flat = description.architecture.dimensions == 2
+    neighbours = neighbour_slices(len(image), description.architecture.slices) if flat else None
+    found = scan_gradients(forward, image, outputs, numbers, places, weights, neighbours)
+    z, y, x = (slice(b, b + n) for b, n in zip((0, *before)[-3:], scan.image.shape, strict=True))
+    return {number: gradient[z, y, x] for number, gradient in found.items()}
 
 
 def _labels(logits: torch.Tensor, outputs: str) -> torch.Tensor:

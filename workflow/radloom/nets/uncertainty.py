@@ -199,15 +199,16 @@ def assess(
             found = case.add(next(stream) for stream in streams)
             yield plane, torch.stack([found[name] for name in MAPS], dim=-1)
 
+    stream = maps()
     volumes: dict[str, np.ndarray] = {}
     if with_maps:
         volumes = {name: np.empty(array.shape, np.uint16) for name in MAPS}
-        for first, slab in predictor.to_own_grid(scans[0], maps()):
+        for first, slab in predictor.to_own_grid(scans[0], stream):
             for (name, step), values in zip(MAPS.items(), slab, strict=True):
                 volumes[name][first : first + values.shape[0]] = np.rint(np.clip(values / step, 0, 65535))
-    else:
-        for _ in maps():
-            pass
+    # All planes count for the scores, also where nobody asks for their maps.
+    for _ in stream:
+        pass
     return case.scores(), volumes
 
 
