@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from radloom.nets.generalised_unet import GeneralisedUNet, read_structure
 from radloom.nets.unet import UNet2D
 
 
@@ -90,4 +91,8 @@ def _unet(architecture: Architecture, outputs: int) -> nn.Module:
     return UNet2D(outputs, architecture.channels)
 
 
-NETS: dict[str, Callable[[Architecture, int], nn.Module]] = {"unet": _unet}
+def _generalised_unet(architecture: Architecture, outputs: int) -> nn.Module:
+    return GeneralisedUNet(read_structure(architecture.options), outputs)
+
+
+NETS: dict[str, Callable[[Architecture, int], nn.Module]] = {"unet": _unet, "generalised_unet": _generalised_unet}
