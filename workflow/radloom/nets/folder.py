@@ -47,6 +47,8 @@ class ModelDescription:
     normalisation: tuple[float, float] | None = None
     """Mean and standard deviation in HU of which the cut values become standard scores; None: the window becomes
     0 .. 1."""
+    outside_hu: float | None = None
+    """HU that a window has where it reaches beyond the image; None: the window's lower end."""
     patch: tuple[int, ...] = ()
     """Voxels ([z,] y, x) of a window of the prediction; empty: whole slices (2 dimensions)."""
     overlap: float = 0.5
@@ -81,6 +83,8 @@ class ModelDescription:
             raise ValueError(f"its outputs are {self.outputs!r}, not 'softmax' or 'sigmoid'")
         if self.normalisation is not None and not 0 < self.normalisation[1] < math.inf:
             raise ValueError(f"its normalisation {self.normalisation} has no positive standard deviation")
+        if self.outside_hu is not None and not self.hu_window[0] <= self.outside_hu <= self.hu_window[1]:
+            raise ValueError(f"its outside_hu {self.outside_hu} is not within its HU window")
         if self.patch and (len(self.patch) != dimensions or min(self.patch) < 1):
             raise ValueError(f"its patch {self.patch} is not {dimensions} positive numbers")
         if dimensions == 3 and not self.patch:
@@ -144,6 +148,7 @@ def read_description(folder: Path) -> tuple[ModelDescription, str]:
             "hu_window": (float(document["hu_window"][0]), float(document["hu_window"][1])),
             "architecture": read_architecture(document["architecture"]),
             "normalisation": None if normalisation is None else (float(normalisation[0]), float(normalisation[1])),
+            "outside_hu": None if document["outside_hu"] is None else float(document["outside_hu"]),
             "patch": tuple(int(p) for p in document["patch"]),
             "training": dict(document["training"]),
             "dice": dict(document["dice"]),
