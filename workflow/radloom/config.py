@@ -290,7 +290,9 @@ def _roi_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
     derived, found = parse_definitions(extract["derived_rois"], labels)
     problems += [f"config: extract.derived_rois.{problem}" for problem in found]
 
-    named = [("postprocess.labels", name, labelled) for name in config["postprocess"]["labels"]]
+    named = [
+        (f"postprocess.{key}", name, labelled) for key in ("labels", "priority") for name in config["postprocess"][key]
+    ]
     wanted: list[str] = []
     if not found:  # else what can be extracted is not certain
         known = [*labelled, *derived]

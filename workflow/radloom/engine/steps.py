@@ -94,10 +94,10 @@ STEPS: dict[str, StepSpec] = {
         StepSpec(
             "postprocess",
             by_case=True,
-            after=("segment",),
-            files=("segment/labels.nii.gz", "segment/labels.json"),
+            after=("calibrate", "segment"),
+            files=("segment/labels.nii.gz", "segment/labels.json", "calibrate/image.nii.gz"),
             sections=("postprocess",),
-            packages=("numpy", "connected-components-3d", "edt"),
+            packages=("numpy", "scipy", "connected-components-3d", "edt"),
         ),
         StepSpec(
             "extract",
@@ -254,6 +254,11 @@ def step_files(spec: StepSpec, config: dict[str, Any]) -> tuple[str, ...]:
     if spec.name == "segment":
         # The U-Net doesn't look at the mask, and a mask is taken whatever the image.
         return (spec.files[0],) if config["segment"]["source"] == "model" else (spec.files[1],)
+    if spec.name == "postprocess":
+        # The image tells where the body is, and nothing else.
+        section = config["postprocess"]
+        cut = section["inside_body"] or any(own.get("inside_body") for own in section["labels"].values())
+        return spec.files if cut else spec.files[:2]
     if spec.name in ("model_cox", "model_logistic") and config["model"]["min_icc"] is None:
         return tuple(file for file in spec.files if file != STABILITY)
     if spec.name == "tables":

@@ -574,7 +574,7 @@ def _on_grid(
 
 
 def padded(image: torch.Tensor, member: Member) -> tuple[torch.Tensor, tuple[int, ...]]:
-    """The image with the window's lower end around it where the net's window needs it; and how much came before.
+    """The image with what lies outside of it for the model where a window needs more; and how much came before.
 
     Along the axes that the net sees, ([z,] y, x): to a window at least, or for whole slices to what the net halves.
     """
@@ -587,8 +587,8 @@ def padded(image: torch.Tensor, member: Member) -> tuple[torch.Tensor, tuple[int
         wanted = [n + -n % m for n, m in zip(lengths, member.net.multiple, strict=True)]
     before = tuple((w - n) // 2 for n, w in zip(lengths, wanted, strict=True))
     sides = [side for n, w, b in zip(lengths, wanted, before, strict=True) for side in (w - n - b, b)]
-    low = torch.tensor([description.hu_window[0]])
-    fill = float(to_input(low, description.hu_window, description.normalisation))
+    outside = description.hu_window[0] if description.outside_hu is None else description.outside_hu
+    fill = float(to_input(torch.tensor([outside]), description.hu_window, description.normalisation))
     return (nn.functional.pad(image, sides[::-1], value=fill) if any(sides) else image), before
 
 
