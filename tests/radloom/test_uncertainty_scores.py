@@ -40,6 +40,7 @@ def test_what_is_beyond_a_threshold_is_named() -> None:
         ({"spleen": UNSURE}, (0.4, 0.55)),
         ({"liver": SURE}, (0.2, 0.8)),
         ({"spleen": NOWHERE}, (0.0, 1.0)),
+        ({"liver": SURE, "spleen": UNSURE}, (0.2, 0.8, ["liver"])),
     ],
 )
 def test_what_is_within_the_thresholds_stays(scores: dict[str, ClassUncertainty], thresholds) -> None:

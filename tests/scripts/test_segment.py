@@ -23,6 +23,8 @@ SETTINGS: dict[str, Any] = {
     "batch": "auto",
     "tta": [],
     "cpu_precision": "float32",
+    "uncertainty": {"samples": 0, "maps": False},
+    "saliency": {"classes": [], "tau": 0.5},
 }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -56,10 +56,17 @@ def read_scores(path: Path) -> dict[str, ClassUncertainty]:
     }
 
 
-def check_scores(scores: Scores, max_volume_cv: float | None, min_pairwise_dice: float | None) -> None:
-    """Raise CaseError where a class is beyond a threshold. A score that can't be estimated is beyond none."""
+def check_scores(
+    scores: Scores, max_volume_cv: float | None, min_pairwise_dice: float | None, rois: Sequence[str] = ()
+) -> None:
+    """Raise CaseError where an ROI, of `rois` if there are any, is beyond a threshold.
+
+    A score that can't be estimated is beyond none.
+    """
     problems = []
     for roi, score in scores.items():
+        if rois and roi not in rois:
+            continue
         if max_volume_cv is not None and score.volume_cv > max_volume_cv:
             problems.append(
                 f"{roi}: coefficient of variation of the volume {score.volume_cv:.3g} is above {max_volume_cv:g}"
