@@ -14,8 +14,8 @@ import pytest
 from radloom.engine.step import CaseTask
 from radloom.errors import CaseError, CohortError
 from radloom.images import Geometry, Volume, read_nifti, write_nifti
-from radloom.uncertainty_scores import read_scores
 from radloom.phantoms import Scanner, draw_anatomy, make_phantom
+from radloom.uncertainty_scores import read_scores
 
 SETTINGS: dict[str, Any] = {
     "labels": {},
