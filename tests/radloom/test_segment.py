@@ -11,10 +11,9 @@ import torch
 from radloom import segment
 from radloom.errors import CaseError, CohortError
 from radloom.images import Geometry, Volume, reorient
-from radloom.nets.architecture import Architecture
+from radloom.nets.architecture import Architecture, build_net
 from radloom.nets.folder import ModelDescription, load_model, read_description, save_model
 from radloom.nets.training import dice_coefficient
-from radloom.nets.unet import UNet2D
 from radloom.phantoms import Phantom, Scanner, draw_anatomy, make_phantom
 from radloom.segment import choose_device, predict_labels, segment_mask, segment_model
 
@@ -174,7 +173,7 @@ def test_the_model_is_loaded_once_a_process(model: Path) -> None:
 
 
 def test_a_class_number_is_the_label_number(tmp_path: Path) -> None:
-    net = UNet2D(4, (2, 2))
+    net = build_net(Architecture(channels=(2, 2)), 4)
     for parameter in net.parameters():
         torch.nn.init.zeros_(parameter)
     with torch.no_grad():

@@ -16,7 +16,7 @@ from radloom.labels import ROI_NAME, count_labels
 
 if TYPE_CHECKING:
     from radloom.nets.folder import ModelDescription
-    from radloom.nets.unet import UNet2D
+    from radloom.nets.net import Net
 
 CPU_BATCH = 4
 
@@ -81,7 +81,7 @@ def segment_model(
 
 
 def predict_labels(
-    net: UNet2D,
+    net: Net,
     description: ModelDescription,
     array: np.ndarray,
     spacing: tuple[float, float],
@@ -104,7 +104,7 @@ def predict_labels(
     mx, my = pixels(nx, sx, tx), pixels(ny, sy, ty)
     to_y, to_x = linear_matrix(ny, sy, my, ty).to(device), linear_matrix(nx, sx, mx, tx).T.contiguous().to(device)
     from_y, from_x = linear_matrix(my, ty, ny, sy).to(device), linear_matrix(mx, tx, nx, sx).T.contiguous().to(device)
-    pad = (0, -mx % net.multiple, 0, -my % net.multiple)
+    pad = (0, -mx % net.multiple[1], 0, -my % net.multiple[0])
     batch = CPU_BATCH if device == "cpu" else slices_per_batch
     labels = np.empty(array.shape, np.uint8)
     with torch.inference_mode():
@@ -135,7 +135,7 @@ def choose_device(wanted: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _loaded(folder: Path, device: str) -> tuple[UNet2D, ModelDescription, str]:
+def _loaded(folder: Path, device: str) -> tuple[Net, ModelDescription, str]:
     """The net of a folder, its description, and the device that it is on; once a process."""
     # cuBLAS is deterministic only with a workspace of fixed size, which is read when CUDA starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

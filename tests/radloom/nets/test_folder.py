@@ -13,9 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from radloom.errors import CohortError
-from radloom.nets.architecture import Architecture
+from radloom.nets.architecture import Architecture, build_net
 from radloom.nets.folder import ModelDescription, load_model, read_description, save_model
-from radloom.nets.unet import UNet2D
 
 DESCRIPTION = ModelDescription(
     name="tiny",
@@ -31,7 +30,7 @@ DESCRIPTION = ModelDescription(
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    save_model(tmp_path / "tiny", UNet2D(3, (2, 4)), DESCRIPTION)
+    save_model(tmp_path / "tiny", build_net(Architecture(channels=(2, 4)), 3), DESCRIPTION)
     return tmp_path / "tiny"
 
 
@@ -49,7 +48,7 @@ def replace_weights(folder: Path, content: bytes) -> None:
 
 def test_a_folder_gives_back_what_was_saved(folder: Path) -> None:
     torch.manual_seed(0)
-    original = UNet2D(3, (2, 4))
+    original = build_net(Architecture(channels=(2, 4)), 3)
     net, description = load_model(folder)
     assert description == DESCRIPTION
     assert not net.training

@@ -1,19 +1,16 @@
 """What a net is built from: a description that fits into a configuration or a `model.json`, and the nets by name.
 
-Every net takes (batch, `Architecture.inputs`, [z,] y, x) and returns logits (batch, outputs, [z,] y, x) on the same
-grid; in training with deep supervision it returns a list of logits, the finest first. `net.multiple` holds for each
-spatial axis, in the array's order, what its length must be a multiple of.
+What every net takes and returns is said at `radloom.nets.net.Net`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from torch import nn
-
-from radloom.nets.unet import UNet2D
+from radloom.nets.net import Net
+from radloom.nets.unet import UNet
 
 
 @dataclass(frozen=True)
@@ -56,6 +53,8 @@ class Architecture:
             raise ValueError(f"the dilation {list(self.dilation)} is not one positive rate for each level")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is a share below 1, not {self.dropout}")
+        if self.kind in NETS:
+            NETS[self.kind].check(self)
 
     @property
     def inputs(self) -> int:
@@ -79,15 +78,13 @@ def read_architecture(section: Mapping[str, Any]) -> Architecture:
         raise ValueError(f"the architecture has a key or a value that is none: {error}") from None
 
 
-def build_net(architecture: Architecture, outputs: int) -> nn.Module:
+def build_net(architecture: Architecture, outputs: int) -> Net:
     """The net of an architecture with `outputs` channels of logits, its weights drawn from torch's generator."""
+    if outputs < 1:
+        raise ValueError(f"a net has at least one output, not {outputs}")
     if architecture.kind.startswith("monai:"):
         raise ValueError("nets of MONAI can't be built yet")
     return NETS[architecture.kind](architecture, outputs)
 
 
-def _unet(architecture: Architecture, outputs: int) -> nn.Module:
-    return UNet2D(outputs, architecture.channels)
-
-
-NETS: dict[str, Callable[[Architecture, int], nn.Module]] = {"unet": _unet}
+NETS: dict[str, type[Net]] = {"unet": UNet}

@@ -21,6 +21,7 @@ from torch import nn
 from radloom.errors import CohortError
 from radloom.labels import ROI_NAME
 from radloom.nets.architecture import Architecture, build_net, read_architecture
+from radloom.nets.net import Net
 
 WEIGHTS_FILE = "model.safetensors"
 DESCRIPTION_FILE = "model.json"
@@ -155,7 +156,7 @@ def read_description(folder: Path) -> tuple[ModelDescription, str]:
         raise refuse(str(error)) from None
 
 
-def load_model(folder: Path, device: str = "cpu") -> tuple[nn.Module, ModelDescription]:
+def load_model(folder: Path, device: str = "cpu") -> tuple[Net, ModelDescription]:
     """Load a net, ready to predict, onto `device`. Raises CohortError saying what is wrong with the folder."""
     description, sha256 = read_description(folder)
     path = folder / WEIGHTS_FILE
