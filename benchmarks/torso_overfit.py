@@ -10,14 +10,10 @@ of how well organs are found in another scan. Stops when the time is over; the s
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
-
-for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
 
 import numpy as np
 import SimpleITK as sitk
@@ -29,6 +25,7 @@ from radloom.nets.augment import Augmentation
 from radloom.nets.dataset import CachedCase, Preparation, Sampling, cache_case
 from radloom.nets.distributed import Team
 from radloom.nets.fit import FitSettings, be_deterministic, fit
+from radloom.nets.folder import ModelDescription
 from radloom.nets.losses import SegmentationLoss
 from radloom.nets.validation import validate_cases
 
@@ -76,7 +73,10 @@ def main() -> None:
         net = build_net(architecture, len(classes))
         step = 2 ** (len(args.channels) - 1)
         patch = tuple(-(-n // step) * step for n in case.shape[1:])
-        preparation = Preparation(patch, (-200.0, 400.0), augmentation=Augmentation())
+        description = ModelDescription(
+            "torso", classes, case.spacing[:2], (-200.0, 400.0), architecture, "sigmoid", precision=args.precision
+        )
+        preparation = Preparation(patch, description.hu_window, augmentation=Augmentation())
         settings = FitSettings(
             epochs=args.epochs,
             batch=args.batch,
@@ -93,7 +93,7 @@ def main() -> None:
             print(f"epoch {row['epoch']}/{args.epochs}: loss {row['loss']:.4f}{dice}, {seconds:.0f} s", flush=True)
 
         def validate(current: torch.nn.Module) -> Any:
-            return validate_cases(current, [case], preparation, "sigmoid", classes, Team())
+            return validate_cases(current, [case], description, Team())
 
         made = fit(net, [case], preparation, Sampling(patch), loss, settings, validate, report=report)
         seconds = time.perf_counter() - start

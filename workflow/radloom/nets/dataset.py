@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -193,7 +193,8 @@ def plan_epoch(cases: Sequence[CachedCase], sampling: Sampling, seed: int, epoch
     rng = np.random.default_rng([seed, epoch])
     if sampling.samples is None and len(sampling.patch) == 2:
         slices = [(number, z) for number, case in enumerate(cases) for z in range(case.shape[0])]
-        return [Sample(*slices[i], 0, (seed, epoch, at)) for at, i in enumerate(rng.permutation(len(slices)).tolist())]
+        order = rng.permutation(len(slices)).tolist()
+        return [Sample(slices[i][0], slices[i][1], 0, (seed, epoch, at)) for at, i in enumerate(order)]
     counts = [case.counts[:, 1:].sum(axis=0) for case in cases]
     present = [label for label in range(1, cases[0].counts.shape[1]) if any(count[label - 1] for count in counts)]
     plan = []
@@ -220,7 +221,7 @@ class Preparation:
     normalisation: tuple[float, float] | None = None
     slices: int = 1
     """Neighbouring slices as channels (2.5D)."""
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = field(default_factory=Augmentation)
 
 
 class Patches(Dataset[tuple[torch.Tensor, torch.Tensor, int]]):
@@ -239,12 +240,11 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor, int]]):
         case, wanted = self.cases[sample.case], self.preparation
         rng = np.random.default_rng(sample.seed)
         image, labels = case.image, case.labels
-        at = _voxel(labels, sample, rng)
+        voxel = _voxel(labels, sample, rng)
         x, y, z = case.spacing
         flat = len(wanted.patch) == 2
         shape, spacing = (image.shape[1:], (y, x)) if flat else (image.shape, (z, y, x))
-        if at is not None and flat:
-            at = at[1:]
+        at = voxel[1:] if voxel is not None and flat else voxel
         placement = place_patch(shape, wanted.patch, at, spacing, wanted.augmentation, rng)
         if flat:
             channels = image[neighbours(sample.slice, wanted.slices, len(image))]
@@ -307,7 +307,7 @@ def cut(
     else:
         made = _sampled(box - np.float32(fill), centre - [part.start for part in inside], matrix, patch, nearest)
         made += np.float32(fill)
-    return np.flip(made, [axis + 1 for axis, mirrored in enumerate(placement.flipped) if mirrored])
+    return np.flip(made, tuple(axis + 1 for axis, mirrored in enumerate(placement.flipped) if mirrored))
 
 
 def _sampled(
@@ -374,7 +374,7 @@ def make_loader(patches: Patches, batches: EpochBatches, workers: int = 0, *, cu
     """A loader of the batches; on CUDA it pins memory, and with workers it prefetches two batches each."""
     return DataLoader(
         patches,
-        batch_sampler=batches,  # type: ignore[arg-type]  # a batch is of samples, not of numbers
+        batch_sampler=batches,
         num_workers=workers,
         pin_memory=cuda,
         persistent_workers=workers > 0,

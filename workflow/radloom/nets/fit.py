@@ -133,9 +133,7 @@ def fit(
     patches = Patches(cases, preparation)
     batches = EpochBatches(cases, sampling, settings.batch, settings.seed, team.rank, team.world)
     loader = make_loader(patches, batches, settings.workers, cuda=team.cuda)
-    weighting = make_weighting(
-        settings.robust, patches.centres, team, settings.robust_step, settings.robust_factor
-    )
+    weighting = make_weighting(settings.robust, patches.centres, team, settings.robust_step, settings.robust_factor)
     if team.cuda and team.world > 1:
         net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
     form = torch.channels_last if len(sampling.patch) == 2 else torch.channels_last_3d

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from radloom.nets.dataset import CachedCase, Preparation, neighbours, normalised
+from radloom.nets.dataset import CachedCase, neighbours, normalised
 from radloom.nets.distributed import Team, gather
 from radloom.nets.fit import Validation
+from radloom.nets.folder import ModelDescription
 
 CPU_BATCH = 4
 
@@ -25,22 +26,27 @@ def labels_of(logits: torch.Tensor, outputs: str) -> torch.Tensor:
 
 
 def slice_labels(
-    net: nn.Module, case: CachedCase, preparation: Preparation, outputs: str, device: str, batch: int = 16
+    net: nn.Module, case: CachedCase, description: ModelDescription, device: str, batch: int = 16
 ) -> np.ndarray:
     """Labels (z, y, x; uint8) that a net of 2 dimensions gives a case on the net's grid, whole slices at a time."""
     image = case.image
     depth, ny, nx = image.shape
     multiple = _multiple(net)
     pad = (0, -nx % multiple[-1], 0, -ny % multiple[-2])
-    air = normalised(torch.tensor(preparation.hu_window[0]), preparation.hu_window, preparation.normalisation)
+    window, scores = description.hu_window, description.normalisation
+    air = normalised(torch.tensor(window[0]), window, scores)
     size = CPU_BATCH if device == "cpu" else batch
     found = np.empty(image.shape, np.uint8)
     for start in range(0, depth, size):
         middles = range(start, min(start + size, depth))
-        hu = np.stack([image[neighbours(z, preparation.slices, depth)] for z in middles]).astype(np.float32)
-        values = normalised(torch.from_numpy(hu).to(device), preparation.hu_window, preparation.normalisation)
+        hu = np.stack([image[neighbours(z, description.architecture.slices, depth)] for z in middles]).astype(
+            np.float32
+        )
+        values = normalised(torch.from_numpy(hu).to(device), window, scores)
         values = nn.functional.pad(values, pad, value=float(air)).contiguous(memory_format=torch.channels_last)
-        found[start : start + size] = labels_of(net(values)[:, :, :ny, :nx], outputs).to(torch.uint8).cpu().numpy()
+        found[start : start + size] = (
+            labels_of(net(values)[:, :, :ny, :nx], description.outputs).to(torch.uint8).cpu().numpy()
+        )
     return found
 
 
@@ -82,17 +88,15 @@ def _mean(values: np.ndarray) -> float:
 def validate_cases(
     net: nn.Module,
     cases: Sequence[CachedCase],
-    preparation: Preparation,
-    outputs: str,
-    classes: Mapping[int, str],
+    description: ModelDescription,
     team: Team,
 ) -> Validation:
     """Dice of whole cases on the net's grid; the team shares them, and every process gets all of the result."""
     own = {}
     for case in cases[team.rank :: team.world]:
-        found = slice_labels(net, case, preparation, outputs, team.device)
-        own[case.case_id] = dice_of_classes(found, case.labels, len(classes))
+        found = slice_labels(net, case, description, team.device)
+        own[case.case_id] = dice_of_classes(found, case.labels, len(description.classes))
     dice: dict[str, np.ndarray] = {}
     for part in gather(team, own):
         dice |= part
-    return summarise(dice, {case.case_id: case.centre for case in cases}, classes)
+    return summarise(dice, {case.case_id: case.centre for case in cases}, description.classes)
