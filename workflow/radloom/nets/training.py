@@ -13,8 +13,8 @@ from radloom.nets.architecture import build_net
 from radloom.nets.folder import ModelDescription
 from radloom.nets.inplane import linear_matrix, pixels, to_window
 from radloom.nets.net import Net
+from radloom.nets.prediction import Member, Predictor
 from radloom.phantoms import Phantom, draw_anatomy, draw_scanner, make_phantom
-from radloom.segment import predict_labels
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,9 @@ def dice_coefficient(found: np.ndarray, truth: np.ndarray) -> float:
 def held_out_dice(net: Net, description: ModelDescription, phantoms: Sequence[Phantom]) -> dict[str, list[float]]:
     """Dice of every class in every phantom, on the phantom's own grid; NaN where neither net nor truth has it."""
     dice: dict[str, list[float]] = {name: [] for name in description.classes.values()}
+    predictor = Predictor([Member(description.name, net, description)])
     for phantom in phantoms:
-        found = predict_labels(net, description, phantom.image, phantom.spacing[:2])
+        found = predictor.labels(phantom.image, phantom.spacing)
         for number, name in description.classes.items():
             dice[name].append(dice_coefficient(found == number, phantom.labels == number))
     return dice
