@@ -85,11 +85,13 @@ def train_segmentation(
     import torch
 
     from radloom.nets.architecture import build_net
+    from radloom.nets.calibration import draw_reliability
     from radloom.nets.dataset import Sampling
     from radloom.nets.distributed import Team, wait
     from radloom.nets.fit import be_deterministic, fit
     from radloom.nets.folder import save_model
     from radloom.nets.history import draw_history, write_history
+    from radloom.nets.validation import calibrate_net
 
     team = team or Team()
     classes, cases, found = choose_cases(cases, settings["classes"])
@@ -146,6 +148,13 @@ def train_segmentation(
     training = out / "training"
     training.mkdir(parents=True, exist_ok=True)
     description = replace(description, training=_told(settings, cases, part_of, prints, made))
+    if judged:
+        calibration = calibrate_net(net, judged, description, team.device, settings["seed"])
+        description = replace(description, temperature=calibration.temperature)
+        _write_rows(training / "calibration.csv", calibration.rows(), list(calibration.rows()[0]))
+        draw_reliability(calibration, training / "reliability.png")
+        if calibration.reason:
+            warnings.append(f"no temperature was fitted: {calibration.reason}")
     save_model(folder, net, description)
     rows = judge_cases(
         [c for c in cases if part_of[c.case_id] != "train"], part_of, folder, classes, settings, training
@@ -319,8 +328,7 @@ def choose_patch(cases: Sequence[CachedCase], settings: Mapping[str, Any]) -> tu
     from radloom.nets.architecture import build_net, read_architecture
 
     architecture = read_architecture(settings["architecture"])
-    multiple = build_net(architecture, 2).multiple
-    steps = (multiple,) * architecture.dimensions if isinstance(multiple, int) else tuple(multiple)
+    steps = build_net(architecture, 2).multiple
     if settings["patch"] is None:
         largest = np.max([case.shape[-architecture.dimensions :] for case in cases], axis=0).tolist()
         wanted = [min(n, LARGEST_PATCH) for n in largest] if architecture.dimensions == 3 else largest
@@ -461,6 +469,7 @@ def judge_cases(
 
     Returns a row a case and class, and draws the cases with the lowest mean Dice into `training`/overlays.
     """
+    from radloom.nets.prediction import Settings
     from radloom.overlay import draw_overlay, write_overlay
     from radloom.segment import segment_model
     from radloom.segmentation_metrics import compare_labels, mean_of, table_rows
@@ -473,7 +482,7 @@ def judge_cases(
         image, labels = reorient(read_nifti(case.image)), reorient(read_nifti(case.labels))
         truth = renumber(labels.array, case.names, classes)
         try:
-            found = segment_model(image, folder, settings["device"])[0].array
+            found = segment_model(image, folder, Settings(device=settings["device"])).labels.array
         except CaseError:  # it found nothing, which the metrics tell as well
             found = np.zeros_like(truth)
         metrics = compare_labels(truth, found, image.geometry.spacing, classes, settings["surface_tolerance_mm"])

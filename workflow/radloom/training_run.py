@@ -30,10 +30,9 @@ def run_step(task: CohortTask, script: Path) -> CohortResult:
     cases, excluded = cases_of_run(task.cases, task.entries)
     cache = task.cache if task.cache is not None else task.out / "cache"
     if settings["processes"] == 1:
-        from radloom.nets.distributed import Team
-        from radloom.segment import choose_device
+        from radloom.nets.distributed import join_team
 
-        team = Team(device=choose_device(settings["device"]))
+        team = join_team(settings["device"])
         made = train_segmentation(cases, excluded, settings, task.out, cache, task.key, task.inputs.get("split"), team)
     else:
         made = _by_torchrun(cases, excluded, task, cache, script)
@@ -69,11 +68,10 @@ def cases_of_run(
 def train_by_hand(args: argparse.Namespace) -> Trained | None:
     """Train on a table of cases; None in the processes of a team that don't lead."""
     from radloom.nets.distributed import join_team, leave_team
-    from radloom.segment import choose_device
 
     settings = _settings(args)
     cases = read_cases(args.cases)
-    team = join_team(choose_device(settings["device"]))
+    team = join_team(settings["device"])
     try:
         split = args.split or (Path(settings["split"]) if settings["split"] else None)
         cache = args.cache if args.cache is not None else args.out / "cache"

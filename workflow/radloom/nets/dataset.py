@@ -23,7 +23,8 @@ from scipy import ndimage
 from torch.utils.data import DataLoader, Dataset
 
 from radloom.nets.augment import Augmentation, Placement, change_hu, place_patch
-from radloom.nets.inplane import linear_matrix, pixels, to_window
+from radloom.nets.inplane import linear_matrix, pixels, to_input
+from radloom.nets.windows import neighbour_slices
 
 CACHE_FORMAT = 1
 INFO_FILE = "case.json"
@@ -36,7 +37,7 @@ class CachedCase:
     folder: Path
     case_id: str
     centre: str
-    spacing: tuple[float, ...]
+    spacing: tuple[float, float, float]
     """Voxel spacing in mm along x, y and z."""
 
     @property
@@ -91,7 +92,8 @@ def cache_case(
         info = {"key": key, "format": CACHE_FORMAT, "spacing": [*target, *spacing[len(target) :]]}
         (made / INFO_FILE).write_text(json.dumps(info), encoding="utf-8")
         os.replace(made, folder)
-    return CachedCase(folder, case_id, centre, tuple(info["spacing"]))
+    x, y, z = info["spacing"]
+    return CachedCase(folder, case_id, centre, (x, y, z))
 
 
 def _read_info(folder: Path) -> dict[str, Any] | None:
@@ -247,29 +249,15 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor, int]]):
         at = voxel[1:] if voxel is not None and flat else voxel
         placement = place_patch(shape, wanted.patch, at, spacing, wanted.augmentation, rng)
         if flat:
-            channels = image[neighbours(sample.slice, wanted.slices, len(image))]
+            channels = image[neighbour_slices(len(image), wanted.slices)[sample.slice].tolist()]
             truth = labels[sample.slice]
         else:
             channels, truth = image[None], labels
         hu = cut(channels, placement, wanted.patch, wanted.hu_window[0])
         truth = cut(truth[None], placement, wanted.patch, 0, nearest=True)[0].astype(np.uint8)
         hu = change_hu(hu if flat else hu[0], wanted.augmentation, rng)
-        values = normalised(torch.from_numpy(np.ascontiguousarray(hu)), wanted.hu_window, wanted.normalisation)
+        values = to_input(torch.from_numpy(np.ascontiguousarray(hu)), wanted.hu_window, wanted.normalisation)
         return (values if flat else values[None]), torch.from_numpy(truth), self.centres.index(case.centre)
-
-
-def neighbours(middle: int, slices: int, depth: int) -> list[int]:
-    """Numbers of the `slices` slices around the `middle` one of `depth`; beyond the ends the outermost goes on."""
-    return [min(max(middle + step, 0), depth - 1) for step in range(-(slices // 2), slices // 2 + 1)]
-
-
-def normalised(
-    hu: torch.Tensor, window: tuple[float, float], normalisation: tuple[float, float] | None
-) -> torch.Tensor:
-    """HU cut off at the window, as 0 .. 1, or as standard scores of (mean, standard deviation)."""
-    if normalisation is None:
-        return to_window(hu, window)
-    return (hu.clamp(*window) - normalisation[0]) / normalisation[1]
 
 
 def _voxel(labels: np.ndarray, sample: Sample, rng: np.random.Generator) -> tuple[int, int, int] | None:

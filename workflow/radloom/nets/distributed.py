@@ -35,18 +35,25 @@ class Team:
 
 
 def join_team(device: str) -> Team:
-    """The team that torchrun made, by its environment variables; `device` is cpu or cuda.
+    """The team that torchrun made, by its environment variables; `device` is auto, cpu or cuda.
 
-    On CUDA process i of a machine takes GPU i.
+    On CUDA process i of a machine takes GPU i; a process alone takes one that is free. Raises CohortError for a CUDA
+    that isn't there.
     """
+    from radloom.nets.devices import claim_card
+    from radloom.nets.prediction import choose_device
+
+    device = choose_device(device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
+        if device == "cuda":
+            torch.cuda.set_device(claim_card())
         return Team(device=device)
     local = int(os.environ["LOCAL_RANK"])
-    if device.startswith("cuda"):
+    if device == "cuda":
         torch.cuda.set_device(local)
         device = f"cuda:{local}"
-    torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    torch.distributed.init_process_group("nccl" if device != "cpu" else "gloo")
     return Team(int(os.environ["RANK"]), world, device)
 
 

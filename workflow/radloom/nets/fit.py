@@ -22,6 +22,7 @@ from radloom.nets.dataset import CachedCase, EpochBatches, Patches, Preparation,
 from radloom.nets.distributed import Team, gather, share_net, sum_over, wait
 from radloom.nets.losses import SegmentationLoss
 from radloom.nets.robust import make_weighting
+from radloom.nets.validation import Validation
 
 LAST, BEST = "last.pt", "best.pt"
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -73,16 +74,6 @@ class FitSettings:
             raise ValueError("learning_rate and clip_norm are above 0, weight_decay at least 0")
         if self.robust == "group_dro" and not 0 <= self.robust_step < math.inf:
             raise ValueError("robust_step is at least 0")
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Dice of whole cases that the training doesn't see."""
-
-    dice: float
-    """Mean over the classes of `by_class`; NaN where there is none."""
-    by_class: dict[str, float]
-    by_centre: dict[str, float]
 
 
 @dataclass
@@ -192,8 +183,9 @@ def fit(
             )
         if validate is not None and (epoch % settings.validate_every == 0 or epoch == settings.epochs):
             net.eval()
-            with torch.inference_mode(), _autocast(settings.precision, team):
+            with torch.inference_mode():
                 found = validate(net)
+            net.requires_grad_(True)  # a predictor takes it away
             weighting.validated(found.by_centre)
             row |= {"dice": found.dice, "by_class": found.by_class, "by_centre": found.by_centre}
             if settings.schedule == "plateau":

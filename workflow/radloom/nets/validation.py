@@ -1,69 +1,53 @@
-"""How well a net does on whole cases of the cache, on its own grid, while it is trained."""
+"""How well a net does on whole cases of the cache, on its own grid, and what temperature its logits need."""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from radloom.nets.dataset import CachedCase, neighbours, normalised
+from radloom.nets.calibration import TemperatureFit, fit_temperature
+from radloom.nets.dataset import CachedCase
 from radloom.nets.distributed import Team, gather
-from radloom.nets.fit import Validation
 from radloom.nets.folder import ModelDescription
+from radloom.nets.prediction import Member, Predictor, Settings
 
-CPU_BATCH = 4
-
-
-def labels_of(logits: torch.Tensor, outputs: str) -> torch.Tensor:
-    """Labels (batch, [z,] y, x) of logits (batch, channels, [z,] y, x): the largest; for sigmoid where above a half."""
-    if outputs == "softmax":
-        return logits.argmax(dim=1)
-    largest, number = logits.max(dim=1)
-    return torch.where(largest > 0, number + 1, 0)
+VOXELS_DRAWN = 200_000
+"""About how many voxels of all cases the temperature is fitted on."""
 
 
-def slice_labels(
-    net: nn.Module, case: CachedCase, description: ModelDescription, device: str, batch: int = 16
-) -> np.ndarray:
-    """Labels (z, y, x; uint8) that a net of 2 dimensions gives a case on the net's grid, whole slices at a time."""
-    image = case.image
-    depth, ny, nx = image.shape
-    multiple = _multiple(net)
-    pad = (0, -nx % multiple[-1], 0, -ny % multiple[-2])
-    window, scores = description.hu_window, description.normalisation
-    air = normalised(torch.tensor(window[0]), window, scores)
-    size = CPU_BATCH if device == "cpu" else batch
-    found = np.empty(image.shape, np.uint8)
-    for start in range(0, depth, size):
-        middles = range(start, min(start + size, depth))
-        hu = np.stack([image[neighbours(z, description.architecture.slices, depth)] for z in middles]).astype(
-            np.float32
-        )
-        values = normalised(torch.from_numpy(hu).to(device), window, scores)
-        values = nn.functional.pad(values, pad, value=float(air)).contiguous(memory_format=torch.channels_last)
-        found[start : start + size] = (
-            labels_of(net(values)[:, :, :ny, :nx], description.outputs).to(torch.uint8).cpu().numpy()
-        )
-    return found
+@dataclass(frozen=True)
+class Validation:
+    """Dice of whole cases that the training doesn't see."""
+
+    dice: float
+    """Mean over the classes of `by_class`; NaN where there is none."""
+    by_class: dict[str, float]
+    by_centre: dict[str, float]
 
 
-def _multiple(net: nn.Module) -> tuple[int, ...]:
-    multiple = net.multiple
-    return (multiple, multiple, multiple) if isinstance(multiple, int) else tuple(multiple)  # type: ignore[arg-type]
+def predictor_of(net: nn.Module, description: ModelDescription, device: str) -> Predictor:
+    """A predictor of a net that is still in training; it predicts as the finished model will."""
+    return Predictor([Member("net", net, description)], Settings(), device)  # type: ignore[arg-type]
 
 
 def dice_of_classes(found: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
-    """Dice 2 |A and B| / (|A| + |B|) of the classes 1, 2, ...; NaN where neither volume has the class."""
-    size = classes + 1
-    pairs = np.zeros(size * size, np.int64)
-    for a, b in zip(found, truth, strict=True):  # plane by plane: bincount makes int64 copies
-        pairs += np.bincount(a.reshape(-1).astype(np.int64) * size + b.reshape(-1), minlength=size * size)
-    table = pairs.reshape(size, size)
+    """Dice 2 |A and B| / (|A| + |B|) of the classes 1, 2, ...; NaN where the truth lacks the class.
+
+    A class that is found where there is none can't be rewarded or punished by a score of 0 to 1; the metrics of the
+    finished model count it.
+    """
+    from radloom.segmentation_metrics import confusion
+
+    table = confusion(truth, found, classes + 1)
     total = (table.sum(axis=0) + table.sum(axis=1))[1:]
-    return np.divide(2 * np.diag(table)[1:], total, out=np.full(classes, math.nan), where=total > 0)
+    there = table.sum(axis=1)[1:] > 0
+    return np.divide(2 * np.diag(table)[1:], total, out=np.full(classes, math.nan), where=there)
 
 
 def summarise(dice: Mapping[str, np.ndarray], centres: Mapping[str, str], classes: Mapping[int, str]) -> Validation:
@@ -86,17 +70,37 @@ def _mean(values: np.ndarray) -> float:
 
 
 def validate_cases(
-    net: nn.Module,
-    cases: Sequence[CachedCase],
-    description: ModelDescription,
-    team: Team,
+    net: nn.Module, cases: Sequence[CachedCase], description: ModelDescription, team: Team
 ) -> Validation:
     """Dice of whole cases on the net's grid; the team shares them, and every process gets all of the result."""
+    predictor = predictor_of(net, description, team.device)
     own = {}
     for case in cases[team.rank :: team.world]:
-        found = slice_labels(net, case, description, team.device)
-        own[case.case_id] = dice_of_classes(found, case.labels, len(description.classes))
+        found = predictor.labels(np.asarray(case.image), case.spacing)
+        own[case.case_id] = dice_of_classes(found, np.asarray(case.labels), len(description.classes))
     dice: dict[str, np.ndarray] = {}
     for part in gather(team, own):
         dice |= part
     return summarise(dice, {case.case_id: case.centre for case in cases}, description.classes)
+
+
+def calibrate_net(
+    net: nn.Module, cases: Sequence[CachedCase], description: ModelDescription, device: str, seed: int
+) -> TemperatureFit:
+    """The temperature that the net's logits need, fitted on whole cases on its grid by `radloom.nets.calibration`."""
+    predictor = predictor_of(net, description, device)
+
+    def pairs() -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+        for case in cases:
+            (scan,) = predictor.scans(np.asarray(case.image), case.spacing)
+            for first, slab in predictor.logits(scan):
+                yield slab.movedim(-1, 0).float().cpu(), np.asarray(case.labels[first : first + len(slab)])
+
+    logits, labels = itertools.tee(pairs())
+    # A slab has one plane at least.
+    each = max(20, VOXELS_DRAWN // sum(case.shape[0] for case in cases))
+    names = [description.classes[number] for number in sorted(description.classes)]
+    with torch.inference_mode():
+        return fit_temperature(
+            (pair[0] for pair in logits), (pair[1] for pair in labels), names, description.outputs, each, seed
+        )
