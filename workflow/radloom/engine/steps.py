@@ -100,6 +100,14 @@ STEPS: dict[str, StepSpec] = {
             packages=("numpy", "scipy", "connected-components-3d", "edt"),
         ),
         StepSpec(
+            "train_segmentation",
+            by_case=False,
+            after=("ingest", "resample", "calibrate", "segment", "postprocess"),
+            files=("calibrate/image.nii.gz", "postprocess/roi.nii.gz", "postprocess/labels.json"),
+            sections=("train_segmentation",),
+            packages=("numpy", "scipy", "torch", "safetensors", "pillow", "matplotlib"),
+        ),
+        StepSpec(
             "extract",
             by_case=True,
             after=("calibrate", "postprocess"),
@@ -239,6 +247,8 @@ def active_steps(config: dict[str, Any]) -> list[str]:
         off.add("model_logistic")
     if config["features"] or not (config["sensitivity"]["bin_widths"] or config["sensitivity"]["spacings"]):
         off |= {"sensitivity", "sensitivity_table"}
+    if config["features"] or config["train_segmentation"]["name"] is None:
+        off.add("train_segmentation")
     if not config["voxel_maps"]["features"]:
         off.add("voxel_maps")
     perturbed = not config["features"] and config["perturb"]["count"] > 0
@@ -336,6 +346,20 @@ def package_versions(packages: tuple[str, ...]) -> dict[str, str]:
 def uses_gpu(config: dict[str, Any]) -> int:
     """Return the GPUs that a segmentation job asks the scheduler for: 1 where the U-Net will run on one."""
     segment = config["segment"]
-    if segment["source"] != "model" or segment["device"] == "cpu":
-        return 0
-    return 1 if segment["device"] == "cuda" or os.path.exists("/proc/driver/nvidia/version") else 0
+    return int(segment["source"] == "model" and _takes_gpu(segment["device"]))
+
+
+def trains_on_gpus(config: dict[str, Any]) -> int:
+    """Return the GPUs that the training asks the scheduler for: one a process where it runs on them."""
+    training = config["train_segmentation"]
+    return training["processes"] if _takes_gpu(training["device"]) else 0
+
+
+def training_threads(config: dict[str, Any]) -> int:
+    """Return the cores that the training takes: those of its nets, and of the processes that make its batches."""
+    training = config["train_segmentation"]
+    return int(training["processes"] * (training["threads"] + training["workers"]))
+
+
+def _takes_gpu(device: str) -> bool:
+    return device == "cuda" or (device == "auto" and os.path.exists("/proc/driver/nvidia/version"))
