@@ -46,7 +46,9 @@ _IMAGING = ("ingest", "resample", "calibrate", "segment", "postprocess", "extrac
 _TABLES = ("tables/features_raw.parquet", "tables/cohort.csv", "tables/clinical.csv")
 # What of the section `segment` another source decides.
 _MODEL_SOURCE = ("labels",)
-_MASK_SOURCE = ("device", "cpu_precision", "tta")
+_MASK_SOURCE = ("device", "cpu_precision", "tta", "uncertainty", "saliency")
+# What of the section `segment` can only exclude a case: it is applied after the net has run, which need not run again.
+_UNCERTAINTY_LIMITS = ("max_volume_cv", "min_pairwise_dice", "rois")
 # What a step that computes features follows of the section `extract`.
 _AS_EXTRACTED = tuple(f"extract.{key}" for key in ("rois", "min_voxels", "engine", "ibsi", "outlier_sigma"))
 STABILITY = "tables/stability.csv"
@@ -95,7 +97,12 @@ STEPS: dict[str, StepSpec] = {
             "postprocess",
             by_case=True,
             after=("calibrate", "segment"),
-            files=("segment/labels.nii.gz", "segment/labels.json", "calibrate/image.nii.gz"),
+            files=(
+                "segment/labels.nii.gz",
+                "segment/labels.json",
+                "calibrate/image.nii.gz",
+                "segment/uncertainty.json",
+            ),
             sections=("postprocess",),
             packages=("numpy", "scipy", "connected-components-3d", "edt"),
         ),
@@ -268,7 +275,9 @@ def step_files(spec: StepSpec, config: dict[str, Any]) -> tuple[str, ...]:
         # The image tells where the body is, and nothing else.
         section = config["postprocess"]
         cut = section["inside_body"] or any(own.get("inside_body") for own in section["labels"].values())
-        return spec.files if cut else spec.files[:2]
+        idle = set() if cut else {"calibrate/image.nii.gz"}
+        idle |= set() if _uncertainty_limits(config) else {"segment/uncertainty.json"}
+        return tuple(file for file in spec.files if file not in idle)
     if spec.name in ("model_cox", "model_logistic") and config["model"]["min_icc"] is None:
         return tuple(file for file in spec.files if file != STABILITY)
     if spec.name == "tables":
@@ -292,6 +301,11 @@ def step_params(spec: StepSpec, config: dict[str, Any]) -> dict[str, Any]:
             # The batch never decides a label on a CPU, and on CUDA no more than the card does (docs/segmentation.md).
             idle |= {"batch", *(_MODEL_SOURCE if config["segment"]["source"] == "model" else _MASK_SOURCE)}
         own = {key: value for key, value in config[spec.sections[0]].items() if key not in idle}
+        if "uncertainty" in own:
+            asked = own["uncertainty"].items()
+            own["uncertainty"] = {key: value for key, value in asked if key not in _UNCERTAINTY_LIMITS}
+        if spec.name == "postprocess" and (limits := _uncertainty_limits(config)):
+            own["segment.uncertainty"] = limits
         return own | {name: config[name.split(".")[0]][name.split(".")[1]] for name in spec.settings}
     general = {
         "run": {
@@ -301,6 +315,14 @@ def step_params(spec: StepSpec, config: dict[str, Any]) -> dict[str, Any]:
         "rois": {"derived": [] if config["features"] else list(config["extract"]["derived_rois"])},
     }
     return {section: general[section] if section in general else config[section] for section in spec.sections}
+
+
+def _uncertainty_limits(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the thresholds of uncertainty beyond which a case is excluded; empty where there are none."""
+    section = config["segment"]["uncertainty"]
+    sampled = config["segment"]["source"] == "model" and section["samples"] > 0
+    limited = section["max_volume_cv"] is not None or section["min_pairwise_dice"] is not None
+    return {key: section[key] for key in _UNCERTAINTY_LIMITS} if sampled and limited else {}
 
 
 def case_params(spec: StepSpec, params: dict[str, Any], row: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:

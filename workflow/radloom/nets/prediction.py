@@ -279,7 +279,7 @@ class Predictor:
 
     def _slice_slabs(self, member: Member, scan: Scan, mirrors: tuple[str, ...], seed: int | None) -> Iterator[Slab]:
         """Slabs of a net of slices: as many as go through it at once, in tiles or whole."""
-        image, before = _padded(scan.image, member)
+        image, before = padded(scan.image, member)
         size = tuple(image.shape[1:])
         window = member.window or size
         overlap = member.description.overlap
@@ -311,7 +311,7 @@ class Predictor:
 
     def _volume_slabs(self, member: Member, scan: Scan, mirrors: tuple[str, ...], seed: int | None) -> Iterator[Slab]:
         """Slabs of a net of volumes: the planes that the next row of windows doesn't reach any more."""
-        image, before = _padded(scan.image, member)
+        image, before = padded(scan.image, member)
         size, window = tuple(image.shape), member.window
         rows, *across = map(window_starts, size, window, itertools.repeat(member.description.overlap))
         places = list(itertools.product(*across))
@@ -573,7 +573,7 @@ def _on_grid(
     return Scan(image, tuple(array.shape), (back[0], back[1], back[2]))
 
 
-def _padded(image: torch.Tensor, member: Member) -> tuple[torch.Tensor, tuple[int, ...]]:
+def padded(image: torch.Tensor, member: Member) -> tuple[torch.Tensor, tuple[int, ...]]:
     """The image with what lies outside of it for the model where a window needs more; and how much came before.
 
     Along the axes that the net sees, ([z,] y, x): to a window at least, or for whole slices to what the net halves.
