@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import nn
@@ -26,7 +26,7 @@ class UNet(Net):
     training, those of the coarser ones on their own grids (Dou et al., Med Image Anal 2017).
     """
 
-    OPTIONS = ("strides",)
+    OPTIONS: ClassVar[tuple[str, ...]] = ("strides",)
 
     def __init__(self, architecture: Architecture, outputs: int) -> None:
         super().__init__(architecture, outputs)
@@ -57,6 +57,8 @@ class UNet(Net):
             TRANSPOSED[dimensions](below, above, stride, stride=stride)
             for (above, below), stride in reversed(list(zip(pairwise(channels), self.strides, strict=True)))
         )
+        self.bottom: nn.Module = nn.Identity()
+        """What the lowest level's maps pass before the way up."""
         self.merge = nn.ModuleList(block(level, 2 * channels[level]) for level in reversed(levels))
         self.last = CONVOLUTION[dimensions](channels[0], outputs, 1)
         self.deep_supervision = architecture.deep_supervision
@@ -77,6 +79,7 @@ class UNet(Net):
         for down, stride in zip(self.down, self.strides, strict=True):
             skipped.append(maps)
             maps = down(nn.functional.max_pool2d(maps, stride) if self.pooled else maps)
+        maps = self.bottom(maps)
         levels: list[torch.Tensor] = []
         for up, merge in zip(self.up, self.merge, strict=True):
             maps = merge(torch.cat([skipped.pop(), up(maps)], dim=1))
@@ -96,7 +99,9 @@ def level_strides(architecture: Architecture) -> list[tuple[int, ...]]:
     strides = architecture.options.get("strides", [[2] * dimensions] * steps)
     fits = isinstance(strides, list | tuple) and len(strides) == steps
     if not fits or not all(
-        isinstance(level, list | tuple) and len(level) == dimensions and all(s in (1, 2, 3, 4) for s in level)
+        isinstance(level, list | tuple)
+        and len(level) == dimensions
+        and all(type(s) is int and 1 <= s <= 4 for s in level)
         for level in strides
     ):
         raise ValueError(f"strides are {steps} lists of {dimensions} numbers from 1 to 4, not {strides!r}")
