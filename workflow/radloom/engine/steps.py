@@ -46,6 +46,13 @@ _IMAGING = ("ingest", "resample", "calibrate", "segment", "postprocess", "extrac
 _TABLES = ("tables/features_raw.parquet", "tables/cohort.csv", "tables/clinical.csv")
 # What a step that computes features follows of the section `extract`.
 _AS_EXTRACTED = tuple(f"extract.{key}" for key in ("rois", "min_voxels", "engine", "ibsi", "outlier_sigma"))
+# What of the section `segment` doesn't count for a source of labels.
+_COMMAND_KEYS = frozenset({"command", "command_version"})
+_IDLE_IN_SEGMENT = {
+    "mask": frozenset({"device", "slices_per_batch"}) | _COMMAND_KEYS,
+    "model": frozenset({"labels"}) | _COMMAND_KEYS,
+    "command": frozenset({"slices_per_batch"}),
+}
 STABILITY = "tables/stability.csv"
 
 STEPS: dict[str, StepSpec] = {
@@ -87,6 +94,7 @@ STEPS: dict[str, StepSpec] = {
             columns=("roi_name",),
             packages=("numpy", "torch"),
             resources=("segment.model",),
+            limits=("command_timeout_s",),
         ),
         StepSpec(
             "postprocess",
@@ -249,8 +257,8 @@ def active_steps(config: dict[str, Any]) -> list[str]:
 def step_files(spec: StepSpec, config: dict[str, Any]) -> tuple[str, ...]:
     """Return the files of earlier steps that a step takes under this configuration."""
     if spec.name == "segment":
-        # The U-Net doesn't look at the mask, and a mask is taken whatever the image.
-        return (spec.files[0],) if config["segment"]["source"] == "model" else (spec.files[1],)
+        # A net doesn't look at the mask, nor does a program, and a mask is taken whatever the image.
+        return (spec.files[1],) if config["segment"]["source"] == "mask" else (spec.files[0],)
     if spec.name in ("model_cox", "model_logistic") and config["model"]["min_icc"] is None:
         return tuple(file for file in spec.files if file != STABILITY)
     if spec.name == "tables":
@@ -271,7 +279,7 @@ def step_params(spec: StepSpec, config: dict[str, Any]) -> dict[str, Any]:
     if spec.by_case:
         idle = {key.split(".")[1] for key in spec.resources} | set(spec.limits)
         if spec.name == "segment":
-            idle |= {"labels"} if config["segment"]["source"] == "model" else {"device", "slices_per_batch"}
+            idle |= _IDLE_IN_SEGMENT[config["segment"]["source"]]
         own = {key: value for key, value in config[spec.sections[0]].items() if key not in idle}
         return own | {name: config[name.split(".")[0]][name.split(".")[1]] for name in spec.settings}
     general = {
@@ -324,9 +332,15 @@ def package_versions(packages: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def uses_gpu(config: dict[str, Any]) -> int:
-    """Return the GPUs that a segmentation job asks the scheduler for: 1 where the U-Net will run on one."""
+def segmentation_minutes(config: dict[str, Any]) -> float:
+    """Return the minutes that segmenting one case may take."""
     segment = config["segment"]
-    if segment["source"] != "model" or segment["device"] == "cpu":
+    return float(segment["command_timeout_s"]) / 60 if segment["source"] == "command" else 10.0
+
+
+def uses_gpu(config: dict[str, Any]) -> int:
+    """Return the GPUs that a segmentation job asks for: 1 where a net or an outside segmenter will run on one."""
+    segment = config["segment"]
+    if segment["source"] == "mask" or segment["device"] == "cpu":
         return 0
     return 1 if segment["device"] == "cuda" or os.path.exists("/proc/driver/nvidia/version") else 0
