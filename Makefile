@@ -54,6 +54,7 @@ lint: $(DEV_READY) results/demo_cohort/cohort.tsv
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/mypy
+	@$(BIN)/python -m pytest --collect-only > /dev/null || { $(BIN)/python -m pytest --collect-only | tail -20; exit 1; }
 	$(BIN)/python tests/lint_workflow.py
 
 docs: $(DEV_READY)

@@ -116,6 +116,12 @@ def test_numbers_as_keys_become_text(good: dict[str, Any]) -> None:
             {"segment": {"labels": {1: "tumour"}}, "postprocess": {"labels": {"tumor": {"fill_holes": True}}}},
             "postprocess.labels: there is no ROI tumor; did you mean tumour?",
         ),
+        (
+            {"segment": {"labels": {1: "tumour"}}, "postprocess": {"priority": ["liver"]}},
+            "postprocess.priority: there is no ROI liver; known: tumour",
+        ),
+        ({"postprocess": {"components": 0}}, "postprocess.components"),
+        ({"postprocess": {"labels": {"ROI": {"body_hu": 0}}}}, "postprocess.labels.ROI"),
         ({"voxel_maps": {"rois": ["liver"]}}, "voxel_maps.rois: there is no ROI liver"),
         ({"voxel_maps": {"features": ["glcm_Kontrast"]}}, "voxel_maps.features: glcm_Kontrast: unknown feature"),
         ({"voxel_maps": {"kernel_radius": 0}}, "voxel_maps.kernel_radius"),

@@ -290,7 +290,9 @@ def _roi_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
     derived, found = parse_definitions(extract["derived_rois"], labels)
     problems += [f"config: extract.derived_rois.{problem}" for problem in found]
 
-    named = [("postprocess.labels", name, labelled) for name in config["postprocess"]["labels"]]
+    named = [
+        (f"postprocess.{key}", name, labelled) for key in ("labels", "priority") for name in config["postprocess"][key]
+    ]
     wanted: list[str] = []
     if not found:  # else what can be extracted is not certain
         known = [*labelled, *derived]
@@ -378,9 +380,13 @@ def _file_problems(config: dict[str, Any]) -> list[str]:
         if not segment["model"]:
             problems.append("config: segment.source is model, but segment.model names no folder")
         else:
-            for name in ("model.json", "model.safetensors"):
-                if not (Path(segment["model"]) / name).is_file():
-                    problems.append(f"config: segment.model: {segment['model']} holds no {name}")
+            folders = [segment["model"]] if isinstance(segment["model"], str) else segment["model"].values()
+            problems += [
+                f"config: segment.model: {folder} holds no {name}"
+                for folder in folders
+                for name in ("model.json", "model.safetensors")
+                if not (Path(folder) / name).is_file()
+            ]
     if not config["features"]:
         for params in sorted({Path(path) for path in parameter_files(config["extract"]["params"]).values()}):
             if not params.is_file():

@@ -263,7 +263,10 @@ def _labels(labels: Mapping[Any, Any]) -> str:
 
 def postprocessing(facts: RunFacts) -> list[str]:
     """Morphology of the regions, and what it did to their volumes."""
-    keys = ("closing_mm", "opening_mm", "fill_holes", "components", "min_volume_mm3")
+    keys = (
+        *("inside_body", "body_hu", "closing_mm", "opening_mm", "erosion_mm", "dilation_mm", "smoothing_mm"),
+        *("components", "min_volume_mm3", "fill_holes"),
+    )
     common = {key: facts.setting("postprocess", key) for key in keys}
     if not facts.imaging or all(value is None for value in common.values()):
         return []
@@ -285,12 +288,17 @@ def postprocessing(facts: RunFacts) -> list[str]:
 
 
 def _morphology(settings: Mapping[str, Any]) -> Iterator[str]:
-    if settings.get("closing_mm"):
-        yield f"closing with a ball of {number(settings['closing_mm'])} mm radius"
-    if settings.get("opening_mm"):
-        yield f"opening with a ball of {number(settings['opening_mm'])} mm radius"
+    if settings.get("inside_body"):
+        yield f"what lies outside the body (image above {number(settings['body_hu'])} HU) cut off"
+    for step in ("closing", "opening", "erosion", "dilation"):
+        if settings.get(f"{step}_mm"):
+            yield f"{step} with a ball of {number(settings[f'{step}_mm'])} mm radius"
+    if settings.get("smoothing_mm"):
+        yield f"smoothing of each component by a Gaussian of {number(settings['smoothing_mm'])} mm at unchanged volume"
     if settings.get("components") == "largest":
         yield "the largest 26-connected component kept"
+    elif isinstance(settings.get("components"), int):
+        yield f"the {settings['components']} largest 26-connected components kept"
     if settings.get("min_volume_mm3"):
         yield f"components below {number(settings['min_volume_mm3'])} mm3 removed"
     if settings.get("fill_holes"):

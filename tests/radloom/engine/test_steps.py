@@ -45,3 +45,11 @@ def test_a_model_reads_the_stability_where_it_filters_by_it(model: str) -> None:
 def test_steps_that_extract_again_depend_on_the_packages_of_extract(step: str) -> None:
     assert set(STEPS["extract"].packages) <= set(STEPS[step].packages)
     assert {"edt", "connected-components-3d", "scipy", "trimesh", "scikit-image"} <= set(STEPS["extract"].packages)
+
+
+def test_postprocessing_reads_the_image_only_where_an_roi_is_cut_to_the_body() -> None:
+    image = "calibrate/image.nii.gz"
+    assert image not in step_files(STEPS["postprocess"], config())
+    own = {"inside_body": True, "labels": {"liver": {"closing_mm": 1}}}
+    for section in (own, {"labels": {"liver": {"inside_body": True}}}):
+        assert image in step_files(STEPS["postprocess"], config(postprocess=section))

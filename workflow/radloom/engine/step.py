@@ -16,7 +16,7 @@ from radloom.errors import CaseError, CohortError
 class CaseTask:
     """One case of one step: where its inputs are, with which settings, and the empty folder that takes the outputs.
 
-    `limits` are settings that can only exclude a case (`StepSpec.limits`); what exceeds one raises LimitError.
+    `limits` are settings that never change a case's numbers (`StepSpec.limits`); what exceeds one raises LimitError.
     """
 
     case_id: str
@@ -25,7 +25,7 @@ class CaseTask:
     row: dict[str, str]
     out: Path
     resources: dict[str, Path] = field(default_factory=dict)
-    limits: dict[str, float] = field(default_factory=dict)
+    limits: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ class StepSpec:
     `results`), `optional` those of them that a case may lack. `sections` are the sections of the configuration,
     `columns` the columns of the cohort sheet and `packages` the distributions that decide its
     result. `resources` are configuration keys that name a file or folder, or several by name, whose content decides
-    too. `limits` are keys of the section that can only exclude a case, never change its numbers. `settings` are keys of
-    other steps' sections (`section.key`) that a case-level step has to follow, because it does over what they do.
+    too. `limits` are keys of the section that can exclude a case or cost time, and never change its numbers. `settings`
+    are keys of other steps' sections (`section.key`) that a case-level step has to follow, because it does over what
+    they do.
     """
 
     name: str
@@ -46,12 +47,13 @@ _IMAGING = ("ingest", "resample", "calibrate", "segment", "postprocess", "extrac
 _TABLES = ("tables/features_raw.parquet", "tables/cohort.csv", "tables/clinical.csv")
 # What a step that computes features follows of the section `extract`.
 _AS_EXTRACTED = tuple(f"extract.{key}" for key in ("rois", "min_voxels", "engine", "ibsi", "outlier_sigma"))
-# What of the section `segment` doesn't count for a source of labels.
-_COMMAND_KEYS = frozenset({"command", "command_version"})
+# What of the section `segment` is for other sources of labels.
+_MODEL_KEYS = ("cpu_precision", "tta")
+_COMMAND_KEYS = ("command", "command_version")
 _IDLE_IN_SEGMENT = {
-    "mask": frozenset({"device", "slices_per_batch"}) | _COMMAND_KEYS,
-    "model": frozenset({"labels"}) | _COMMAND_KEYS,
-    "command": frozenset({"slices_per_batch"}),
+    "mask": ("device", *_MODEL_KEYS, *_COMMAND_KEYS),
+    "model": ("labels", *_COMMAND_KEYS),
+    "command": _MODEL_KEYS,
 }
 STABILITY = "tables/stability.csv"
 
@@ -94,15 +96,16 @@ STEPS: dict[str, StepSpec] = {
             columns=("roi_name",),
             packages=("numpy", "torch"),
             resources=("segment.model",),
-            limits=("command_timeout_s",),
+            # The batch never decides a label on a CPU, and on CUDA no more than the card does (docs/segmentation.md).
+            limits=("batch", "command_timeout_s"),
         ),
         StepSpec(
             "postprocess",
             by_case=True,
-            after=("segment",),
-            files=("segment/labels.nii.gz", "segment/labels.json"),
+            after=("calibrate", "segment"),
+            files=("segment/labels.nii.gz", "segment/labels.json", "calibrate/image.nii.gz"),
             sections=("postprocess",),
-            packages=("numpy", "connected-components-3d", "edt"),
+            packages=("numpy", "scipy", "connected-components-3d", "edt"),
         ),
         StepSpec(
             "extract",
@@ -259,6 +262,11 @@ def step_files(spec: StepSpec, config: dict[str, Any]) -> tuple[str, ...]:
     if spec.name == "segment":
         # A net doesn't look at the mask, nor does a program, and a mask is taken whatever the image.
         return (spec.files[1],) if config["segment"]["source"] == "mask" else (spec.files[0],)
+    if spec.name == "postprocess":
+        # The image tells where the body is, and nothing else.
+        section = config["postprocess"]
+        cut = section["inside_body"] or any(own.get("inside_body") for own in section["labels"].values())
+        return spec.files if cut else spec.files[:2]
     if spec.name in ("model_cox", "model_logistic") and config["model"]["min_icc"] is None:
         return tuple(file for file in spec.files if file != STABILITY)
     if spec.name == "tables":
@@ -279,7 +287,7 @@ def step_params(spec: StepSpec, config: dict[str, Any]) -> dict[str, Any]:
     if spec.by_case:
         idle = {key.split(".")[1] for key in spec.resources} | set(spec.limits)
         if spec.name == "segment":
-            idle |= _IDLE_IN_SEGMENT[config["segment"]["source"]]
+            idle |= {*_IDLE_IN_SEGMENT[config["segment"]["source"]]}
         own = {key: value for key, value in config[spec.sections[0]].items() if key not in idle}
         return own | {name: config[name.split(".")[0]][name.split(".")[1]] for name in spec.settings}
     general = {

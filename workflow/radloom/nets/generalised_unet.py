@@ -9,11 +9,16 @@ each level's border narrower, and maps are normalised over the whole window. Win
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+
+from radloom.nets.net import Net
+
+if TYPE_CHECKING:
+    from radloom.nets.architecture import Architecture
 
 EPSILON = 1e-7  # Keras' K.epsilon()
 SLOPE = 0.01
@@ -75,17 +80,20 @@ def read_structure(options: Mapping[str, Any]) -> Structure:
         raise ValueError(f"the options of the generalised U-Net are not right: {error}") from None
 
 
-class GeneralisedUNet(nn.Module):
+class GeneralisedUNet(Net):
     """Windows (batch, 1, z, y, x) of any size to logits (batch, outputs, z, y, x) on the same grid.
 
     What lies outside of a window is taken as 0, and a voxel's logits depend on where the window ends.
     """
 
+    DIMENSIONS = (3,)
+    OPTIONS = tuple(field.name for field in fields(Structure))
+
     multiple = (1, 1, 1)
 
-    def __init__(self, structure: Structure, outputs: int) -> None:
-        super().__init__()
-        self.structure = structure
+    def __init__(self, architecture: Architecture, outputs: int) -> None:
+        super().__init__(architecture, outputs)
+        self.structure = structure = read_structure(architecture.options)
         maps = 1
         self.down = nn.ModuleList()
         for features, kernels in zip(structure.down, structure.down_kernels, strict=True):
@@ -97,6 +105,12 @@ class GeneralisedUNet(nn.Module):
             self.up.append(_convolutions(structure.down[level][-1] + maps, features, structure.up_kernels[level]))
             maps = features[-1]
         self.last = nn.Conv3d(maps, outputs, 1)
+
+    @classmethod
+    def check(cls, architecture: Architecture) -> None:
+        """Raise ValueError for an architecture whose options describe no generalised U-Net."""
+        super().check(architecture)
+        read_structure(architecture.options)
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
         """Logits of the windows, on the same grid."""

@@ -18,7 +18,7 @@ import torch
 
 from radloom.nets.architecture import Architecture
 from radloom.nets.folder import ModelDescription, save_model
-from radloom.nets.generalised_unet import GeneralisedUNet, Structure, read_structure
+from radloom.nets.generalised_unet import GeneralisedUNet, Structure
 
 WEIGHTS = re.compile(r"(^|/)model_unet_ct_mr_liv_seg_[^/]*\.hdf5$")
 LICENCE = re.compile(r"(^|/)pyliverlesionseg-[^/]*\.dist-info/LICENSE$")
@@ -34,6 +34,13 @@ OPTIONS: dict[str, Any] = {
     "pool": 3,
     "field": [136, 136, 163],
 }
+ARCHITECTURE = Architecture(
+    kind="generalised_unet",
+    dimensions=3,
+    channels=tuple(maps[-1] for maps in OPTIONS["down"]),
+    norm="instance",
+    options=OPTIONS,
+)
 
 
 def import_liver_model(source: Path, out: Path) -> ModelDescription:
@@ -42,19 +49,13 @@ def import_liver_model(source: Path, out: Path) -> ModelDescription:
     Raises ValueError for a source that isn't what this code knows, and ModuleNotFoundError without h5py.
     """
     files, origin = _source_files(source)
-    net = read_keras(files["weights"], read_structure(OPTIONS))
+    net = read_keras(files["weights"], ARCHITECTURE)
     description = ModelDescription(
         name="liver",
         classes={1: "liver"},
         spacing=SPACING,
         hu_window=(-200.0, 200.0),
-        architecture=Architecture(
-            kind="generalised_unet",
-            dimensions=3,
-            channels=tuple(maps[-1] for maps in OPTIONS["down"]),
-            norm="instance",
-            options=OPTIONS,
-        ),
+        architecture=ARCHITECTURE,
         outputs="sigmoid",
         # clip(HU / 1000, -0.2, 0.2) * 2.5 in the original
         normalisation=(0.0, 400.0),
@@ -72,10 +73,10 @@ def import_liver_model(source: Path, out: Path) -> ModelDescription:
     return description
 
 
-def read_keras(content: bytes, structure: Structure) -> GeneralisedUNet:
+def read_keras(content: bytes, architecture: Architecture) -> GeneralisedUNet:
     """The net whose weights a Keras HDF5 file holds, with axes turned from RAS (x, y, z) to LPS (z, y, x).
 
-    Every convolution of the file is used once, and the file's list of layers has to be that of the structure. Raises
+    Every convolution of the file is used once, and the file's list of layers has to be that of the architecture. Raises
     ValueError where it isn't.
     """
     try:
@@ -83,7 +84,7 @@ def read_keras(content: bytes, structure: Structure) -> GeneralisedUNet:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("reading Keras weights needs h5py: python -m pip install h5py") from error
 
-    net = GeneralisedUNet(structure, 1)
+    net = GeneralisedUNet(architecture, 1)
     try:
         with h5py.File(io.BytesIO(content), "r") as file, torch.no_grad():
             _fill(net, file)
