@@ -405,6 +405,10 @@ def _training_problems(config: dict[str, Any]) -> list[str]:
 def _file_problems(config: dict[str, Any]) -> list[str]:
     problems = []
     segment = config["segment"]
+    if segment["source"] == "command" and not config["features"]:
+        from radloom.segment_command import command_problems
+
+        problems += command_problems(segment["command"], segment["labels"])
     if segment["source"] == "model" and not config["features"]:
         if not segment["model"]:
             problems.append("config: segment.source is model, but segment.model names no folder")
