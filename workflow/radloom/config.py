@@ -140,6 +140,7 @@ def check_run(config: dict[str, Any]) -> Sheet:
     problems += _extraction_problems(config)
     problems += _roi_problems(config, cohort)
     problems += _stability_problems(config, cohort)
+    problems += _training_problems(config)
     if problems:
         raise ConfigError(summarise(problems))
     return cohort
@@ -369,9 +370,45 @@ def _nearest(word: str, known: list[str]) -> str:
     return f"; did you mean {nearest[0]}?" if nearest else ""
 
 
+def _training_problems(config: dict[str, Any]) -> list[str]:
+    training = config["train_segmentation"]
+    if training["name"] is None or config["features"]:
+        return []
+    dimensions = training["architecture"]["dimensions"]
+    checks = {
+        "name: the labels to train on come from masks: set segment.source to mask": config["segment"]["source"]
+        != "mask",
+        "name: the training reads the volumes: set keep to all": config["keep"] != "all",
+        f"spacing: a net of {dimensions} dimensions needs {dimensions} numbers": len(training["spacing"]) != dimensions,
+        f"patch: a net of {dimensions} dimensions needs {dimensions} numbers": (
+            training["patch"] is not None and len(training["patch"]) != dimensions
+        ),
+        "hu_window: its first value must be below its second": not training["hu_window"][0] < training["hu_window"][1],
+        "normalisation: its standard deviation must be above 0": (
+            training["normalisation"] is not None and training["normalisation"][1] <= 0
+        ),
+        "validation: with test it leaves nobody to train on": training["validation"] + training["test"] >= 1,
+        f"split: the file {training['split']} does not exist": (
+            training["split"] is not None and not Path(training["split"]).is_file()
+        ),
+        "robust: it looks at single items: set loss.dice_over to item": (
+            training["robust"] != "none" and training["loss"]["dice_over"] != "item" and training["loss"]["dice"] > 0
+        ),
+        "loss: it is a sum of nothing": not any(training["loss"][k] for k in ("cross_entropy", "dice", "focal")),
+        "architecture: slices is an odd number, and 1 in 3 dimensions": (
+            training["architecture"]["slices"] % 2 == 0 or (dimensions == 3 and training["architecture"]["slices"] != 1)
+        ),
+    }
+    return [f"config: train_segmentation.{problem}" for problem, wrong in checks.items() if wrong]
+
+
 def _file_problems(config: dict[str, Any]) -> list[str]:
     problems = []
     segment = config["segment"]
+    if segment["source"] == "command" and not config["features"]:
+        from radloom.segment_command import command_problems
+
+        problems += command_problems(segment["command"], segment["labels"])
     if segment["source"] == "model" and not config["features"]:
         if not segment["model"]:
             problems.append("config: segment.source is model, but segment.model names no folder")

@@ -7,6 +7,8 @@ the same sentences, so that text and checklists can't contradict each other.
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -210,6 +212,14 @@ def segmentation(facts: RunFacts) -> list[str]:
     if source == "mask":
         names = _labels(facts.setting("segment", "labels", {}))
         return [f"Regions of interest are the masks that came with the scans{f' ({names})' if names else ''}."]
+    if source == "command":
+        program = os.path.basename(shlex.split(facts.setting("segment", "command", ""))[0])
+        told = str(facts.setting("segment", "command_version", ""))[:120]
+        found = _labels(facts.setting("segment", "labels", {}))
+        return [
+            f"Regions of interest were segmented by a program outside of Radloom, {program}"
+            f"{f' ({told})' if told else ''}: {found}."
+        ]
     net = facts.resource("segment", "model")
     name = f", {net['name']}" if net.get("name") else ""
     sentences = [
@@ -231,7 +241,7 @@ def segmentation(facts: RunFacts) -> list[str]:
 
 def segmentation_quality(facts: RunFacts) -> list[str]:
     """What is known of the net's quality: the Dice coefficients that its description states."""
-    if facts.setting("segment", "source") != "model":
+    if facts.setting("segment", "source") not in ("model", "command"):
         return []
     dice = facts.resource("segment", "model").get("dice", {})
     stated = [

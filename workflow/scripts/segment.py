@@ -1,6 +1,7 @@
-"""Label the ROIs of a CT image, with a U-Net or from the mask that came with it.
+"""Label the ROIs of a CT image, with a U-Net, from the mask that came with it, or with an outside segmenter.
 
 By hand: segment.py image.nii.gz --out labels.nii.gz --model resources/models/NAME [--model ...] [--device auto]
+     or: segment.py image.nii.gz --out labels.nii.gz --command "PROGRAM {image} {labels}" --label 5=liver
 """
 
 from __future__ import annotations
@@ -38,9 +39,19 @@ def run_case(task: CaseTask) -> CaseResult:
         configured = {int(number): name for number, name in task.params["labels"].items()}
         mask = read_nifti(task.inputs["resample/mask.nii.gz"])
         labels, names, warnings = segment_mask(mask, configured, task.row.get("roi_name", ""))
+    elif source == "command":
+        from radloom.segment_command import segment_command
+
+        labels, names, warnings = segment_command(
+            task.inputs["calibrate/image.nii.gz"],
+            task.params["command"],
+            {int(number): name for number, name in task.params["labels"].items()},
+            device=task.params["device"],
+            timeout_s=task.limits["command_timeout_s"],
+        )
     else:
         models = {name.removeprefix("model."): task.resources[name] for name in sorted(task.resources)}
-        image, settings = read_nifti(task.inputs["calibrate/image.nii.gz"]), _settings(**task.params)
+        image, settings = read_nifti(task.inputs["calibrate/image.nii.gz"]), _settings(**task.params, **task.limits)
         found = segment_model(image, models, settings)
         labels, names, warnings = found.labels, found.names, found.warnings
         facts |= found.facts
@@ -106,9 +117,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line by hand."""
     parser.add_argument("image", type=Path, metavar="image.nii.gz", help="CT image in HU")
     parser.add_argument("--out", type=Path, required=True, metavar="labels.nii.gz", help="label volume to write")
-    parser.add_argument(
-        "--model", type=Path, required=True, action="append", help="model folder; several times: an ensemble"
-    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--model", type=Path, action="append", help="model folder; several times: an ensemble")
+    source.add_argument("--command", help="outside segmenter, as segment.command in the configuration")
+    parser.add_argument("--label", action="append", default=[], metavar="NUMBER=NAME", help="a label of --command")
+    parser.add_argument("--timeout", type=float, default=3600, help="seconds that --command may take")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--tta", nargs="+", choices=["x", "y", "z"], default=[], help="axes of test-time mirroring")
     parser.add_argument("--cpu-precision", choices=["float32", "model"], default="float32", help="default: float32")
@@ -122,8 +135,26 @@ def _batch(word: str) -> str | int:
     return word if word == "auto" else int(word)
 
 
+def _by_command(args: argparse.Namespace) -> tuple[Volume, dict[int, str], list[str]]:
+    from radloom.segment_command import command_problems, segment_command
+
+    wanted = dict(label.split("=", 1) for label in args.label if "=" in label)
+    problems = command_problems(args.command, wanted)
+    if not all(number.isdigit() and int(number) > 0 for number in wanted) or len(wanted) < len(args.label):
+        problems.append("--label takes NUMBER=NAME, each number once")
+    if problems:
+        raise SystemExit("error: " + "\n".join(problems))
+    return segment_command(
+        args.image,
+        args.command,
+        {int(number): name for number, name in wanted.items()},
+        device=args.device,
+        timeout_s=args.timeout,
+    )
+
+
 def by_hand(args: argparse.Namespace) -> None:
-    """Segment one image with a model."""
+    """Segment one image with a model or an outside segmenter."""
     from radloom.images import read_nifti, write_nifti
     from radloom.labels import count_labels, write_names
     from radloom.segment import segment_model
@@ -132,10 +163,13 @@ def by_hand(args: argparse.Namespace) -> None:
         image = read_nifti(args.image)
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
-    models = {str(number): folder for number, folder in enumerate(args.model)}
-    found = segment_model(image, models, _settings(args.device, args.batch, args.tta, args.cpu_precision))
-    labels, names = found.labels, found.names
-    for warning in found.warnings:
+    if args.command is None:
+        models = {str(number): folder for number, folder in enumerate(args.model)}
+        found = segment_model(image, models, _settings(args.device, args.batch, args.tta, args.cpu_precision))
+        labels, names, warnings = found.labels, found.names, found.warnings
+    else:
+        labels, names, warnings = _by_command(args)
+    for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     write_nifti(args.out, labels)
     if args.labels_out is not None:
