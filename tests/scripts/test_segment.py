@@ -16,7 +16,14 @@ from radloom.errors import CaseError
 from radloom.images import Geometry, Volume, read_nifti, write_nifti
 from radloom.phantoms import Scanner, draw_anatomy, make_phantom
 
-SETTINGS: dict[str, Any] = {"labels": {}, "model": None, "device": "cpu", "slices_per_batch": 16}
+SETTINGS: dict[str, Any] = {
+    "labels": {},
+    "model": None,
+    "device": "cpu",
+    "batch": "auto",
+    "tta": [],
+    "cpu_precision": "float32",
+}
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +93,7 @@ def test_a_model_gives_the_same_labels_as_by_hand(
     case = task(phantom, tmp_path / "out", source="model")
     result = script.run_case(case)
     assert result.facts["source"] == "model"
+    assert (result.facts["device"], result.facts["precision"]) == ("cpu", ["float32"])
     assert min(result.facts["voxels"].values()) > 50
     assert json.loads((case.out / "labels.json").read_text()) == {"1": "organ", "2": "tumour"}
     command = [sys.executable, repo / "workflow/scripts/segment.py", phantom / "image.nii.gz", "--device", "cpu"]

@@ -376,9 +376,13 @@ def _file_problems(config: dict[str, Any]) -> list[str]:
         if not segment["model"]:
             problems.append("config: segment.source is model, but segment.model names no folder")
         else:
-            for name in ("model.json", "model.safetensors"):
-                if not (Path(segment["model"]) / name).is_file():
-                    problems.append(f"config: segment.model: {segment['model']} holds no {name}")
+            folders = [segment["model"]] if isinstance(segment["model"], str) else segment["model"].values()
+            problems += [
+                f"config: segment.model: {folder} holds no {name}"
+                for folder in folders
+                for name in ("model.json", "model.safetensors")
+                if not (Path(folder) / name).is_file()
+            ]
     if not config["features"]:
         for params in sorted({Path(path) for path in parameter_files(config["extract"]["params"]).values()}):
             if not params.is_file():

@@ -44,6 +44,9 @@ _DERIVED = ("connected-components-3d", "edt")
 _STATISTICS = ("numpy", "pandas", "scipy", "scikit-learn", "scikit-survival", "statsmodels", "neuroCombat")
 _IMAGING = ("ingest", "resample", "calibrate", "segment", "postprocess", "extract")
 _TABLES = ("tables/features_raw.parquet", "tables/cohort.csv", "tables/clinical.csv")
+# What of the section `segment` another source decides.
+_MODEL_SOURCE = ("labels",)
+_MASK_SOURCE = ("device", "cpu_precision", "tta")
 # What a step that computes features follows of the section `extract`.
 _AS_EXTRACTED = tuple(f"extract.{key}" for key in ("rois", "min_voxels", "engine", "ibsi", "outlier_sigma"))
 STABILITY = "tables/stability.csv"
@@ -276,7 +279,8 @@ def step_params(spec: StepSpec, config: dict[str, Any]) -> dict[str, Any]:
     if spec.by_case:
         idle = {key.split(".")[1] for key in spec.resources} | set(spec.limits)
         if spec.name == "segment":
-            idle |= {"labels"} if config["segment"]["source"] == "model" else {"device", "slices_per_batch"}
+            # The batch never decides a label on a CPU, and on CUDA no more than the card does (docs/segmentation.md).
+            idle |= {"batch", *(_MODEL_SOURCE if config["segment"]["source"] == "model" else _MASK_SOURCE)}
         own = {key: value for key, value in config[spec.sections[0]].items() if key not in idle}
         return own | {name: config[name.split(".")[0]][name.split(".")[1]] for name in spec.settings}
     general = {

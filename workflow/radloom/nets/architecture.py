@@ -1,19 +1,20 @@
 """What a net is built from: a description that fits into a configuration or a `model.json`, and the nets by name.
 
-Every net takes (batch, `Architecture.inputs`, [z,] y, x) and returns logits (batch, outputs, [z,] y, x) on the same
-grid; in training with deep supervision it returns a list of logits, the finest first. `net.multiple` holds for each
-spatial axis, in the array's order, what its length must be a multiple of.
+What every net takes and returns is said at `radloom.nets.net.Net`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from torch import nn
-
-from radloom.nets.unet import UNet2D
+from radloom.nets.generalised_unet import GeneralisedUNet
+from radloom.nets.monai_nets import PREFIX, MonaiNet
+from radloom.nets.net import Net
+from radloom.nets.transunet import TransUNet
+from radloom.nets.unet import UNet
+from radloom.nets.unetplusplus import UNetPlusPlus
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Architecture:
     """A net's structure. Raises ValueError for one that can't be."""
 
     kind: str = "unet"
-    """A key of `NETS`, or `monai:NAME` for a net of MONAI, which gets `options` as its arguments."""
+    """A key of `NETS`, or `monai:NAME` for a net of MONAI, which gets `options` as its arguments (`MonaiNet`)."""
     dimensions: int = 2
     """2 for slices, 3 for volumes."""
     slices: int = 1
@@ -42,20 +43,35 @@ class Architecture:
     """What only this kind of net knows."""
 
     def __post_init__(self) -> None:
-        if self.kind not in NETS and not self.kind.startswith("monai:"):
-            raise ValueError(f"the architecture {self.kind!r} is none of {', '.join(NETS)} and no monai:NAME")
-        if self.dimensions not in (2, 3):
-            raise ValueError(f"a net has 2 or 3 dimensions, not {self.dimensions}")
-        if self.slices < 1 or self.slices % 2 == 0 or (self.dimensions == 3 and self.slices != 1):
-            raise ValueError(f"slices is an odd number, and 1 for a net of 3 dimensions, not {self.slices}")
-        if not self.channels or min(self.channels) < 1:
-            raise ValueError(f"the channels of the levels must be positive numbers, not {list(self.channels)}")
+        if not isinstance(self.kind, str) or (self.kind not in NETS and not self.kind.startswith(PREFIX)):
+            raise ValueError(f"the architecture {self.kind!r} is none of {', '.join(NETS)} and no {PREFIX}NAME")
+        if not _whole(self.dimensions, 2, 3):
+            raise ValueError(f"a net has 2 or 3 dimensions, not {self.dimensions!r}")
+        if not _whole(self.slices, 1, 99) or self.slices % 2 == 0 or (self.dimensions == 3 and self.slices != 1):
+            raise ValueError(f"slices is an odd number up to 99, and 1 for a net of 3 dimensions, not {self.slices!r}")
+        if not isinstance(self.channels, tuple) or not 1 <= len(self.channels) <= 8:
+            raise ValueError(f"a net has 1 to 8 levels, each with its channels, not {self.channels!r}")
+        if not all(_whole(channels, 1, 4096) for channels in self.channels):
+            raise ValueError(f"the channels of the levels must be positive numbers up to 4096, not {self.channels!r}")
         if self.norm not in ("batch", "instance", "group", "none"):
             raise ValueError(f"norm is batch, instance, group or none, not {self.norm!r}")
-        if self.dilation and (len(self.dilation) != len(self.channels) or min(self.dilation) < 1):
-            raise ValueError(f"the dilation {list(self.dilation)} is not one positive rate for each level")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is a share below 1, not {self.dropout}")
+        for name in ("residual", "deep_supervision"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is true or false, not {getattr(self, name)!r}")
+        if not isinstance(self.dilation, tuple) or len(self.dilation) not in (0, len(self.channels)):
+            raise ValueError(f"the dilation {self.dilation!r} is not one rate for each level")
+        if not all(_whole(rate, 1, 64) for rate in self.dilation):
+            raise ValueError(f"the dilation's rates are whole numbers from 1 to 64, not {self.dilation!r}")
+        if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is a share below 1, not {self.dropout!r}")
+        if not isinstance(self.options, dict) or not all(isinstance(key, str) for key in self.options):
+            raise ValueError(f"options is a mapping of names to values, not {self.options!r}")
+        self.net.check(self)
+
+    @property
+    def net(self) -> type[Net]:
+        """The class of the net."""
+        return NETS.get(self.kind, MonaiNet)
 
     @property
     def inputs(self) -> int:
@@ -79,15 +95,24 @@ def read_architecture(section: Mapping[str, Any]) -> Architecture:
         raise ValueError(f"the architecture has a key or a value that is none: {error}") from None
 
 
-def build_net(architecture: Architecture, outputs: int) -> nn.Module:
-    """The net of an architecture with `outputs` channels of logits, its weights drawn from torch's generator."""
-    if architecture.kind.startswith("monai:"):
-        raise ValueError("nets of MONAI can't be built yet")
-    return NETS[architecture.kind](architecture, outputs)
+def build_net(architecture: Architecture, outputs: int) -> Net:
+    """The net of an architecture with `outputs` channels of logits, its weights drawn from torch's generator.
+
+    Raises ValueError for a net of MONAI that can't be had.
+    """
+    if outputs < 1:
+        raise ValueError(f"a net has at least one output, not {outputs}")
+    return architecture.net(architecture, outputs)
 
 
-def _unet(architecture: Architecture, outputs: int) -> nn.Module:
-    return UNet2D(outputs, architecture.channels)
+def _whole(value: object, lowest: int, highest: int) -> bool:
+    """Whether a value is a whole number within bounds; true and false are none."""
+    return type(value) is int and lowest <= value <= highest
 
 
-NETS: dict[str, Callable[[Architecture, int], nn.Module]] = {"unet": _unet}
+NETS: dict[str, type[Net]] = {
+    "unet": UNet,
+    "unetplusplus": UNetPlusPlus,
+    "transunet": TransUNet,
+    "generalised_unet": GeneralisedUNet,
+}

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from radloom.nets.architecture import build_net
 from radloom.nets.folder import ModelDescription
 from radloom.nets.inplane import linear_matrix, pixels, to_window
-from radloom.nets.unet import UNet2D
+from radloom.nets.net import Net
+from radloom.nets.prediction import Member, Predictor
 from radloom.phantoms import Phantom, draw_anatomy, draw_scanner, make_phantom
-from radloom.segment import predict_labels
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def train(
     description: ModelDescription,
     settings: TrainingSettings,
     report: Callable[[int, float], None] | None = None,
-) -> UNet2D:
+) -> Net:
     """Train a net for `description` (classes 1 organ, 2 tumour) with AdamW and a one-cycle learning rate.
 
     `report` is called after every epoch with its number (from 1) and its mean loss.
@@ -115,7 +116,7 @@ def train(
     torch.manual_seed(settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
     images, labels = training_slices(phantoms, description.spacing, settings.patch)
-    net = UNet2D(len(description.classes) + 1, description.architecture.channels)
+    net = build_net(description.architecture, description.channels_out)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     steps = len(images) // settings.batch
@@ -148,11 +149,12 @@ def dice_coefficient(found: np.ndarray, truth: np.ndarray) -> float:
     return 2.0 * int(np.count_nonzero(found & truth)) / total if total else float("nan")
 
 
-def held_out_dice(net: UNet2D, description: ModelDescription, phantoms: Sequence[Phantom]) -> dict[str, list[float]]:
+def held_out_dice(net: Net, description: ModelDescription, phantoms: Sequence[Phantom]) -> dict[str, list[float]]:
     """Dice of every class in every phantom, on the phantom's own grid; NaN where neither net nor truth has it."""
     dice: dict[str, list[float]] = {name: [] for name in description.classes.values()}
+    predictor = Predictor([Member(description.name, net, description)])
     for phantom in phantoms:
-        found = predict_labels(net, description, phantom.image, phantom.spacing[:2])
+        found = predictor.labels(phantom.image, phantom.spacing)
         for number, name in description.classes.items():
             dice[name].append(dice_coefficient(found == number, phantom.labels == number))
     return dice

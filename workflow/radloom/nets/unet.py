@@ -1,52 +1,108 @@
-"""A two-dimensional U-Net (Ronneberger, Fischer, Brox, MICCAI 2015) with batch normalisation."""
+"""The U-Net (Ronneberger, Fischer, Brox, MICCAI 2015; in 3 dimensions Cicek et al., MICCAI 2016)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from itertools import pairwise
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import nn
 
+from radloom.nets.blocks import CONVOLUTION, TRANSPOSED, double_convolution
+from radloom.nets.net import Net
 
-def _double_convolution(channels_in: int, channels_out: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for first, last in ((channels_in, channels_out), (channels_out, channels_out)):
-        # No bias: the batch normalisation that follows has one.
-        layers += [nn.Conv2d(first, last, 3, padding=1, bias=False), nn.BatchNorm2d(last), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers)
+if TYPE_CHECKING:
+    from radloom.nets.architecture import Architecture
 
 
-class UNet2D(nn.Module):
-    """Slices (batch, 1, y, x) to logits (batch, classes, y, x); y and x are multiples of `UNet2D.multiple`.
+class UNet(Net):
+    """A U-Net for slices (2 dimensions), neighbouring slices as channels (2.5) and volumes (3).
 
-    `channels` are the feature maps of the levels from full resolution down. A level halves the resolution by 2 x 2
-    maximum pooling; on the way up a transposed convolution doubles it, and the level's own maps are concatenated.
+    Each level below the first halves the resolution (option `strides`: by other factors), in 2 dimensions by maximum
+    pooling and in 3 by the stride of its first convolution; on the way up a transposed convolution doubles it, and the
+    level's own maps are concatenated. Pooling and trilinear interpolation in 3 dimensions would be simpler, but their
+    gradients on CUDA differ from run to run. With deep supervision every level of the way up gives logits in
+    training, those of the coarser ones on their own grids (Dou et al., Med Image Anal 2017).
     """
 
-    def __init__(self, classes: int, channels: Sequence[int]) -> None:
-        super().__init__()
-        if classes < 2:
-            raise ValueError(f"a segmentation needs at least 2 classes with the background, not {classes}")
-        if not channels or min(channels) < 1:
-            raise ValueError(f"the channels of the levels must be positive numbers, not {list(channels)}")
-        levels = list(pairwise(channels))
-        self.multiple = 2 ** len(levels)
-        self.first = _double_convolution(1, channels[0])
-        self.down = nn.ModuleList(_double_convolution(above, below) for above, below in levels)
-        self.up = nn.ModuleList(nn.ConvTranspose2d(below, above, 2, stride=2) for above, below in reversed(levels))
-        self.merge = nn.ModuleList(_double_convolution(2 * above, above) for above, _ in reversed(levels))
-        self.last = nn.Conv2d(channels[0], classes, 1)
+    OPTIONS: ClassVar[tuple[str, ...]] = ("strides",)
 
-    def forward(self, slices: torch.Tensor) -> torch.Tensor:
-        """Logits of the slices, on the same grid. Raises ValueError for a size that the levels can't halve."""
-        if slices.shape[-1] % self.multiple or slices.shape[-2] % self.multiple:
-            raise ValueError(f"slices of {tuple(slices.shape[-2:])} are not multiples of {self.multiple}")
-        maps = self.first(slices)
+    def __init__(self, architecture: Architecture, outputs: int) -> None:
+        super().__init__(architecture, outputs)
+        dimensions, channels = architecture.dimensions, architecture.channels
+        rates = architecture.dilation or (1,) * len(channels)
+        self.pooled = dimensions == 2
+        self.strides = level_strides(architecture)
+        self.multiple = tuple(math.prod(axis) for axis in zip((1,) * dimensions, *self.strides, strict=True))
+
+        def block(level: int, channels_in: int, stride: int | tuple[int, ...] = 1) -> nn.Module:
+            return double_convolution(
+                channels_in,
+                channels[level],
+                dimensions=dimensions,
+                norm=architecture.norm,
+                residual=architecture.residual,
+                rate=rates[level],
+                dropout=architecture.dropout,
+                stride=stride,
+            )
+
+        levels = range(len(channels) - 1)
+        self.first = block(0, architecture.inputs)
+        self.down = nn.ModuleList(
+            block(level + 1, channels[level], 1 if self.pooled else self.strides[level]) for level in levels
+        )
+        self.up = nn.ModuleList(
+            TRANSPOSED[dimensions](below, above, stride, stride=stride)
+            for (above, below), stride in reversed(list(zip(pairwise(channels), self.strides, strict=True)))
+        )
+        self.bottom: nn.Module = nn.Identity()
+        """What the lowest level's maps pass before the way up."""
+        self.merge = nn.ModuleList(block(level, 2 * channels[level]) for level in reversed(levels))
+        self.last = CONVOLUTION[dimensions](channels[0], outputs, 1)
+        self.deep_supervision = architecture.deep_supervision
+        if self.deep_supervision:
+            self.heads = nn.ModuleList(CONVOLUTION[dimensions](maps, outputs, 1) for maps in channels[1:-1])
+
+    @classmethod
+    def check(cls, architecture: Architecture) -> None:
+        """Raise ValueError for an architecture that a U-Net can't have."""
+        super().check(architecture)
+        level_strides(architecture)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        """Logits of the images. Raises ValueError for a size that isn't a multiple of `multiple`."""
+        self.check_size(images)
+        maps = self.first(images)
         skipped = []
-        for down in self.down:
+        for down, stride in zip(self.down, self.strides, strict=True):
             skipped.append(maps)
-            maps = down(nn.functional.max_pool2d(maps, 2))
+            maps = down(nn.functional.max_pool2d(maps, stride) if self.pooled else maps)
+        maps = self.bottom(maps)
+        levels: list[torch.Tensor] = []
         for up, merge in zip(self.up, self.merge, strict=True):
             maps = merge(torch.cat([skipped.pop(), up(maps)], dim=1))
-        return self.last(maps)
+            levels.insert(0, maps)
+        logits = self.last(maps)
+        if not (self.training and self.deep_supervision):
+            return logits
+        return [logits, *(head(maps) for head, maps in zip(self.heads, levels[1:], strict=True))]
+
+
+def level_strides(architecture: Architecture) -> list[tuple[int, ...]]:
+    """By what each level below the first divides each axis ([z,] y, x): the option `strides`, else 2 everywhere.
+
+    Raises ValueError for strides that don't fit the levels and dimensions.
+    """
+    steps, dimensions = len(architecture.channels) - 1, architecture.dimensions
+    strides = architecture.options.get("strides", [[2] * dimensions] * steps)
+    fits = isinstance(strides, list | tuple) and len(strides) == steps
+    if not fits or not all(
+        isinstance(level, list | tuple)
+        and len(level) == dimensions
+        and all(type(s) is int and 1 <= s <= 4 for s in level)
+        for level in strides
+    ):
+        raise ValueError(f"strides are {steps} lists of {dimensions} numbers from 1 to 4, not {strides!r}")
+    return [tuple(level) for level in strides]
