@@ -32,6 +32,7 @@ $(DEV_READY): | $(READY)
 	@echo "radloom: adding what the tests need to $(VENV)"
 	$(BIN)/python -m pip install --quiet -r envs/requirements-dev.txt
 	@$(BIN)/python tests/helpers/pyradiomics_data.py $(VENV)/pyradiomics-data
+	@$(BIN)/python tests/helpers/liver_wheel.py $(VENV)/liver-wheel
 	@touch $@
 
 # The cohort is made once; a changed generator makes it again.
@@ -53,6 +54,7 @@ lint: $(DEV_READY) results/demo_cohort/cohort.tsv
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/mypy
+	@$(BIN)/python -m pytest --collect-only > /dev/null || { $(BIN)/python -m pytest --collect-only | tail -20; exit 1; }
 	$(BIN)/python tests/lint_workflow.py
 
 docs: $(DEV_READY)

@@ -13,9 +13,12 @@ from radloom.errors import CaseError, CohortError
 from radloom.images import Geometry, Volume, reorient
 from radloom.nets.architecture import Architecture, build_net
 from radloom.nets.folder import ModelDescription, load_model, read_description, save_model
+from radloom.nets.prediction import Member, Predictor, Settings, choose_device
 from radloom.nets.training import dice_coefficient
 from radloom.phantoms import Phantom, Scanner, draw_anatomy, make_phantom
-from radloom.segment import choose_device, predict_labels, segment_mask, segment_model
+from radloom.segment import segment_mask, segment_model
+
+CPU = Settings(device="cpu")
 
 
 @pytest.fixture
@@ -84,7 +87,8 @@ def test_the_shipped_model_finds_organ_and_tumour_in_phantoms_it_has_not_seen(mo
     spacings = [(1.8, 1.8, 3.0), (2.5, 2.5, 5.0), (2.0, 2.0, 3.0), (1.5, 2.2, 4.0)]
     for seed, spacing in enumerate(spacings * 2):
         phantom = phantom_of(seed, spacing)
-        labels, names = segment_model(volume_of(phantom.image, spacing), model, "cpu")
+        found = segment_model(volume_of(phantom.image, spacing), model, CPU)
+        labels, names = found.labels, found.names
         assert names == {1: "organ", 2: "tumour"}
         assert labels.array.dtype == np.uint8
         for label, found in scores.items():
@@ -95,7 +99,7 @@ def test_the_shipped_model_finds_organ_and_tumour_in_phantoms_it_has_not_seen(mo
 
 def test_a_patient_without_tumour_gets_none(model: Path) -> None:
     phantom = phantom_of(50, tumour=False)
-    labels, _ = segment_model(volume_of(phantom.image, phantom.spacing), model, "cpu")
+    labels = segment_model(volume_of(phantom.image, phantom.spacing), model, CPU).labels
     assert dice_coefficient(labels.array == 1, phantom.labels == 1) > 0.95
     assert np.count_nonzero(labels.array == 2) < 10
 
@@ -103,31 +107,31 @@ def test_a_patient_without_tumour_gets_none(model: Path) -> None:
 def test_labels_follow_the_image_into_any_orientation(model: Path) -> None:
     phantom = phantom_of(51)
     upright = volume_of(phantom.image, phantom.spacing)
-    expected, _ = segment_model(upright, model, "cpu")
+    expected = segment_model(upright, model, CPU).labels
     turned = reorient(upright, (0.0, -1.0, 0.0, 0.0, 0.0, 1.0, -1.0, 0.0, 0.0))
     assert turned.array.shape != upright.array.shape
-    labels, _ = segment_model(turned, model, "cpu")
+    labels = segment_model(turned, model, CPU).labels
     assert labels.geometry == turned.geometry
     assert np.array_equal(reorient(labels).array, expected.array)
 
 
-def test_labels_do_not_depend_on_the_slices_per_batch(model: Path) -> None:
+def test_labels_do_not_depend_on_the_batch(model: Path) -> None:
     phantom = phantom_of(52, (1.7, 1.7, 3.0))
     image = volume_of(phantom.image, phantom.spacing)
-    first, _ = segment_model(image, model, "cpu", slices_per_batch=1)
+    first = segment_model(image, model, Settings("cpu", batch=1)).labels
     for slices in (3, 500):
-        labels, _ = segment_model(image, model, "cpu", slices_per_batch=slices)
+        labels = segment_model(image, model, Settings("cpu", batch=slices)).labels
         assert np.array_equal(labels.array, first.array)
 
 
 def test_a_finer_grid_changes_little_and_int16_nothing(model: Path) -> None:
     phantom = phantom_of(53)
     image = volume_of(np.rint(phantom.image).astype(np.int16), phantom.spacing)
-    coarse, _ = segment_model(image, model, "cpu")
-    as_float, _ = segment_model(dataclasses.replace(image, array=image.array.astype(np.float32)), model, "cpu")
+    coarse = segment_model(image, model, CPU).labels
+    as_float = segment_model(dataclasses.replace(image, array=image.array.astype(np.float32)), model, CPU).labels
     assert np.array_equal(coarse.array, as_float.array)
     fine = np.repeat(np.repeat(image.array, 2, axis=1), 2, axis=2)
-    labels, _ = segment_model(volume_of(fine, (1.0, 1.0, 4.0)), model, "cpu")
+    labels = segment_model(volume_of(fine, (1.0, 1.0, 4.0)), model, CPU).labels
     doubled = np.repeat(np.repeat(coarse.array, 2, axis=1), 2, axis=2)
     for label in (1, 2):
         assert dice_coefficient(labels.array == label, doubled == label) > 0.95
@@ -140,7 +144,7 @@ def test_any_size_and_spacing_gives_labels_on_the_grid(
 ) -> None:
     net, description = load_model(model)
     image = np.random.default_rng(0).normal(50, 60, shape).astype(np.float32)
-    labels = predict_labels(net, description, image, spacing)
+    labels = Predictor([Member("demo", net, description)]).labels(image, (*spacing, 3.0))
     assert labels.shape == shape
     assert labels.max() <= 2
 
@@ -152,7 +156,7 @@ def test_at_the_nets_own_spacing_the_net_alone_decides(model: Path) -> None:
     low, high = description.hu_window
     slices = torch.from_numpy(np.clip((phantom.image - low) / (high - low), 0, 1))[:, None]
     expected = net(slices).argmax(dim=1).numpy()
-    found = predict_labels(net, description, phantom.image, (2.5, 2.5))
+    found = Predictor([Member("demo", net, description)]).labels(phantom.image, phantom.spacing)
     # Another batch size may round a tie to the other side.
     assert np.mean(found != expected) < 1e-4
 
@@ -160,7 +164,7 @@ def test_at_the_nets_own_spacing_the_net_alone_decides(model: Path) -> None:
 def test_a_scan_without_anything_is_excluded(model: Path) -> None:
     air = volume_of(np.full((4, 32, 32), -1000, np.int16), (2.0, 2.0, 3.0))
     with pytest.raises(CaseError, match="found none of organ, tumour"):
-        segment_model(air, model, "cpu")
+        segment_model(air, model, CPU)
 
 
 def test_the_model_is_loaded_once_a_process(model: Path) -> None:
@@ -168,7 +172,7 @@ def test_the_model_is_loaded_once_a_process(model: Path) -> None:
     phantom = phantom_of(55)
     image = volume_of(phantom.image[8:12], phantom.spacing)
     for _ in range(3):
-        segment_model(image, model, "cpu")
+        segment_model(image, model, CPU)
     assert segment._loaded.cache_info().misses == 1
 
 
@@ -183,7 +187,8 @@ def test_a_class_number_is_the_label_number(tmp_path: Path) -> None:
         net,
         ModelDescription("c", {1: "a", 2: "b", 3: "c"}, (3.0, 3.0), (-100.0, 100.0), Architecture(channels=(2, 2))),
     )
-    labels, names = segment_model(volume_of(np.zeros((2, 5, 7), np.int16)), tmp_path, "cpu")
+    found = segment_model(volume_of(np.zeros((2, 5, 7), np.int16)), tmp_path, CPU)
+    labels, names = found.labels, found.names
     assert (labels.array == 3).all()
     assert names[3] == "c"
 
@@ -191,7 +196,7 @@ def test_a_class_number_is_the_label_number(tmp_path: Path) -> None:
 def test_a_wrong_model_folder_is_no_case_error(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text(json.dumps({"format": 2}))
     with pytest.raises(CohortError, match="can't be used"):
-        segment_model(volume_of(np.zeros((2, 5, 7), np.int16)), tmp_path, "cpu")
+        segment_model(volume_of(np.zeros((2, 5, 7), np.int16)), tmp_path, CPU)
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,8 +213,8 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cuda_agrees_with_the_cpu(model: Path) -> None:
     phantom = phantom_of(56)
     image = volume_of(phantom.image, phantom.spacing)
-    on_cpu, _ = segment_model(image, model, "cpu")
-    on_cuda, _ = segment_model(image, model, "cuda", slices_per_batch=7)
+    on_cpu = segment_model(image, model, CPU).labels
+    on_cuda = segment_model(image, model, Settings("cuda", batch=7)).labels
     assert np.mean(on_cpu.array != on_cuda.array) < 1e-4
-    again, _ = segment_model(image, model, "cuda", slices_per_batch=7)
+    again = segment_model(image, model, Settings("cuda", batch=7)).labels
     assert np.array_equal(again.array, on_cuda.array)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from radloom.errors import CaseError, CohortError
+from radloom.errors import CaseError
 from radloom.images import Volume, reorient
 from radloom.labels import ROI_NAME, count_labels
 
 if TYPE_CHECKING:
-    from radloom.nets.folder import ModelDescription
-    from radloom.nets.net import Net
-
-CPU_BATCH = 4
+    from radloom.nets.prediction import Predictor, Settings
+    from radloom.uncertainty_scores import ClassUncertainty
 
 
 def segment_mask(
@@ -58,101 +56,83 @@ def segment_mask(
     return Volume(array, mask.geometry), dict(labels), warnings
 
 
-def segment_model(
-    image: Volume, model: Path, device: str = "auto", slices_per_batch: int = 16
-) -> tuple[Volume, dict[int, str]]:
-    """Segment a CT image (z, y, x; HU) with the net in the folder `model`; returns labels (uint8) and their names.
+@dataclass(frozen=True)
+class Segmentation:
+    """What nets found in an image."""
 
-    The labels lie on the image's own grid, whatever its orientation. `device` is auto, cpu or cuda; on CUDA
-    `slices_per_batch` slices go through the net at once. Raises CohortError for a model or a device that can't be
-    used, and CaseError where the net finds nothing.
+    labels: Volume
+    """uint8, on the image's own grid."""
+    names: dict[int, str]
+    facts: dict[str, Any]
+    """Device and precision of the computation."""
+    warnings: list[str]
+
+
+def segment_model(image: Volume, models: Path | Mapping[str, Path], settings: Settings | None = None) -> Segmentation:
+    """Segment a CT image (z, y, x; HU), whatever its orientation, with the net in a folder or the mean of several.
+
+    `settings` are a `radloom.nets.prediction.Settings`. Raises CohortError for a model or a device that can't be used,
+    and CaseError where the net finds nothing.
     """
-    net, description, place = _loaded(model.resolve(), device)
+    predictor = loaded_predictor(models, settings)
     upright = reorient(image)
-    sx, sy, _ = upright.geometry.spacing
-    labels = predict_labels(net, description, upright.array, (sx, sy), place, slices_per_batch)
+    labels = predictor.labels(upright.array, upright.geometry.spacing)
     if not labels.any():
         raise CaseError(
-            f"the model found none of {', '.join(description.classes.values())}",
+            f"the model found none of {', '.join(predictor.classes.values())}",
             "Check that the scan shows the region, that its values are HU, and that its orientation is right",
         )
-    found = Volume(labels, upright.geometry)
-    return reorient(found, image.geometry.direction), dict(description.classes)
+    found = reorient(Volume(labels, upright.geometry), image.geometry.direction)
+    return Segmentation(found, dict(predictor.classes), predictor.facts(), list(predictor.warnings))
 
 
-def predict_labels(
-    net: Net,
-    description: ModelDescription,
-    array: np.ndarray,
-    spacing: tuple[float, float],
-    device: str = "cpu",
-    slices_per_batch: int = 16,
-) -> np.ndarray:
-    """Labels (uint8) of an image (z, y, x; HU, LPS axes) with the in-plane `spacing` (x, y) in mm.
+def assess_model(
+    image: Volume, models: Path | Mapping[str, Path], samples: int, maps: bool, settings: Settings | None = None
+) -> tuple[dict[str, ClassUncertainty], dict[str, Volume]]:
+    """How far samples of the nets agree on an image (z, y, x; HU): scores by ROI, and maps (uint16) where wanted.
 
-    Slices are resampled to the net's spacing, cut to its HU window and padded with the window's lower end; the
-    logits are brought back to the image's grid before the largest one decides. A convolution sums in an order that
-    depends on the size of the batch, so that on a CPU, where nothing is gained by large ones, slices always go four
-    by four, and the labels are the same bit for bit.
+    What is a sample, a score and a map, and what a step of a map is worth: `radloom.nets.uncertainty`, whose errors
+    are raised.
     """
-    import torch
+    from radloom.nets.uncertainty import assess
 
-    from radloom.nets.inplane import linear_matrix, pixels, to_window
-
-    nz, ny, nx = array.shape
-    (sx, sy), (tx, ty) = spacing, description.spacing
-    mx, my = pixels(nx, sx, tx), pixels(ny, sy, ty)
-    to_y, to_x = linear_matrix(ny, sy, my, ty).to(device), linear_matrix(nx, sx, mx, tx).T.contiguous().to(device)
-    from_y, from_x = linear_matrix(my, ty, ny, sy).to(device), linear_matrix(mx, tx, nx, sx).T.contiguous().to(device)
-    pad = (0, -mx % net.multiple[1], 0, -my % net.multiple[0])
-    batch = CPU_BATCH if device == "cpu" else slices_per_batch
-    labels = np.empty(array.shape, np.uint8)
-    with torch.inference_mode():
-        for start in range(0, nz, batch):
-            part = slice(start, min(start + batch, nz))
-            slices = torch.from_numpy(np.ascontiguousarray(array[part], dtype=np.float32)).to(device)
-            slices = to_window(to_y @ slices @ to_x, description.hu_window)
-            slices = torch.nn.functional.pad(slices, pad)[:, None].contiguous(memory_format=torch.channels_last)
-            logits = net(slices)[:, :, :my, :mx].contiguous()
-            labels[part] = (from_y @ logits @ from_x).argmax(dim=1).to(torch.uint8).cpu().numpy()
-    return labels
+    upright = reorient(image)
+    predictor = loaded_predictor(models, settings)
+    scores, arrays = assess(predictor, upright.array, upright.geometry.spacing, samples, maps)
+    return scores, {name: _back(array, upright, image) for name, array in arrays.items()}
 
 
-def choose_device(wanted: str) -> str:
-    """The device that `auto`, `cpu` or `cuda` stands for here. Raises CohortError for a CUDA that isn't there."""
-    import torch
+def saliency_model(
+    image: Volume, models: Path | Mapping[str, Path], names: Sequence[str], settings: Settings | None = None
+) -> dict[str, Volume]:
+    """Saliency maps (float32, 0 .. 1; `radloom.nets.saliency`) of classes of an image (z, y, x; HU), by name."""
+    from radloom.nets.saliency import find_saliency
 
-    if wanted == "cpu":
-        return "cpu"
-    if torch.cuda.is_available():
-        return "cuda"
-    if wanted == "cuda":
-        raise CohortError(
-            "segment.device is cuda, and torch finds no CUDA device here; install a torch built for CUDA and a driver, "
-            "or set segment.device to cpu or auto"
-        )
-    return "cpu"
+    upright = reorient(image)
+    predictor = loaded_predictor(models, settings)
+    numbers = {name: number for number, name in predictor.classes.items()}
+    found = find_saliency(predictor, upright.array, upright.geometry.spacing, [numbers[name] for name in names])
+    return {name: _back(found[numbers[name]], upright, image) for name in names}
+
+
+def _back(array: np.ndarray, upright: Volume, image: Volume) -> Volume:
+    """An array on the grid of `upright` in the image's own orientation."""
+    return reorient(Volume(array, upright.geometry), image.geometry.direction)
+
+
+def loaded_predictor(models: Path | Mapping[str, Path], settings: Settings | None = None) -> Predictor:
+    """The predictor of a model folder, or of several by name; loaded once a process."""
+    from radloom.nets.prediction import Settings
+
+    folders = models if isinstance(models, Mapping) else {models.name: models}
+    return _loaded(tuple((name, folder.resolve()) for name, folder in folders.items()), settings or Settings())
 
 
 @lru_cache(maxsize=1)
-def _loaded(folder: Path, device: str) -> tuple[Net, ModelDescription, str]:
-    """The net of a folder, its description, and the device that it is on; once a process."""
-    # cuBLAS is deterministic only with a workspace of fixed size, which is read when CUDA starts.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    import torch
+def _loaded(folders: tuple[tuple[str, Path], ...], settings: Settings) -> Predictor:
+    from radloom.nets.prediction import load_predictor
 
-    from radloom.nets.folder import load_model
-
-    place = choose_device(device)
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    # Filling every fresh tensor takes a tenth of the time, and none is read before it is written here.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    net, description = load_model(folder, place)
-    return net.to(memory_format=torch.channels_last), description, place  # type: ignore[call-overload]
+    return load_predictor(dict(folders), settings)
 
 
 def _numbers(values: object) -> str:

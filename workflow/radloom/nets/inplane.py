@@ -31,6 +31,15 @@ def linear_matrix(count_in: int, spacing_in: float, count_out: int, spacing_out:
     return (weight / weight.sum(dim=1, keepdim=True)).float()
 
 
+def to_input(
+    hu: torch.Tensor, window: tuple[float, float], normalisation: tuple[float, float] | None = None
+) -> torch.Tensor:
+    """HU, cut off at the window, to what a net takes: 0 .. 1, or standard scores of (mean, standard deviation)."""
+    if normalisation is None:
+        return to_window(hu, window)
+    return (hu.clamp(*window) - normalisation[0]) / normalisation[1]
+
+
 def to_window(hu: torch.Tensor, window: tuple[float, float]) -> torch.Tensor:
     """HU to 0 .. 1 within the window, cut off beyond it."""
     return ((hu - window[0]) / (window[1] - window[0])).clamp(0, 1)
