@@ -60,8 +60,8 @@ def test_sizes_that_do_not_fit_are_refused_before_monai_sees_them() -> None:
         ({"options": {"multiple": 4}}, "fails on images of"),
         ({"options": {"multiple": [32]}}, "multiple and img_size are numbers"),
         ({"options": {"multiple": 1e9}}, "multiple and img_size are numbers"),
-        ({"dropout": 0.5}, "dropout does nothing in a net of MONAI"),
-        ({"channels": [4, 8]}, "channels does nothing in a net of MONAI"),
+        ({"dropout": 0.5}, "dropout does nothing in a net of kind 'monai:"),
+        ({"channels": [4, 8]}, "channels does nothing in a net of kind 'monai:"),
         ({"deep_supervision": True}, "deep_supervision does nothing"),
     ],
 )
