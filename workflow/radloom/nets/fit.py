@@ -228,7 +228,7 @@ def _schedule(optimiser: torch.optim.Optimizer, settings: FitSettings, updates: 
         )
     if settings.schedule == "plateau":
         return torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimiser, mode="max", factor=settings.plateau_factor, patience=settings.plateau_patience
+            optimiser, mode="max", factor=settings.plateau_factor, patience=settings.plateau_patience, eps=0
         )
     return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda _: 1.0)
 
