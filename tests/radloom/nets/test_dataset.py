@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_material import SPACING, ball, cached_balls
 
+from radloom.errors import CohortError
 from radloom.nets.augment import Augmentation
 from radloom.nets.dataset import (
     EpochBatches,
@@ -193,7 +194,7 @@ def test_processes_share_every_batch(tmp_path: Path) -> None:
     parts = [EpochBatches(cases, Sampling((32, 40)), 2, 0, rank, 2) for rank in (0, 1)]
     assert len(whole) == len(parts[0]) == 4
     assert list(whole) == [a + b for a, b in zip(*parts, strict=True)]
-    with pytest.raises(ValueError, match="18 items, fewer than a batch of 20"):
+    with pytest.raises(CohortError, match="18 items, fewer than a batch of 20"):
         EpochBatches(cases, Sampling((32, 40)), 10, 0, 0, 2)
 
 

@@ -260,9 +260,9 @@ def test_a_loss_that_is_no_number_stops(balls: list[CachedCase]) -> None:
 
 
 def test_what_cant_be(balls: list[CachedCase]) -> None:
-    with pytest.raises(ValueError, match="dice_over to item"):
+    with pytest.raises(CohortError, match="dice_over to item"):
         train(balls, FitSettings(robust="group_dro"))
-    with pytest.raises(ValueError, match="fewer than a batch"):
+    with pytest.raises(CohortError, match="fewer than a batch"):
         train(balls, FitSettings(batch=1000))
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"epochs": 0}, "epochs"),
