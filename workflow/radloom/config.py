@@ -265,9 +265,9 @@ def _label_names(config: dict[str, Any], cohort: Sheet) -> dict[int, list[str]] 
     segment = config["segment"]
     if segment["source"] == "model":
         try:
-            classes = json.loads((Path(segment["model"] or "") / "model.json").read_text())["classes"]
+            classes = json.loads((_model_folders(segment)[0] / "model.json").read_text())["classes"]
             return {int(number): [name] for number, name in classes.items()}
-        except (OSError, ValueError, KeyError, AttributeError):
+        except (OSError, ValueError, KeyError, IndexError, AttributeError):
             return None  # said elsewhere, or by the step that loads the model
     if segment["labels"]:
         return {int(number): [name] for number, name in segment["labels"].items()}
@@ -291,7 +291,9 @@ def _roi_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
     derived, found = parse_definitions(extract["derived_rois"], labels)
     problems += [f"config: extract.derived_rois.{problem}" for problem in found]
 
-    named = [("postprocess.labels", name, labelled) for name in config["postprocess"]["labels"]]
+    named = [
+        (f"postprocess.{key}", name, labelled) for key in ("labels", "priority") for name in config["postprocess"][key]
+    ]
     wanted: list[str] = []
     if not found:  # else what can be extracted is not certain
         known = [*labelled, *derived]
@@ -403,17 +405,21 @@ def _training_problems(config: dict[str, Any]) -> list[str]:
 def _file_problems(config: dict[str, Any]) -> list[str]:
     problems = []
     segment = config["segment"]
+    if segment["source"] == "command" and not config["features"]:
+        from radloom.segment_command import command_problems
+
+        problems += command_problems(segment["command"], segment["labels"])
     if segment["source"] == "model" and not config["features"]:
         if not segment["model"]:
             problems.append("config: segment.source is model, but segment.model names no folder")
         else:
-            folders = [segment["model"]] if isinstance(segment["model"], str) else segment["model"].values()
             problems += [
                 f"config: segment.model: {folder} holds no {name}"
-                for folder in folders
+                for folder in _model_folders(segment)
                 for name in ("model.json", "model.safetensors")
-                if not (Path(folder) / name).is_file()
+                if not (folder / name).is_file()
             ]
+            problems += _sampling_problems(segment)
     if not config["features"]:
         for params in sorted({Path(path) for path in parameter_files(config["extract"]["params"]).values()}):
             if not params.is_file():
@@ -426,6 +432,43 @@ def _file_problems(config: dict[str, Any]) -> list[str]:
             problems.append(
                 "config: extract.outlier_sigma: needs `ibsi: true`; PyRadiomics has one re-segmentation only"
             )
+    return problems
+
+
+def _model_folders(segment: dict[str, Any]) -> list[Path]:
+    """Return the folders of the model, or of the models of an ensemble; none where none is named."""
+    named = segment["model"] or {}
+    return [Path(named)] if isinstance(named, str) else [Path(folder) for folder in named.values()]
+
+
+def _sampling_problems(segment: dict[str, Any]) -> list[str]:
+    """List what keeps the models from giving the samples and saliency maps that are asked for."""
+    try:
+        models = [json.loads((folder / "model.json").read_text()) for folder in _model_folders(segment)]
+        dropout = [float(model["architecture"]["dropout"]) for model in models]
+        classes = list(models[0]["classes"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []  # said elsewhere, or by the step that loads the model
+    problems = []
+    wanted, limits = segment["uncertainty"]["samples"], segment["uncertainty"]
+    samples = sum(wanted if share > 0 and wanted > 1 else 1 for share in dropout)
+    if wanted and samples < 2:
+        has = "has no dropout" if not dropout[0] else "is sampled once"
+        problems.append(
+            f"config: segment.uncertainty.samples is {wanted}, and the only model {has}, so that there is one sample: "
+            "name several models, or one with dropout and samples of 2 or more"
+        )
+    if not wanted and any(limits[key] is not None for key in ("max_volume_cv", "min_pairwise_dice")):
+        problems.append("config: segment.uncertainty: its thresholds need samples of 1 (an ensemble) or more")
+    problems += [
+        f"config: segment.{key}: the model has no class {name}{_nearest(name, classes)}"
+        for key, names in (
+            ("uncertainty.rois", segment["uncertainty"]["rois"]),
+            ("saliency.classes", segment["saliency"]["classes"]),
+        )
+        for name in names
+        if name not in classes
+    ]
     return problems
 
 

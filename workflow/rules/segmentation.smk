@@ -15,7 +15,7 @@ rule segment:
     threads: 1
     resources:
         mem_mb=8000,
-        runtime=minutes(10),
+        runtime=minutes(segmentation_minutes(RUN.config)),
         gpu=uses_gpu(RUN.config),
     shell:
         'python "$RADLOOM_SCRIPTS"/segment.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'

@@ -14,7 +14,10 @@ from radloom.errors import CaseError, CohortError
 
 @dataclass(frozen=True)
 class CaseTask:
-    """One case of one step: where its inputs are, with which settings, and the empty folder that takes the outputs."""
+    """One case of one step: where its inputs are, with which settings, and the empty folder that takes the outputs.
+
+    `limits` are settings that never change a case's numbers (`StepSpec.limits`); what exceeds one raises LimitError.
+    """
 
     case_id: str
     inputs: dict[str, Path]
@@ -22,6 +25,7 @@ class CaseTask:
     row: dict[str, str]
     out: Path
     resources: dict[str, Path] = field(default_factory=dict)
+    limits: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

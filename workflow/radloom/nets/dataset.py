@@ -346,7 +346,7 @@ class EpochBatches:
         self.steps = items // (batch * world)
         if self.steps == 0:
             raise CohortError(
-                f"training: an epoch has {items} items, fewer than a batch of {batch * world}; lower batch or set samples"
+                f"training: an epoch has {items} items, fewer than a batch of {batch * world}: lower it, or set samples"
             )
 
     def __len__(self) -> int:

@@ -1,6 +1,7 @@
 """A model on disk: a folder with `model.safetensors` (the weights) and `model.json` (all that is needed to use them).
 
-Nothing is unpickled, so that a model from elsewhere can hold wrong numbers but no program.
+Nothing is unpickled, so that a model from elsewhere can hold wrong numbers but no program. What the description and
+the weights say is checked against each other before memory is taken for the net.
 """
 
 from __future__ import annotations
@@ -8,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from safetensors import SafetensorError
@@ -20,13 +24,18 @@ from torch import nn
 
 from radloom.errors import CohortError
 from radloom.labels import ROI_NAME
-from radloom.nets.architecture import Architecture, build_net, read_architecture
+from radloom.nets.architecture import NETS, Architecture, build_net, read_architecture
 from radloom.nets.net import Net
 
 WEIGHTS_FILE = "model.safetensors"
 DESCRIPTION_FILE = "model.json"
 FORMAT = 2
 ORIENTATION = "LPS"
+DESCRIPTION_BYTES = 1 << 20
+"""A longer description is none."""
+HEADER_BYTES = 1 << 20
+"""What a file of weights may be longer than its numbers, for their names and shapes."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,8 @@ class ModelDescription:
     normalisation: tuple[float, float] | None = None
     """Mean and standard deviation in HU of which the cut values become standard scores; None: the window becomes
     0 .. 1."""
+    outside_hu: float | None = None
+    """HU that a window has where it reaches beyond the image; None: the window's lower end."""
     patch: tuple[int, ...] = ()
     """Voxels ([z,] y, x) of a window of the prediction; empty: whole slices (2 dimensions)."""
     overlap: float = 0.5
@@ -63,6 +74,8 @@ class ModelDescription:
     """Dice coefficients on data that the training hasn't seen."""
 
     def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"its name {self.name[:80]!r} is not up to 64 letters, digits, dots, dashes and spaces")
         if sorted(self.classes) != list(range(1, len(self.classes) + 1)) or not 1 <= len(self.classes) <= 255:
             raise ValueError(f"its classes are numbered {sorted(self.classes)}, not 1, 2, 3 ... up to 255")
         for name in self.classes.values():
@@ -79,8 +92,12 @@ class ModelDescription:
             raise ValueError(f"its HU window {self.hu_window} is empty")
         if self.outputs not in ("softmax", "sigmoid"):
             raise ValueError(f"its outputs are {self.outputs!r}, not 'softmax' or 'sigmoid'")
-        if self.normalisation is not None and not 0 < self.normalisation[1] < math.inf:
-            raise ValueError(f"its normalisation {self.normalisation} has no positive standard deviation")
+        if self.normalisation is not None and not (
+            math.isfinite(self.normalisation[0]) and 0 < self.normalisation[1] < math.inf
+        ):
+            raise ValueError(f"its normalisation {self.normalisation} has no mean or no positive standard deviation")
+        if self.outside_hu is not None and not self.hu_window[0] <= self.outside_hu <= self.hu_window[1]:
+            raise ValueError(f"its outside_hu {self.outside_hu} is not within its HU window")
         if self.patch and (len(self.patch) != dimensions or min(self.patch) < 1):
             raise ValueError(f"its patch {self.patch} is not {dimensions} positive numbers")
         if dimensions == 3 and not self.patch:
@@ -99,17 +116,35 @@ class ModelDescription:
 
 
 def save_model(folder: Path, net: nn.Module, description: ModelDescription) -> None:
-    """Write the net's weights and its description into `folder`, the description with the weights' sha256 last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = save_tensors({name: tensor.contiguous().cpu() for name, tensor in net.state_dict().items()})
+    """Write the net's weights and its description into `folder`, each whole or not at all, the description last.
+
+    A kill between the two leaves a folder whose description doesn't vouch for its weights, which `load_model` refuses.
+    Raises ValueError for a net that `load_model` would refuse, and where `training` or `dice` hold a NaN (None is
+    what isn't estimable).
+    """
+    state = {name: tensor.detach().contiguous().cpu() for name, tensor in net.state_dict().items()}
+    if problem := _misfit(_empty_net(description), state, description):
+        raise ValueError(f"the net can't be saved: {problem}")
+    weights = save_tensors(state)
     document = {
         "format": FORMAT,
         "orientation": ORIENTATION,
         **asdict(description),
         "weights": {"file": WEIGHTS_FILE, "sha256": hashlib.sha256(weights).hexdigest()},
     }
-    (folder / WEIGHTS_FILE).write_bytes(weights)
-    (folder / DESCRIPTION_FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {WEIGHTS_FILE: weights, DESCRIPTION_FILE: text.encode()}
+    temporary = {name: folder / f".{name}.{os.getpid()}.tmp" for name in contents}
+    try:
+        for name, content in contents.items():
+            temporary[name].write_bytes(content)
+        for name, path in temporary.items():
+            os.replace(path, folder / name)
+    except BaseException:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
+        raise
 
 
 def read_description(folder: Path) -> tuple[ModelDescription, str]:
@@ -117,66 +152,171 @@ def read_description(folder: Path) -> tuple[ModelDescription, str]:
 
     Raises CohortError saying what is wrong with the folder.
     """
-
-    def refuse(problem: str) -> CohortError:
-        return CohortError(f"the model folder {folder.name!r} can't be used: {problem}")
-
-    path = folder / DESCRIPTION_FILE
-    if not path.is_file():
-        raise refuse(f"it has no {DESCRIPTION_FILE}")
+    content = _read(folder, DESCRIPTION_FILE, DESCRIPTION_BYTES)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise refuse(f"{DESCRIPTION_FILE} is no JSON ({error})") from None
+        document = json.loads(content.decode(), object_pairs_hook=_without_doubles, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        _refuse(folder, f"{DESCRIPTION_FILE} is no JSON ({str(error)[:200]})")
+    try:
+        return _described(document)
+    except (ValueError, TypeError) as error:
+        _refuse(folder, str(error))
+
+
+def _described(document: Any) -> tuple[ModelDescription, str]:
+    """The description in a JSON document and the sha256 of its weights. Raises ValueError for what is none."""
     if not isinstance(document, dict):
-        raise refuse(f"{DESCRIPTION_FILE} is no JSON object")
+        raise ValueError(f"{DESCRIPTION_FILE} is no JSON object")
     if document.get("format") != FORMAT:
-        raise refuse(f"its format is {document.get('format')!r}, this version reads {FORMAT}")
+        raise ValueError(f"its format is {document.get('format')!r}, this version reads {FORMAT}")
     if document.get("orientation") != ORIENTATION:
-        raise refuse(f"its orientation is {document.get('orientation')!r}, not {ORIENTATION!r}")
-    try:
-        sha256 = str(document["weights"]["sha256"])
-        values = {field.name: document[field.name] for field in fields(ModelDescription)}
-        normalisation = values["normalisation"]
-        values |= {
-            "classes": {int(number): str(name) for number, name in document["classes"].items()},
-            "spacing": tuple(float(s) for s in document["spacing"]),
-            "hu_window": (float(document["hu_window"][0]), float(document["hu_window"][1])),
-            "architecture": read_architecture(document["architecture"]),
-            "normalisation": None if normalisation is None else (float(normalisation[0]), float(normalisation[1])),
-            "patch": tuple(int(p) for p in document["patch"]),
-            "training": dict(document["training"]),
-            "dice": dict(document["dice"]),
-        }
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise refuse(f"{DESCRIPTION_FILE} lacks or misstates something ({type(error).__name__}: {error})") from None
-    try:
-        return ModelDescription(**values), sha256
-    except (TypeError, ValueError) as error:
-        raise refuse(str(error)) from None
+        raise ValueError(f"its orientation is {document.get('orientation')!r}, not {ORIENTATION!r}")
+    keys = [field.name for field in fields(ModelDescription)]
+    _same_keys(document, {"format", "orientation", "weights", *keys}, DESCRIPTION_FILE)
+    _same_keys(document["weights"], {"file", "sha256"}, "weights")
+    file, sha256 = document["weights"]["file"], document["weights"]["sha256"]
+    if file != WEIGHTS_FILE:
+        raise ValueError(f"weights.file is {file!r}, not {WEIGHTS_FILE!r}")
+    if not (isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)):
+        raise ValueError("weights.sha256 is not 64 hexadecimal digits")
+    for key in ("classes", "architecture", "training", "dice"):
+        if not isinstance(document[key], dict):
+            raise ValueError(f"{key} is no JSON object")
+    for key in ("name", "outputs", "precision", "licence"):
+        if not isinstance(document[key], str):
+            raise ValueError(f"{key} is no text")
+    classes = document["classes"]
+    if not all(isinstance(name, str) and re.fullmatch("[1-9][0-9]{0,2}", number) for number, name in classes.items()):
+        raise ValueError("classes doesn't map numbers from 1 to 255 to names")
+    window = _numbers(document, "hu_window")
+    normalisation = None if document["normalisation"] is None else _numbers(document, "normalisation")
+    if len(window) != 2 or len(normalisation or window) != 2:
+        raise ValueError("hu_window and normalisation are two numbers")
+    patch = tuple(int(length) for length in _numbers(document, "patch"))
+    if list(patch) != document["patch"]:
+        raise ValueError("patch is not whole numbers")
+    description = ModelDescription(
+        **{key: document[key] for key in ("name", "outputs", "precision", "licence", "training", "dice")},
+        classes={int(number): name for number, name in classes.items()},
+        spacing=_numbers(document, "spacing"),
+        hu_window=(window[0], window[1]),
+        architecture=read_architecture(document["architecture"]),
+        normalisation=None if normalisation is None else (normalisation[0], normalisation[1]),
+        outside_hu=None if document["outside_hu"] is None else _number(document["outside_hu"], "outside_hu"),
+        patch=patch,
+        overlap=_number(document["overlap"], "overlap"),
+        temperature=_number(document["temperature"], "temperature"),
+    )
+    return description, sha256
 
 
 def load_model(folder: Path, device: str = "cpu") -> tuple[Net, ModelDescription]:
     """Load a net, ready to predict, onto `device`. Raises CohortError saying what is wrong with the folder."""
     description, sha256 = read_description(folder)
-    path = folder / WEIGHTS_FILE
-    if not path.is_file():
-        raise CohortError(f"the model folder {folder.name!r} can't be used: it has no {WEIGHTS_FILE}")
-    weights = path.read_bytes()
+    try:
+        net = _empty_net(description)
+    except ValueError as error:
+        _refuse(folder, str(error))
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in net.state_dict().values())
+    weights = _read(folder, WEIGHTS_FILE, needed + HEADER_BYTES)
     found = hashlib.sha256(weights).hexdigest()
     if found != sha256:
-        raise CohortError(
-            f"the model folder {folder.name!r} can't be used: the sha256 of {WEIGHTS_FILE} is {found}, "
-            f"{DESCRIPTION_FILE} says {sha256}; copy the folder again from where it came"
+        _refuse(
+            folder,
+            f"the sha256 of {WEIGHTS_FILE} is {found}, {DESCRIPTION_FILE} says {sha256}; "
+            "copy the folder again from where it came",
         )
-    net = build_net(description.architecture, description.channels_out)
     try:
-        net.load_state_dict(load_tensors(weights))
-    except (RuntimeError, SafetensorError) as error:
-        raise CohortError(
-            f"the model folder {folder.name!r} can't be used: the weights don't fit the architecture in "
-            f"{DESCRIPTION_FILE} ({str(error).splitlines()[0]})"
-        ) from None
-    if not all(torch.isfinite(tensor).all() for tensor in net.state_dict().values()):
-        raise CohortError(f"the model folder {folder.name!r} can't be used: some of its weights are not finite")
+        tensors = load_tensors(weights)
+    except (SafetensorError, ValueError, KeyError) as error:
+        _refuse(folder, f"{WEIGHTS_FILE} is no safetensors file ({str(error).splitlines()[0]})")
+    if problem := _misfit(net, tensors, description):
+        _refuse(folder, problem)
+    if any(tensor.is_meta for tensor in net.state_dict().values()):
+        net.to_empty(device="cpu")
+    net.load_state_dict(tensors)
     return net.eval().requires_grad_(False).to(device), description
+
+
+def _empty_net(description: ModelDescription) -> Net:
+    """The net of a description without numbers in it; with random ones where it is MONAI's, which may need them."""
+    architecture = description.architecture
+    with torch.device("meta" if architecture.kind in NETS else "cpu"):
+        return build_net(architecture, description.channels_out)
+
+
+def _misfit(net: Net, tensors: dict[str, torch.Tensor], description: ModelDescription) -> str:
+    """Why tensors can't be the weights of a net; empty if they can."""
+    expected = net.state_dict()
+    for problem, names in (
+        ("lack", [name for name in expected if name not in tensors]),
+        ("have more than the net:", [name for name in tensors if name not in expected]),
+    ):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            return f"the weights don't fit the architecture in {DESCRIPTION_FILE}: they {problem} {names[0]}{more}"
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
+            return (
+                f"the weights don't fit the architecture in {DESCRIPTION_FILE}: {name} is {tensor.dtype} "
+                f"{list(tensor.shape)}, the net has {expected[name].dtype} {list(expected[name].shape)}"
+            )
+        if not torch.isfinite(tensor).all():
+            return f"some of its weights are not finite: {name}"
+        if name.endswith("running_var") and (tensor < 0).any():
+            return f"a variance among its weights is negative: {name}"
+    if any(length % multiple for length, multiple in zip(description.patch, net.multiple, strict=False)):
+        return f"its patch {list(description.patch)} is no multiple of the net's {list(net.multiple)}"
+    return ""
+
+
+def _refuse(folder: Path, problem: str) -> NoReturn:
+    raise CohortError(f"the model folder {folder.name!r} can't be used: {problem[:500]}") from None
+
+
+def _read(folder: Path, name: str, limit: int) -> bytes:
+    """The content of a file of the folder, of at most `limit` bytes, that is no link to elsewhere."""
+    path = folder / name
+    if path.is_symlink():
+        _refuse(folder, f"{name} is a link; copy the file itself")
+    if not path.is_file():
+        _refuse(folder, f"it has no {name}")
+    with open(path, "rb") as stream:
+        content = stream.read(limit + 1)
+    if len(content) > limit:
+        _refuse(folder, f"{name} has {path.stat().st_size} bytes, more than the {limit} that it can need")
+    return content
+
+
+def _without_doubles(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in document:
+            raise ValueError(f"the key {key[:40]!r} is there twice")
+        document[key] = value
+    return document
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _same_keys(found: Any, expected: set[str], where: str) -> None:
+    if not isinstance(found, dict):
+        raise ValueError(f"{where} is no JSON object")
+    if missing := sorted(expected - set(found)):
+        raise ValueError(f"{where} lacks {', '.join(missing)}")
+    if unknown := sorted(set(found) - expected):
+        raise ValueError(f"{where} has keys that this version doesn't know: {', '.join(unknown)[:200]}")
+
+
+def _number(value: Any, key: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
+        raise ValueError(f"{key} has {str(value)[:40]!r}, which is no usable number")
+    return float(value)
+
+
+def _numbers(document: dict[str, Any], key: str) -> tuple[float, ...]:
+    if not isinstance(document[key], list):
+        raise ValueError(f"{key} is no list of numbers")
+    return tuple(_number(value, key) for value in document[key])
