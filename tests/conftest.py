@@ -35,3 +35,12 @@ def pyradiomics_data() -> Path:
     if not folder.is_dir():
         pytest.skip("PyRadiomics' own data are not in the environment (tests/helpers/pyradiomics_data.py)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def liver_wheel() -> Path:
+    """The wheel with the trained liver net, which `make test` downloads; tests skip where it couldn't be had."""
+    wheels = list((Path(sys.prefix) / "liver-wheel").glob("*.whl"))
+    if not wheels:
+        pytest.skip("the liver net's wheel is not in the environment (tests/helpers/liver_wheel.py)")
+    return wheels[0]

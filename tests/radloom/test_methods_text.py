@@ -96,6 +96,12 @@ def test_regions_are_told_by_where_they_came_from() -> None:
     assert "the masks that came with the scans (tumour = label 2)" in masks
     assert "U-Net" not in masks
     assert "Ronneberger" not in masks
+    more = _with("postprocess", labels={}, inside_body=True, body_hu=-250, erosion_mm=1, smoothing_mm=2, components=3)
+    assert (
+        "what lies outside the body (image above -250 HU) cut off, erosion with a ball of 1 mm radius, smoothing of "
+        "each component by a Gaussian of 2 mm at unchanged volume, the 3 largest 26-connected components kept "
+        "and cavities"
+    ) in _text(provenance=more)
     plain = _with("postprocess", labels={}, fill_holes=False, components="all")
     assert "Regions were not post-processed." in _text(provenance=plain)
 

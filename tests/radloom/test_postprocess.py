@@ -1,92 +1,20 @@
-"""Morphology in mm: equal to scipy with explicit balls, safe between labels, and lawful."""
+"""Morphology of label volumes: what each label keeps, who wins, and what the record says."""
 
 from typing import Any
 
 import numpy as np
 import pytest
+from balls import Spacing, ball, masks, on_infinite_grid, spacings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
 from radloom.errors import CaseError, CohortError
 from radloom.images import Geometry, Volume
-from radloom.postprocess import (
-    Morphology,
-    ball_dilation,
-    ball_erosion,
-    closing,
-    keep_components,
-    opening,
-    postprocess,
-    read_settings,
-)
+from radloom.morphology import smoothing
+from radloom.postprocess import STEPS, Morphology, Settings, postprocess, read_settings
 
 NAMES = {1: "organ", 2: "tumour"}
-Spacing = tuple[float, float, float]
-
-# Quarters of a mm, so that distances are equal to a radius or clearly not.
-lengths = st.integers(2, 16).map(lambda n: n / 4)
-spacings = st.tuples(lengths, lengths, lengths)
-radii = st.integers(1, 20).map(lambda n: n / 4)
-
-
-@st.composite
-def masks(draw: st.DrawFn, labels: int = 1) -> np.ndarray:
-    shape = draw(st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9)))
-    rng = np.random.default_rng(draw(st.integers(0, 10_000)))
-    smooth = ndimage.gaussian_filter(rng.normal(size=(labels + 1, *shape)), (0, 1, 1, 1))
-    smooth[0] += draw(st.sampled_from([-0.2, 0.0, 0.2]))
-    array = smooth.argmax(axis=0).astype(np.uint8)
-    return array if labels > 1 else array.astype(bool)
-
-
-def ball(radius: float, spacing: Spacing) -> np.ndarray:
-    """The ball as a structuring element (z, y, x), by the definition."""
-    reach = [int(radius / s) for s in reversed(spacing)]
-    z, y, x = np.ogrid[tuple(slice(-n, n + 1) for n in reach)]
-    sx, sy, sz = spacing
-    return (z * sz) ** 2 + (y * sy) ** 2 + (x * sx) ** 2 <= radius**2
-
-
-def on_infinite_grid(operation: Any, mask: np.ndarray, element: np.ndarray) -> np.ndarray:
-    pad = max(element.shape)
-    return operation(np.pad(mask, pad), element)[(slice(pad, -pad),) * 3]
-
-
-@given(masks(), radii, spacings)
-@settings(deadline=None, max_examples=60)
-def test_all_operations_equal_scipy_with_an_explicit_ball(mask: np.ndarray, radius: float, spacing: Spacing) -> None:
-    element = ball(radius, spacing)
-    assert np.array_equal(ball_dilation(mask, radius, spacing), ndimage.binary_dilation(mask, element))
-    assert np.array_equal(ball_erosion(mask, radius, spacing), ndimage.binary_erosion(mask, element, border_value=1))
-    assert np.array_equal(closing(mask, radius, spacing), on_infinite_grid(ndimage.binary_closing, mask, element))
-    assert np.array_equal(opening(mask, radius, spacing), on_infinite_grid(ndimage.binary_opening, mask, element))
-
-
-@given(masks(), radii, spacings)
-@settings(deadline=None, max_examples=60)
-def test_closing_and_opening_are_lawful(mask: np.ndarray, radius: float, spacing: Spacing) -> None:
-    closed, opened = closing(mask, radius, spacing), opening(mask, radius, spacing)
-    assert not (mask & ~closed).any()
-    assert not (opened & ~mask).any()
-    assert np.array_equal(closing(closed, radius, spacing), closed)
-    assert np.array_equal(opening(opened, radius, spacing), opened)
-    smaller = mask.copy()
-    smaller[::2] = False
-    assert not (closing(smaller, radius, spacing) & ~closed).any()
-    assert not (opening(smaller, radius, spacing) & ~opened).any()
-
-
-@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.5, 0.8, 3.0), (2.0, 0.7, 1.25)])
-def test_a_ball_is_round_in_mm(spacing: Spacing) -> None:
-    size = [2 * int(12 / s) + 1 for s in reversed(spacing)]
-    point = np.zeros(size, bool)
-    point[tuple(n // 2 for n in size)] = True
-    grown = ball_dilation(point, 10.0, spacing)
-    for axis, s in enumerate(reversed(spacing)):
-        reach = np.ptp(np.flatnonzero(grown.any(axis=tuple(a for a in range(3) if a != axis)))) / 2
-        assert reach == int(10 / s)
-    assert grown.sum() * np.prod(spacing) == pytest.approx(4 / 3 * np.pi * 1000, rel=0.05)
 
 
 def volume(array: np.ndarray, spacing: Spacing = (1.0, 1.0, 1.0)) -> Volume:
@@ -94,18 +22,84 @@ def volume(array: np.ndarray, spacing: Spacing = (1.0, 1.0, 1.0)) -> Volume:
     return Volume(array, Geometry((nx, ny, nz), spacing, (0.0, 0.0, 0.0)))
 
 
-def both(**common: Any) -> dict[str, Morphology]:
-    return {name: Morphology(**common) for name in NAMES.values()}
+def both(**common: Any) -> Settings:
+    return Settings({name: Morphology(**common) for name in NAMES.values()})
 
 
 choices = st.builds(
     Morphology,
     closing_mm=st.sampled_from([0.0, 1.0, 2.5]),
-    opening_mm=st.sampled_from([0.0, 1.0]),
+    opening_mm=st.sampled_from([0.0, 0.0, 1.0]),
+    erosion_mm=st.sampled_from([0.0, 0.0, 0.75]),
+    dilation_mm=st.sampled_from([0.0, 1.0, 2.0]),
+    smoothing_mm=st.sampled_from([0.0, 1.0]),
     fill_holes=st.booleans(),
-    components=st.sampled_from(["all", "largest"]),
+    components=st.sampled_from(["all", "largest", 2]),
     min_volume_mm3=st.sampled_from([0.0, 5.0]),
 )
+
+
+def by_definition(array: np.ndarray, spacing: Spacing, rois: dict[str, Morphology], order: list[int]) -> np.ndarray:
+    """The whole postprocessing without boxes, by scipy; `order` has the labels by priority."""
+    array = array.copy()
+    own = {number: rois[NAMES[number]] for number in order}
+
+    def award(claims: dict[int, np.ndarray]) -> None:
+        for number, claim in claims.items():
+            array[claim & (array == 0)] = number
+
+    def scipy(operation: Any, number: int, radius: float) -> np.ndarray:
+        return on_infinite_grid(operation, array == number, ball(radius, spacing))
+
+    award({n: scipy(ndimage.binary_closing, n, m.closing_mm) for n, m in own.items() if m.closing_mm})
+    for operation, key in ((ndimage.binary_opening, "opening_mm"), (ndimage.binary_erosion, "erosion_mm")):
+        for n, m in own.items():
+            if getattr(m, key):
+                array[(array == n) & ~scipy(operation, n, getattr(m, key))] = 0
+    award({n: scipy(ndimage.binary_dilation, n, m.dilation_mm) for n, m in own.items() if m.dilation_mm})
+    smooth = {n: smoothing(array == n, m.smoothing_mm, spacing) for n, m in own.items() if m.smoothing_mm}
+    for n, mask in smooth.items():
+        array[(array == n) & ~mask] = 0
+    award(smooth)
+    for n, m in own.items():
+        parts, count = ndimage.label(array == n, np.ones((3, 3, 3)))
+        sizes = ndimage.sum_labels(array == n, parts, range(1, count + 1))
+        kept = [k for k in range(1, count + 1) if sizes[k - 1] * np.prod(spacing) >= m.min_volume_mm3]
+        most = {"all": None, "largest": 1}.get(str(m.components), m.components)
+        kept = sorted(kept, key=lambda k: (-sizes[k - 1], k))[:most]
+        array[(array == n) & ~np.isin(parts, kept)] = 0
+    holes = []
+    for rank, (n, m) in enumerate(own.items()):
+        parts, count = ndimage.label(ndimage.binary_fill_holes(array == n) & (array != n))
+        holes += [((parts == k).sum(), rank, n, parts == k) for k in range(1, count + 1) if m.fill_holes]
+    for _, _, n, hole in sorted(holes, key=lambda hole: hole[:2]):
+        award({n: hole})
+    return array
+
+
+@given(masks(labels=2), choices, choices, spacings, st.sampled_from([[1, 2], [2, 1]]))
+@settings(deadline=None, max_examples=120)
+def test_labels_are_what_the_definition_says(
+    array: np.ndarray, organ: Morphology, tumour: Morphology, spacing: Spacing, order: list[int]
+) -> None:
+    rois = {"organ": organ, "tumour": tumour}
+    expected = by_definition(array, spacing, rois, order)
+    if not expected.any():
+        with pytest.raises(CaseError, match="no ROI is left"):
+            postprocess(volume(array, spacing), NAMES, Settings(rois))
+        return
+    result = postprocess(volume(array, spacing), NAMES, Settings(rois, () if order == [1, 2] else ("tumour",)))
+    assert np.array_equal(result.labels.array, expected)
+    assert result.labels.array.dtype == array.dtype
+    voxel = float(np.prod(spacing))
+    for number, name in NAMES.items():
+        found = expected == number
+        assert result.volume_mm3[name] == pytest.approx(found.sum() * voxel)
+        assert result.components[name] == ndimage.label(found, np.ones((3, 3, 3)))[1]
+        before = (array == number).sum()
+        assert result.change[name] == (pytest.approx(found.sum() / before) if before else None)
+        assert np.prod(list(result.steps[name].values())) == pytest.approx(result.change[name] or 0 if before else 1)
+        assert [step for step in STEPS if step in result.steps[name]] == list(result.steps[name])
 
 
 @given(masks(labels=2), choices, choices, spacings)
@@ -113,23 +107,15 @@ choices = st.builds(
 def test_a_label_never_takes_another_ones_voxels(
     array: np.ndarray, organ: Morphology, tumour: Morphology, spacing: Spacing
 ) -> None:
+    """What a label drops another may fill or grow into; a label that has no dropping step keeps all its voxels."""
     try:
-        result = postprocess(volume(array, spacing), NAMES, {"organ": organ, "tumour": tumour})
+        result = postprocess(volume(array, spacing), NAMES, Settings({"organ": organ, "tumour": tumour}))
     except CaseError:
         return
-    for label, other, settings_of_other in ((1, 2, tumour), (2, 1, organ)):
-        # What a label drops (by opening, as a small or a further component) another one may fill as a hole of its own.
-        dropped = settings_of_other.opening_mm or settings_of_other.min_volume_mm3
-        if not dropped and settings_of_other.components == "all":
-            assert not ((array == other) & (result.labels.array == label)).any()
-    assert result.labels.array.dtype == array.dtype
-    voxel = float(np.prod(spacing))
-    for number, name in NAMES.items():
-        found = result.labels.array == number
-        assert result.volume_mm3[name] == pytest.approx(found.sum() * voxel)
-        assert result.components[name] == ndimage.label(found, np.ones((3, 3, 3)))[1]
-        before = (array == number).sum()
-        assert result.change[name] == (pytest.approx(found.sum() / before) if before else None)
+    for number, own in ((1, organ), (2, tumour)):
+        drops = own.opening_mm or own.erosion_mm or own.smoothing_mm or own.min_volume_mm3
+        if not drops and own.components == "all":
+            assert (result.labels.array[array == number] == number).all(), NAMES[number]
 
 
 @given(masks(labels=2), st.sampled_from([1.0, 2.5]), spacings)
@@ -150,7 +136,7 @@ def test_closing_of_labels_is_each_ones_own_up_to_the_other(array: np.ndarray, r
 def test_one_labels_holes_equal_scipys(array: np.ndarray) -> None:
     if not (array == 1).any():
         return
-    own = {"organ": Morphology(fill_holes=True), "tumour": Morphology()}
+    own = Settings({"organ": Morphology(fill_holes=True), "tumour": Morphology()})
     found = postprocess(volume(array), NAMES, own).labels.array
     expected = np.where(ndimage.binary_fill_holes(array == 1) & (array == 0), 1, array)
     assert np.array_equal(found, expected)
@@ -199,33 +185,11 @@ def test_a_dropped_speck_of_tumour_is_filled_by_the_organ() -> None:
     array[1:11, 1:11, 1:11] = 1
     array[2, 2, 2] = 2
     array[5:8, 5:8, 5:8] = 2
-    own = {"organ": Morphology(fill_holes=True), "tumour": Morphology(components="largest")}
+    own = Settings({"organ": Morphology(fill_holes=True), "tumour": Morphology(components="largest")})
     result = postprocess(volume(array), NAMES, own)
     assert result.labels.array[2, 2, 2] == 1
     assert result.components == {"organ": 1, "tumour": 1}
     assert result.volume_mm3 == {"organ": 1000.0 - 27, "tumour": 27.0}
-
-
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_a_line_of_single_voxels_is_that_many_components(axis: int) -> None:
-    line = (np.arange(9) % 2 == 0).reshape([9 if a == axis else 1 for a in range(3)])
-    kept, count = keep_components(line, False, 0)
-    assert count == 5
-    assert np.array_equal(kept, line)
-
-
-def test_diagonal_neighbours_are_one_component() -> None:
-    mask = np.zeros((2, 2, 2), bool)
-    mask[0, 0, 0] = mask[1, 1, 1] = True
-    assert keep_components(mask, False, 0)[1] == 1
-
-
-def test_of_equal_components_the_first_stays() -> None:
-    mask = np.zeros((1, 1, 11), bool)
-    mask[..., [1, 4, 5, 8, 9]] = True
-    kept, count = keep_components(mask, True, 0)
-    assert np.flatnonzero(kept).tolist() == [4, 5]
-    assert count == 1
 
 
 def test_the_minimum_volume_is_in_mm3_and_belongs_to_what_stays() -> None:
@@ -244,30 +208,109 @@ def test_a_lost_roi_is_recorded_and_the_others_stay() -> None:
     array = np.zeros((8, 8, 8), np.uint8)
     array[1:7, 1:7, 1:7] = 1
     array[3, 3, 3] = 2
-    own = {"organ": Morphology(), "tumour": Morphology(opening_mm=2.0)}
-    result = postprocess(volume(array), {**NAMES, 3: "node"}, {**own, "node": Morphology()})
+    own = Settings({"organ": Morphology(), "tumour": Morphology(opening_mm=2.0), "node": Morphology()})
+    result = postprocess(volume(array), {**NAMES, 3: "node"}, own)
     assert result.volume_mm3 == {"organ": 215.0, "tumour": 0.0, "node": 0.0}
     assert result.change == {"organ": 1.0, "tumour": 0.0, "node": None}
     assert result.components == {"organ": 1, "tumour": 0, "node": 0}
 
 
+def two_balls() -> np.ndarray:
+    """Organ and tumour, two cubes with four voxels of background between them."""
+    array = np.zeros((11, 11, 20), np.uint8)
+    array[3:8, 3:8, 3:8] = 1
+    array[3:8, 3:8, 12:17] = 2
+    return array
+
+
+@pytest.mark.parametrize(
+    ("priority", "boundary"), [((), 11), (("organ",), 11), (("tumour",), 9), (("tumour", "organ"), 9)]
+)
+def test_contested_background_goes_by_priority(priority: tuple[str, ...], boundary: int) -> None:
+    wanted = Settings(both(dilation_mm=3).rois, priority)
+    line = postprocess(volume(two_balls()), NAMES, wanted).labels.array[5, 5]
+    assert line.tolist() == [1] * boundary + [2] * (20 - boundary)
+
+
+def test_a_bump_that_one_label_smooths_off_goes_to_its_neighbour() -> None:
+    array = np.zeros((16, 16, 16), np.uint8)
+    array[:, :, :8], array[:, :, 8:] = 1, 2
+    array[8, 8, 8], array[3, 3, 7] = 1, 2
+    flat = np.where(np.arange(16) < 8, 1, 2)
+    result = postprocess(volume(array), NAMES, both(smoothing_mm=2)).labels.array
+    assert (result == flat).all()
+    alone = Settings({"organ": Morphology(smoothing_mm=2), "tumour": Morphology()})
+    assert postprocess(volume(array), NAMES, alone).labels.array[8, 8, 8] == 0, "the other one keeps what it has"
+
+
+def test_an_roi_is_cut_to_the_body_and_stays_in_it() -> None:
+    array = np.zeros((10, 20, 20), np.uint8)
+    array[2:8, 8:18, 4:14] = 1
+    array[2:8, 12:19, 16:19] = 2
+    ct = np.full(array.shape, -1000, np.int16)
+    ct[:, 2:15, 2:18] = 30
+    ct[:, 9:12, 6:9] = -800  # lung
+    image = Volume(ct, volume(array).geometry)
+    own = {"organ": Morphology(inside_body=True, dilation_mm=2), "tumour": Morphology()}
+    result = postprocess(volume(array), NAMES, Settings(own), image)
+    organ = result.labels.array == 1
+    assert not organ[:, 15:].any(), "neither what was outside nor what the dilation would add there"
+    assert organ[5, 10, 7], "air in the body is body"
+    assert organ[5, 6, 8], "the dilation went on inside"
+    assert np.array_equal(result.labels.array == 2, array == 2), "an ROI that doesn't ask is left alone"
+    assert result.steps["organ"]["body"] == pytest.approx(0.7)
+    assert "body" not in result.steps["tumour"]
+    with pytest.raises(ValueError, match="asks for the image"):
+        postprocess(volume(array), NAMES, Settings(own))
+    with pytest.raises(CaseError, match="no voxel above 500 HU"):
+        postprocess(volume(array), NAMES, Settings(own, body_hu=500), image)
+
+
+def test_a_step_that_changes_a_volume_much_is_warned_about() -> None:
+    array = two_balls()
+    array[5, 5, 1] = 1
+    own = {
+        "organ": Morphology(components="largest", dilation_mm=1.0),
+        "tumour": Morphology(dilation_mm=1.0, warn_volume_change=None),
+    }
+    result = postprocess(volume(array), NAMES, Settings(own))
+    assert result.steps["organ"] == {"dilation": 281 / 126, "components": 1.0}
+    assert result.steps["tumour"] == {"dilation": 275 / 125}
+    assert result.warnings == ["organ: dilation changed the volume by +123 %, from 0.126 to 0.281 ml"]
+    own = {"organ": Morphology(opening_mm=9.0), "tumour": Morphology()}
+    lost = postprocess(volume(array), NAMES, Settings(own))
+    assert lost.warnings == ["organ: opening changed the volume by -100 %, from 0.126 to 0 ml"]
+    exactly = {"organ": Morphology(components="largest", warn_volume_change=1 / 126), "tumour": Morphology()}
+    assert postprocess(volume(array), NAMES, Settings(exactly)).warnings == [], "up to the limit is no reason to warn"
+
+
 def test_uint16_labels_keep_their_type() -> None:
     array = np.zeros((4, 4, 4), np.uint16)
     array[1:3, 1:3, 1:3] = 400
-    result = postprocess(volume(array), {400: "organ"}, {"organ": Morphology(closing_mm=2)})
+    result = postprocess(volume(array), {400: "organ"}, Settings({"organ": Morphology(closing_mm=2)}))
     assert result.labels.array.dtype == np.uint16
     assert np.unique(result.labels.array).tolist() == [0, 400]
 
 
 def test_settings_of_a_roi_override_the_common_ones() -> None:
     section = {"closing_mm": 3, "fill_holes": True, "labels": {"tumour": {"closing_mm": 0, "components": "largest"}}}
-    found = read_settings(section, NAMES.values())
+    found = read_settings(section, NAMES.values()).rois
     assert found["organ"] == Morphology(closing_mm=3, fill_holes=True)
     assert found["tumour"] == Morphology(closing_mm=0, fill_holes=True, components="largest")
 
 
 @pytest.mark.parametrize(
-    "section", [{"closing": 3}, {"opening_mm": -1}, {"components": "biggest"}, {"labels": {"organ": {"closing": 1}}}]
+    "section",
+    [
+        {"closing": 3},
+        {"opening_mm": -1},
+        {"components": "biggest"},
+        {"components": 0},
+        {"components": True},
+        {"dilation_mm": float("inf")},
+        {"warn_volume_change": -0.1},
+        {"labels": {"organ": {"closing": 1}}},
+    ],
 )
 def test_wrong_settings_are_refused(section: dict[str, Any]) -> None:
     with pytest.raises(CohortError, match="section postprocess"):

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from radloom.engine.step import CaseTask
+from radloom.errors import CaseError
 from radloom.images import Geometry, Volume, read_nifti, write_nifti
+from radloom.uncertainty_scores import ClassUncertainty, write_scores
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,48 @@ def test_a_case_of_the_workflow(script: ModuleType, case: Path) -> None:
         "volume_mm3": {"organ": 1024.0, "tumour": 0.0},
         "change": {"organ": 512 / 511, "tumour": 0.0},
         "components": {"organ": 1, "tumour": 0},
+        "change_by_step": {
+            "organ": {"components": 510 / 511, "holes": 512 / 510},
+            "tumour": {"components": 0.0},
+        },
     }
+    assert result.warnings == ["tumour: components changed the volume by -100 %, from 0.002 to 0 ml"]
+
+
+def test_a_case_whose_rois_are_cut_to_the_body(script: ModuleType, case: Path) -> None:
+    labels = read_nifti(case / "labels.nii.gz")
+    ct = np.full(labels.array.shape, -1000, np.int16)
+    ct[:, :7] = 40
+    write_nifti(case / "image.nii.gz", Volume(ct, labels.geometry))
+    out = case / "out"
+    out.mkdir()
+    inputs = {name: case / name.split("/")[1] for name in ("segment/labels.nii.gz", "segment/labels.json")}
+    inputs["calibrate/image.nii.gz"] = case / "image.nii.gz"
+    result = script.run_case(CaseTask("case", inputs, {"labels": {"organ": {"inside_body": True}}}, {}, out))
+    after = read_nifti(out / "roi.nii.gz").array
+    assert np.array_equal(after, np.where((ct < 0) & (labels.array == 1), 0, labels.array))
+    assert list(result.facts["change_by_step"]["organ"]) == ["body"]
+    assert [warning.split(" by")[0] for warning in result.warnings] == ["organ: body changed the volume"]
+
+
+def test_a_case_whose_samples_disagree_is_excluded(script: ModuleType, case: Path) -> None:
+    scores = {
+        "organ": ClassUncertainty(10.0, 0.1, 0.01, 0.98, 0.001),
+        "tumour": ClassUncertainty(1, 0.5, 0.5, 0.6, 0.1),
+    }
+    write_scores(case / "uncertainty.json", scores)
+    out = case / "out"
+    out.mkdir()
+    files = ("segment/labels.nii.gz", "segment/labels.json", "segment/uncertainty.json")
+    inputs = {name: case / name.split("/")[1] for name in files}
+    limits = {"max_volume_cv": 0.2, "min_pairwise_dice": 0.7, "rois": []}
+    with pytest.raises(
+        CaseError, match=r"tumour: coefficient of variation of the volume 0.5 is above 0.2; tumour: mean"
+    ):
+        script.run_case(CaseTask("case", inputs, {"segment.uncertainty": limits}, {}, out))
+    limits["rois"] = ["organ"]
+    script.run_case(CaseTask("case", inputs, {"segment.uncertainty": limits}, {}, out))
+    assert (out / "roi.nii.gz").exists()
 
 
 def test_by_hand(case: Path, repo: Path) -> None:
@@ -78,6 +121,25 @@ def test_by_hand_without_names_and_settings_keeps_the_labels(case: Path, repo: P
     assert done.returncode == 0, done.stderr
     assert (case / "roi.nii.gz").read_bytes() == (case / "labels.nii.gz").read_bytes()
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["label_1", "label_2"]
+
+
+def test_by_hand_with_an_image(case: Path, repo: Path) -> None:
+    labels = read_nifti(case / "labels.nii.gz")
+    (case / "config.yaml").write_text("postprocess: {inside_body: true, body_hu: -200}")
+    command = [sys.executable, repo / "workflow/scripts/postprocess.py", case / "labels.nii.gz"]
+    command += ["--out", case / "roi.nii.gz", "--config", case / "config.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr == "error: inside_body asks for the image: --image image.nii.gz\n"
+    ct = np.where(np.arange(14) < 7, 40, -250).astype(np.int16) + np.zeros(labels.array.shape, np.int16)
+    write_nifti(case / "image.nii.gz", Volume(ct[:-1], Geometry((14, 12, 9), (1.0, 1.0, 2.0), (0.0, 0.0, 0.0))))
+    command += ["--image", case / "image.nii.gz"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr == "error: the image is on another grid than the labels\n"
+    write_nifti(case / "image.nii.gz", Volume(ct, labels.geometry))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("warning: label_1: body changed the volume by -25 %")
+    assert np.array_equal(read_nifti(case / "roi.nii.gz").array, np.where(ct == 40, labels.array, 0))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ the same sentences, so that text and checklists can't contradict each other.
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -210,6 +212,14 @@ def segmentation(facts: RunFacts) -> list[str]:
     if source == "mask":
         names = _labels(facts.setting("segment", "labels", {}))
         return [f"Regions of interest are the masks that came with the scans{f' ({names})' if names else ''}."]
+    if source == "command":
+        program = os.path.basename(shlex.split(facts.setting("segment", "command", ""))[0])
+        told = str(facts.setting("segment", "command_version", ""))[:120]
+        found = _labels(facts.setting("segment", "labels", {}))
+        return [
+            f"Regions of interest were segmented by a program outside of Radloom, {program}"
+            f"{f' ({told})' if told else ''}: {found}."
+        ]
     net = facts.resource("segment", "model")
     name = f", {net['name']}" if net.get("name") else ""
     sentences = [
@@ -231,7 +241,7 @@ def segmentation(facts: RunFacts) -> list[str]:
 
 def segmentation_quality(facts: RunFacts) -> list[str]:
     """What is known of the net's quality: the Dice coefficients that its description states."""
-    if facts.setting("segment", "source") != "model":
+    if facts.setting("segment", "source") not in ("model", "command"):
         return []
     dice = facts.resource("segment", "model").get("dice", {})
     stated = [
@@ -253,7 +263,10 @@ def _labels(labels: Mapping[Any, Any]) -> str:
 
 def postprocessing(facts: RunFacts) -> list[str]:
     """Morphology of the regions, and what it did to their volumes."""
-    keys = ("closing_mm", "opening_mm", "fill_holes", "components", "min_volume_mm3")
+    keys = (
+        *("inside_body", "body_hu", "closing_mm", "opening_mm", "erosion_mm", "dilation_mm", "smoothing_mm"),
+        *("components", "min_volume_mm3", "fill_holes"),
+    )
     common = {key: facts.setting("postprocess", key) for key in keys}
     if not facts.imaging or all(value is None for value in common.values()):
         return []
@@ -275,12 +288,17 @@ def postprocessing(facts: RunFacts) -> list[str]:
 
 
 def _morphology(settings: Mapping[str, Any]) -> Iterator[str]:
-    if settings.get("closing_mm"):
-        yield f"closing with a ball of {number(settings['closing_mm'])} mm radius"
-    if settings.get("opening_mm"):
-        yield f"opening with a ball of {number(settings['opening_mm'])} mm radius"
+    if settings.get("inside_body"):
+        yield f"what lies outside the body (image above {number(settings['body_hu'])} HU) cut off"
+    for step in ("closing", "opening", "erosion", "dilation"):
+        if settings.get(f"{step}_mm"):
+            yield f"{step} with a ball of {number(settings[f'{step}_mm'])} mm radius"
+    if settings.get("smoothing_mm"):
+        yield f"smoothing of each component by a Gaussian of {number(settings['smoothing_mm'])} mm at unchanged volume"
     if settings.get("components") == "largest":
         yield "the largest 26-connected component kept"
+    elif isinstance(settings.get("components"), int):
+        yield f"the {settings['components']} largest 26-connected components kept"
     if settings.get("min_volume_mm3"):
         yield f"components below {number(settings['min_volume_mm3'])} mm3 removed"
     if settings.get("fill_holes"):

@@ -1,20 +1,37 @@
-"""Balls and connected components of masks in mm: what postprocessing and derived ROIs share.
+"""Morphology of masks in mm: what postprocessing and derived ROIs share.
 
 Distances are between voxel centres. A voxel belongs to a dilation by r mm where its centre lies within r mm (r itself
 included) of the centre of a voxel of the mask, and to an erosion where no voxel that isn't of the mask lies so near.
+`ball_dilation` and `ball_erosion` take an array as it is. `dilation`, `erosion`, `closing` and `opening` take it as
+part of a volume that goes on as background for ever, so that a closing never loses a voxel at the border and an
+opening never gains one; and they work in boxes around what there is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
-from radloom.images import Box
+from radloom.images import Box, bounding_box
+from radloom.labels import count_labels
+
+Spacing = tuple[float, float, float]
 
 RADIUS_TOLERANCE = 1e-5
 """Relative tolerance of squared distances against squared radii: distances are computed in float32."""
 
+SPARSE = 0.1
+"""A mask that fills less of its box than this is looked at in pieces."""
 
-def squared_distance(mask: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+MOST_PIECES = 2000
+"""A mask of more components is taken as a whole: which of them are near each other is asked pair by pair."""
+
+LEVEL_TOLERANCE = 1e-6
+"""Values of a smoothed mask (float32, 0 to 1) that are equal but for rounding."""
+
+
+def squared_distance(mask: np.ndarray, spacing: Spacing) -> np.ndarray:
     """Squared distance in mm2 from each voxel of `mask` (z, y, x, bool) to the nearest voxel outside it.
 
     Exact up to float32 (Felzenszwalb and Huttenlocher 2012, package edt); `spacing` is (x, y, z) in mm. Infinite where
@@ -31,7 +48,7 @@ def within(squared: np.ndarray, radius_mm: float) -> np.ndarray:
     return squared <= radius_mm**2 * (1 + RADIUS_TOLERANCE)
 
 
-def ball_dilation(mask: np.ndarray, radius_mm: float, spacing: tuple[float, float, float]) -> np.ndarray:
+def ball_dilation(mask: np.ndarray, radius_mm: float, spacing: Spacing) -> np.ndarray:
     """Voxels within `radius_mm` of a voxel of `mask` (z, y, x, bool), centre to centre; `spacing` is (x, y, z) in mm.
 
     What would lie outside the array is lost.
@@ -39,12 +56,163 @@ def ball_dilation(mask: np.ndarray, radius_mm: float, spacing: tuple[float, floa
     return within(squared_distance(~mask, spacing), radius_mm)
 
 
-def ball_erosion(mask: np.ndarray, radius_mm: float, spacing: tuple[float, float, float]) -> np.ndarray:
+def ball_erosion(mask: np.ndarray, radius_mm: float, spacing: Spacing) -> np.ndarray:
     """Voxels of `mask` (z, y, x, bool) with no background voxel within `radius_mm`; `spacing` is (x, y, z) in mm.
 
     Outside the array nothing is background; pad where it should be.
     """
     return ~within(squared_distance(mask, spacing), radius_mm)
+
+
+def dilation(mask: np.ndarray, radius_mm: float, spacing: Spacing) -> np.ndarray:
+    """Dilation of `mask` (z, y, x, bool) by a ball, as far as the array goes; `spacing` is (x, y, z) in mm."""
+    margins = reach(radius_mm, spacing)
+    return _piecewise(mask, margins, margins, lambda part: ball_dilation(part, radius_mm, spacing))
+
+
+def erosion(mask: np.ndarray, radius_mm: float, spacing: Spacing) -> np.ndarray:
+    """Erosion of `mask` (z, y, x, bool) by a ball; `spacing` is (x, y, z) in mm."""
+    return _piecewise(mask, (0, 0, 0), (1, 1, 1), lambda part: ball_erosion(part, radius_mm, spacing))
+
+
+def closing(mask: np.ndarray, radius_mm: float, spacing: Spacing) -> np.ndarray:
+    """Closing of `mask` (z, y, x, bool) by a ball; `spacing` is (x, y, z) in mm. Never loses a voxel."""
+    margins = reach(radius_mm, spacing)
+    return _piecewise(
+        mask,
+        margins,
+        margins,
+        lambda part: ball_erosion(ball_dilation(part, radius_mm, spacing), radius_mm, spacing),
+    )
+
+
+def opening(mask: np.ndarray, radius_mm: float, spacing: Spacing) -> np.ndarray:
+    """Opening of `mask` (z, y, x, bool) by a ball; `spacing` is (x, y, z) in mm. Never gains a voxel."""
+    return _piecewise(
+        mask,
+        (0, 0, 0),
+        (1, 1, 1),
+        lambda part: ball_dilation(ball_erosion(part, radius_mm, spacing), radius_mm, spacing),
+    )
+
+
+def smoothing(mask: np.ndarray, sigma_mm: float, spacing: Spacing) -> np.ndarray:
+    """Round off `mask` (z, y, x, bool) by a Gaussian of `sigma_mm`; `spacing` is (x, y, z) in mm.
+
+    Each 26-connected component is blurred by itself, and as many voxels of the highest values are taken as it had. A
+    fixed level of one half would shrink whatever is convex, a tumour of twice sigma's radius to nothing. Voxels of
+    equal value come together, so that what is symmetrical stays so, and the number can differ by a few. At the border
+    of the array the mask goes on as its mirror image: an organ that the scan cuts keeps its face.
+    """
+    from scipy import ndimage
+
+    components, count = label_components(mask)
+    margins = gaussian_reach(sigma_mm, spacing)
+    result = np.zeros_like(mask)
+    for number, box in enumerate(ndimage.find_objects(components, count), 1):
+        place = widen(box, margins, mask.shape)
+        part = components[place] == number
+        size = int(np.count_nonzero(part))
+        if size > 1:
+            sigma = [sigma_mm / s for s in reversed(spacing)]
+            part = _highest(ndimage.gaussian_filter(part.astype(np.float32), sigma, mode="reflect"), size)
+        result[place] |= part
+    return result
+
+
+def _highest(values: np.ndarray, count: int) -> np.ndarray:
+    """Where the `count` highest values are, equal ones all or none, whichever number is nearer to `count`."""
+    level = np.partition(values, values.size - count, axis=None)[values.size - count]
+    above, from_here = values > level + LEVEL_TOLERANCE, values >= level - LEVEL_TOLERANCE
+    fewer, more = int(np.count_nonzero(above)), int(np.count_nonzero(from_here))
+    return above if fewer and count - fewer < more - count else from_here
+
+
+def reach(radius_mm: float, spacing: Spacing) -> tuple[int, int, int]:
+    """Voxels along z, y and x that hold a ball of `radius_mm`, and one more; `spacing` is (x, y, z) in mm."""
+    x, y, z = (int(radius_mm * (1 + RADIUS_TOLERANCE) / s) + 1 for s in spacing)
+    return z, y, x
+
+
+def gaussian_reach(sigma_mm: float, spacing: Spacing) -> tuple[int, int, int]:
+    """Voxels along z, y and x beyond which a smoothing by `sigma_mm` sees nothing; `spacing` is (x, y, z) in mm."""
+    x, y, z = (round(4 * sigma_mm / s) + 1 for s in spacing)  # scipy cuts the kernel at 4 sigma
+    return z, y, x
+
+
+def within_box(outer: Box, inner: Box) -> Box:
+    """The slices `inner` of what the slices `outer` cut out, as slices of the whole."""
+    z, y, x = (slice(o.start + i.start, o.start + i.stop) for o, i in zip(outer, inner, strict=True))
+    return z, y, x
+
+
+def widen(box: Box, margins: Sequence[int], shape: Sequence[int]) -> Box:
+    """`box` with `margins` more voxels (z, y, x) on both sides, as far as an array of `shape` goes."""
+    z, y, x = (
+        slice(max(side.start - margin, 0), min(side.stop + margin, length))
+        for side, margin, length in zip(box, margins, shape, strict=True)
+    )
+    return z, y, x
+
+
+def pieces(mask: np.ndarray, margins: tuple[int, int, int]) -> list[tuple[Box, np.ndarray]]:
+    """Parts of `mask` (z, y, x, bool) that balls of the reach `margins` treat apart: slices, and the part within them.
+
+    Erosions, dilations, openings and closings of the parts, put together, are those of the mask. A ball is connected:
+    where it lies in a mask, it lies in one 26-connected component, so that erosions and openings never see two. A
+    closing sees all components whose dilations touch; components are one part where their boxes, `margins` voxels
+    wider, overlap or touch. A compact mask is one part, since telling its components costs more than it saves.
+    """
+    from scipy import ndimage
+    from scipy.sparse import csgraph
+
+    around = bounding_box(mask)
+    if around is None:
+        return []
+    whole = mask[around]
+    if np.count_nonzero(whole) > SPARSE * whole.size:
+        return [(around, whole)]
+    components, count = label_components(whole)
+    if not 1 < count <= MOST_PIECES:
+        return [(around, whole)]
+    found = ndimage.find_objects(components, count)
+    low = np.array([[side.start for side in box] for box in found])
+    high = np.array([[side.stop for side in box] for box in found])
+    near = np.ones((count, count), bool)
+    for axis, margin in enumerate(margins):
+        near &= low[:, axis][:, None] <= high[:, axis] + 2 * margin
+    groups, group = csgraph.connected_components(near & near.T, directed=False)
+    first = np.array([low[group == g].min(axis=0) for g in range(groups)])
+    last = np.array([high[group == g].max(axis=0) for g in range(groups)])
+    work = np.prod(last - first + 2 * np.array(margins), axis=1).sum()
+    if work >= np.prod(np.array(whole.shape) + 2 * np.array(margins)):
+        return [(around, whole)]
+    wanted = np.zeros(count + 1, np.int64)
+    wanted[1:] = group + 1
+    parts = []
+    for g, (start, stop) in enumerate(zip(first.tolist(), last.tolist(), strict=True), 1):
+        inner = slice(start[0], stop[0]), slice(start[1], stop[1]), slice(start[2], stop[2])
+        parts.append((within_box(around, inner), wanted[components[inner]] == g))
+    return parts
+
+
+def _piecewise(
+    mask: np.ndarray,
+    margins: tuple[int, int, int],
+    padding: tuple[int, int, int],
+    operation: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """Do `operation` to each piece of `mask` within `padding` voxels of background, and put the results together."""
+    result = np.zeros_like(mask)
+    for box, part in pieces(mask, margins):
+        done = operation(np.pad(part, [(n, n) for n in padding]))
+        place = widen(box, padding, mask.shape)
+        inner = tuple(
+            slice(to.start - (side.start - n), to.stop - (side.start - n))
+            for to, side, n in zip(place, box, padding, strict=True)
+        )
+        result[place] |= done[inner]
+    return result
 
 
 def label_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
@@ -77,3 +245,48 @@ def components_by_size(mask: np.ndarray) -> list[tuple[Box, np.ndarray]]:
     first[flat[at[::-1]]] = at[::-1]
     order = sorted(range(1, count + 1), key=lambda number: (-sizes[number], first[number]))
     return [(boxes[number], components[boxes[number]] == number) for number in order]
+
+
+def cavities(mask: np.ndarray, box: Box) -> list[tuple[Box, np.ndarray]]:
+    """The cavities of a mask that lies in the slices `box` of a volume: slices of the volume, and the part within them.
+
+    A cavity is a 6-connected part of what isn't `mask` (z, y, x, bool) that doesn't reach what lies around the box.
+    """
+    import cc3d
+
+    found = []
+    # One 26-connected component encloses a cavity, and what lies in it lies in the component's box.
+    for place, part in pieces(mask, (0, 0, 0)):
+        outside = np.pad(~part, 1, constant_values=True)
+        parts = cc3d.connected_components(outside, connectivity=6)
+        parts[parts == parts[0, 0, 0]] = 0
+        parts = parts[1:-1, 1:-1, 1:-1]
+        if not parts.any():
+            continue
+        statistics = cc3d.statistics(parts)
+        for number, size in enumerate(statistics["voxel_counts"].tolist()):
+            if number and size:
+                inner = statistics["bounding_boxes"][number]
+                found.append((within_box(box, within_box(place, inner)), parts[inner] == number))
+    return found
+
+
+def keep_components(mask: np.ndarray, most: int | None, min_voxels: float) -> tuple[np.ndarray, int]:
+    """The 26-connected components of `mask` (z, y, x, bool) with at least `min_voxels`, and how many they are.
+
+    With `most` the so many largest of them; of equally large ones those that come first in the order of the array.
+    """
+    components, count = label_components(mask)
+    if count == 0:
+        return mask.copy(), 0
+    sizes = count_labels(components)
+    wanted = sizes >= min_voxels
+    wanted[0] = False
+    if most is not None and np.count_nonzero(wanted) > most:
+        least = np.sort(sizes[wanted])[-most]
+        equal = wanted & (sizes == least)
+        wanted &= sizes > least
+        # Numbers of components are the library's affair, places in the array aren't.
+        found, first = np.unique(components[equal[components]], return_index=True)
+        wanted[found[np.argsort(first)][: most - np.count_nonzero(wanted)]] = True
+    return wanted[components], int(np.count_nonzero(wanted))

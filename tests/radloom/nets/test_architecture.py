@@ -87,7 +87,7 @@ def test_the_same_seed_is_the_same_net() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"kind": "resnet"}, "'resnet' is none of unet, unetplusplus, transunet and no monai:NAME"),
+        ({"kind": "resnet"}, "'resnet' is none of unet, unetplusplus, transunet, generalised_unet and no monai:NAME"),
         ({"kind": 3}, "3 is none of"),
         ({"dimensions": 4}, "2 or 3 dimensions"),
         ({"dimensions": True}, "2 or 3 dimensions"),

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from radloom.nets.generalised_unet import GeneralisedUNet
 from radloom.nets.monai_nets import PREFIX, MonaiNet
 from radloom.nets.net import Net
 from radloom.nets.transunet import TransUNet
@@ -109,4 +110,9 @@ def _whole(value: object, lowest: int, highest: int) -> bool:
     return type(value) is int and lowest <= value <= highest
 
 
-NETS: dict[str, type[Net]] = {"unet": UNet, "unetplusplus": UNetPlusPlus, "transunet": TransUNet}
+NETS: dict[str, type[Net]] = {
+    "unet": UNet,
+    "unetplusplus": UNetPlusPlus,
+    "transunet": TransUNet,
+    "generalised_unet": GeneralisedUNet,
+}

@@ -56,6 +56,8 @@ class ModelDescription:
     normalisation: tuple[float, float] | None = None
     """Mean and standard deviation in HU of which the cut values become standard scores; None: the window becomes
     0 .. 1."""
+    outside_hu: float | None = None
+    """HU that a window has where it reaches beyond the image; None: the window's lower end."""
     patch: tuple[int, ...] = ()
     """Voxels ([z,] y, x) of a window of the prediction; empty: whole slices (2 dimensions)."""
     overlap: float = 0.5
@@ -94,6 +96,8 @@ class ModelDescription:
             math.isfinite(self.normalisation[0]) and 0 < self.normalisation[1] < math.inf
         ):
             raise ValueError(f"its normalisation {self.normalisation} has no mean or no positive standard deviation")
+        if self.outside_hu is not None and not self.hu_window[0] <= self.outside_hu <= self.hu_window[1]:
+            raise ValueError(f"its outside_hu {self.outside_hu} is not within its HU window")
         if self.patch and (len(self.patch) != dimensions or min(self.patch) < 1):
             raise ValueError(f"its patch {self.patch} is not {dimensions} positive numbers")
         if dimensions == 3 and not self.patch:
@@ -198,6 +202,7 @@ def _described(document: Any) -> tuple[ModelDescription, str]:
         hu_window=(window[0], window[1]),
         architecture=read_architecture(document["architecture"]),
         normalisation=None if normalisation is None else (normalisation[0], normalisation[1]),
+        outside_hu=None if document["outside_hu"] is None else _number(document["outside_hu"], "outside_hu"),
         patch=patch,
         overlap=_number(document["overlap"], "overlap"),
         temperature=_number(document["temperature"], "temperature"),

@@ -291,7 +291,7 @@ class Predictor:
 
     def _slice_slabs(self, member: Member, scan: Scan, mirrors: tuple[str, ...], seed: int | None) -> Iterator[Slab]:
         """Slabs of a net of slices: as many as go through it at once, in tiles or whole."""
-        image, before = _padded(scan.image, member)
+        image, before = padded(scan.image, member)
         size = tuple(image.shape[1:])
         window = member.window or size
         overlap = member.description.overlap
@@ -323,7 +323,7 @@ class Predictor:
 
     def _volume_slabs(self, member: Member, scan: Scan, mirrors: tuple[str, ...], seed: int | None) -> Iterator[Slab]:
         """Slabs of a net of volumes: the planes that the next row of windows doesn't reach any more."""
-        image, before = _padded(scan.image, member)
+        image, before = padded(scan.image, member)
         size, window = tuple(image.shape), member.window
         rows, *across = map(window_starts, size, window, itertools.repeat(member.description.overlap))
         places = list(itertools.product(*across))
@@ -661,8 +661,8 @@ def _on_grid(
     return Scan(image, tuple(array.shape), (back[0], back[1], back[2]))
 
 
-def _padded(image: torch.Tensor, member: Member) -> tuple[torch.Tensor, tuple[int, ...]]:
-    """The image with the window's lower end around it where the net's window needs it; and how much came before.
+def padded(image: torch.Tensor, member: Member) -> tuple[torch.Tensor, tuple[int, ...]]:
+    """The image with what lies outside of it for the model where a window needs more; and how much came before.
 
     Along the axes that the net sees, ([z,] y, x): to a window at least, or for whole slices to what the net halves.
     """
@@ -675,8 +675,8 @@ def _padded(image: torch.Tensor, member: Member) -> tuple[torch.Tensor, tuple[in
         wanted = [n + -n % m for n, m in zip(lengths, member.net.multiple, strict=True)]
     before = tuple((w - n) // 2 for n, w in zip(lengths, wanted, strict=True))
     sides = [side for n, w, b in zip(lengths, wanted, before, strict=True) for side in (w - n - b, b)]
-    low = torch.tensor([description.hu_window[0]])
-    fill = float(to_input(low, description.hu_window, description.normalisation))
+    outside = description.hu_window[0] if description.outside_hu is None else description.outside_hu
+    fill = float(to_input(torch.tensor([outside]), description.hu_window, description.normalisation))
     return (nn.functional.pad(image, sides[::-1], value=fill) if any(sides) else image), before
 
 

