@@ -1,5 +1,6 @@
 """The configuration: validated as written, all problems in one message, defaults filled in last."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -340,3 +341,45 @@ def test_what_a_filter_by_stability_needs(good: dict[str, Any]) -> None:
     assert check_run(complete({**good, "model": {"min_icc": 0.75}}))
     assert check_run(complete({**derived, "perturb": {"count": 2}})), "the repeats tell of derived ROIs, too"
     assert "model.min_icc needs" in problems_of({**filtered, "stability": {"repeats": False}})
+
+
+def _models(dropout: list[float]) -> dict[str, str]:
+    """Descriptions of models with these shares of dropout, as much of them as the configuration looks at."""
+    named = {}
+    for number, share in enumerate(dropout):
+        folder = Path(f"model{number}")
+        folder.mkdir()
+        described = {"architecture": {"dropout": share}, "classes": {"1": "liver", "2": "spleen"}}
+        (folder / "model.json").write_text(json.dumps(described))
+        (folder / "model.safetensors").write_text("")
+        named[f"m{number}"] = str(folder)
+    return named
+
+
+@pytest.mark.parametrize(
+    ("dropout", "section", "message"),
+    [
+        ([0.0], {"uncertainty": {"samples": 8}}, "samples is 8, and the only model has no dropout"),
+        ([0.2], {"uncertainty": {"samples": 1}}, "samples is 1, and the only model is sampled once"),
+        ([0.2], {"uncertainty": {"max_volume_cv": 0.1}}, "its thresholds need samples"),
+        (
+            [0.2],
+            {"uncertainty": {"samples": 3, "rois": ["livr"]}},
+            "uncertainty.rois: the model has no class livr",
+        ),
+        ([0.0], {"saliency": {"classes": ["colon"]}}, "segment.saliency.classes: the model has no class colon"),
+    ],
+)
+def test_samples_and_saliency_that_the_models_cannot_give(
+    good: dict[str, Any], dropout: list[float], section: dict[str, Any], message: str
+) -> None:
+    models = _models(dropout)
+    assert message in problems_of({**good, "segment": {"source": "model", "model": models, **section}})
+    (only,) = models.values()
+    assert message in problems_of({**good, "segment": {"source": "model", "model": only, **section}})
+
+
+@pytest.mark.parametrize(("dropout", "samples"), [([0.2], 2), ([0.0, 0.0], 1), ([0.2, 0.0], 5)])
+def test_samples_that_the_models_can_give(good: dict[str, Any], dropout: list[float], samples: int) -> None:
+    section = {"uncertainty": {"samples": samples, "max_volume_cv": 0.2}, "saliency": {"classes": ["liver"]}}
+    check_run(complete({**good, "segment": {"source": "model", "model": _models(dropout), **section}}))

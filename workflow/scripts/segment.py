@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from radloom.images import Volume
     from radloom.nets.prediction import Settings
 
+SALIENCY_WINDOW = (-160.0, 240.0)
+"""HU shown as black and as white below saliency maps: soft tissue."""
+
 
 def run_case(task: CaseTask) -> CaseResult:
     """Segment one case into labels.nii.gz and labels.json."""
@@ -48,16 +51,59 @@ def run_case(task: CaseTask) -> CaseResult:
         )
     else:
         models = {name.removeprefix("model."): task.resources[name] for name in sorted(task.resources)}
-        found = segment_model(
-            read_nifti(task.inputs["calibrate/image.nii.gz"]), models, _settings(**task.params, **task.limits)
-        )
+        image, settings = read_nifti(task.inputs["calibrate/image.nii.gz"]), _settings(**task.params, **task.limits)
+        found = segment_model(image, models, settings)
         labels, names, warnings = found.labels, found.names, found.warnings
         facts |= found.facts
+        if task.params["uncertainty"]["samples"]:
+            facts["uncertainty"] = _write_uncertainty(task.out, image, models, settings, **task.params["uncertainty"])
+        if task.params["saliency"]["classes"]:
+            facts["saliency_ml"] = _write_saliency(task.out, image, models, settings, **task.params["saliency"])
     write_nifti(task.out / "labels.nii.gz", labels)
     write_names(task.out / "labels.json", names)
     counts = dict(enumerate(count_labels(labels.array).tolist()))
     voxels = {name: counts.get(number, 0) for number, name in sorted(names.items())}
     return CaseResult(facts={**facts, "voxels": voxels}, warnings=warnings)
+
+
+def _write_uncertainty(
+    out: Path, image: Volume, models: dict[str, Path], settings: Settings, samples: int, maps: bool
+) -> dict[str, Any]:
+    """Write the scores of samples and, if wanted, the maps; returns the scores for the record."""
+    from radloom.images import write_nifti
+    from radloom.nets.uncertainty import MAPS
+    from radloom.segment import assess_model
+    from radloom.uncertainty_scores import score_facts, write_scores
+
+    scores, volumes = assess_model(image, models, samples, maps, settings)
+    write_scores(out / "uncertainty.json", scores)
+    for name, volume in volumes.items():
+        write_nifti(out / f"uncertainty_{name}.nii.gz", volume, slope=MAPS[name])
+    return score_facts(scores)
+
+
+def _write_saliency(
+    out: Path, image: Volume, models: dict[str, Path], settings: Settings, classes: list[str], tau: float
+) -> dict[str, float]:
+    """Write the map, the pseudo-ROI and a picture of classes; returns the pseudo-ROIs' volumes in ml."""
+    import numpy as np
+
+    from radloom.images import Volume, reorient, write_nifti
+    from radloom.map_pictures import draw_map, stack_pictures
+    from radloom.overlay import write_overlay
+    from radloom.segment import saliency_model
+
+    upright, pictures, volumes = reorient(image), [], {}
+    for name, found in saliency_model(image, models, classes, settings).items():
+        roi = found.array >= tau
+        write_nifti(out / f"saliency_{name}.nii.gz", found)
+        write_nifti(out / f"saliency_{name}_roi.nii.gz", Volume(roi.astype(np.uint8), found.geometry))
+        volumes[name] = float(np.count_nonzero(roi)) * found.geometry.voxel_mm3 / 1000
+        shown = Volume(np.where(roi, found.array, np.float32(np.nan)), found.geometry)
+        title = f"{name} · saliency of at least {tau:g}"
+        pictures.append(draw_map(upright, reorient(shown).array, title, SALIENCY_WINDOW))
+    write_overlay(out / "saliency.png", stack_pictures(pictures))
+    return volumes
 
 
 def _settings(device: str, batch: str | int, tta: list[str], cpu_precision: str, **_: Any) -> Settings:

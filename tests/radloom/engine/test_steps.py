@@ -35,6 +35,27 @@ def test_perturbations_follow_what_the_steps_that_they_repeat_do() -> None:
     assert "params" not in params
 
 
+def test_a_threshold_of_uncertainty_runs_the_postprocessing_again_and_not_the_net() -> None:
+    section = {"samples": 5, "maps": False}
+    free, limited = (
+        config(segment={"source": "model", "model": "m", "uncertainty": section | limits})
+        for limits in ({}, {"max_volume_cv": 0.1, "rois": ["liver"]})
+    )
+    assert step_params(STEPS["segment"], free) == step_params(STEPS["segment"], limited)
+    assert step_params(STEPS["segment"], free)["uncertainty"] == section
+    expected = {"max_volume_cv": 0.1, "min_pairwise_dice": None, "rois": ["liver"]}
+    assert step_params(STEPS["postprocess"], limited)["segment.uncertainty"] == expected
+    assert "segment.uncertainty" not in step_params(STEPS["postprocess"], free)
+    assert step_files(STEPS["postprocess"], limited)[-1] == "segment/uncertainty.json"
+    assert step_files(STEPS["postprocess"], free) == ("segment/labels.nii.gz", "segment/labels.json")
+
+
+def test_a_mask_is_not_sampled() -> None:
+    asked = config(segment={"uncertainty": {"samples": 5, "max_volume_cv": 0.1}, "saliency": {"classes": ["liver"]}})
+    assert step_params(STEPS["segment"], asked) == step_params(STEPS["segment"], config())
+    assert step_files(STEPS["postprocess"], asked) == step_files(STEPS["postprocess"], config())
+
+
 @pytest.mark.parametrize("model", ["model_cox", "model_logistic"])
 def test_a_model_reads_the_stability_where_it_filters_by_it(model: str) -> None:
     assert STABILITY not in step_files(STEPS[model], config())

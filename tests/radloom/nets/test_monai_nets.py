@@ -71,7 +71,7 @@ def test_what_cannot_be_is_refused(changes: dict[str, object], reason: str) -> N
 
 def test_without_monai_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "monai.networks", None)
-    with pytest.raises(ValueError, match=r"pip install 'radloom\[monai\]'"):
+    with pytest.raises(ValueError, match=r"pip install -e '.\[monai\]'"):
         build_net(Architecture("monai:UNet"), 2)
 
 

@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 
 from radloom.nets.uncertainty import (
     CaseUncertainty,
-    ClassUncertainty,
     Moments,
     label_of,
-    score_facts,
+    passes,
     split_variance,
-    too_uncertain,
 )
 from radloom.segmentation_metrics import compare_labels
+from radloom.uncertainty_scores import ClassUncertainty
 
 NAMES = {1: "liver", 2: "spleen"}
 
@@ -140,20 +139,12 @@ def test_a_class_that_no_sample_finds_has_no_score() -> None:
     score = scores_of(values)["spleen"]
     assert (score.volume_ml, score.volume_sd_ml) == (0.0, 0.0)
     assert all(math.isnan(value) for value in (score.volume_cv, score.pairwise_dice, score.epistemic))
-    assert score_facts({"spleen": score})["spleen"]["volume_cv"] is None
-    assert too_uncertain({"spleen": score}, 0.0, 1.0) == []
 
 
-def test_thresholds_name_the_class_and_the_score() -> None:
-    sure = ClassUncertainty(10.0, 0.1, 0.01, 0.98, 0.001)
-    unsure = ClassUncertainty(10.0, 4.0, 0.4, 0.55, 0.1)
-    assert too_uncertain({"liver": sure, "spleen": unsure}, None, None) == []
-    problems = too_uncertain({"liver": sure, "spleen": unsure}, 0.2, 0.8)
-    assert problems == [
-        "spleen: coefficient of variation of the volume 0.4 above 0.2",
-        "spleen: mean pairwise Dice 0.55 below 0.8",
-    ]
-    assert too_uncertain({"spleen": unsure}, 0.4, 0.55) == []
+def test_members_without_dropout_count_once() -> None:
+    assert passes([True, False], 3) == [(0, 0), (0, 1), (0, 2), (1, None)]
+    assert passes([True, False], 1) == [(0, None), (1, None)]
+    assert passes([False], 5) == [(0, None)]
 
 
 def test_one_sample_is_refused() -> None:

@@ -20,7 +20,7 @@ from radloom.engine.codehash import code_hash
 from radloom.engine.files import read_json, sha256_file, sha256_json, write_json
 from radloom.engine.locks import Superseded, check_run, hold_case
 from radloom.engine.progress import report_case, report_failure
-from radloom.engine.records import Record, adopt, as_listed, clear, scratch
+from radloom.engine.records import Record, adopt, as_listed, cache_path, clear, scratch
 from radloom.engine.sources import source_hash, source_identity, suffix
 from radloom.engine.step import CaseStep, CaseTask, CohortStep, CohortTask, Entry
 from radloom.engine.steps import CASE_STEPS, STEPS, VOLUME_STEPS, case_params, resource_hash
@@ -423,7 +423,8 @@ def run_cohort(step: CohortStep, plan: dict[str, Any], workers: int = 1) -> dict
         _check_taken(entries, plan, results)
         ledger = results / f"{step.name}.ledger.jsonl"
         typed = _typed(entries, results)
-        task = CohortTask(plan["params"], cases, typed, inputs, out, provenance or [], workers, ledger)
+        cache = cache_path(results, step.name)
+        task = CohortTask(plan["params"], cases, typed, inputs, out, provenance or [], workers, ledger, cache, key)
         start = time.perf_counter()
         result = step.run(task)
         record.seconds = time.perf_counter() - start

@@ -61,7 +61,9 @@ class CohortTask:
     """One run of a step that sees the whole cohort.
 
     `workers` is how many processes it may use, which never changes its result. `ledger` is a file beside the results
-    (None by hand) in which it may write down what must be remembered whatever is computed later.
+    (None by hand) in which it may write down what must be remembered whatever is computed later. `cache` is a folder
+    beside the results (None by hand) in which it may keep what a stop or another setting shall not cost. `key` tells
+    all that decides the result (empty by hand).
     """
 
     params: dict[str, dict[str, Any]]
@@ -72,6 +74,8 @@ class CohortTask:
     provenance: list[dict[str, Any]] = field(default_factory=list)
     workers: int = 1
     ledger: Path | None = None
+    cache: Path | None = None
+    key: str = ""
 
 
 CohortResult = CaseResult

@@ -45,10 +45,12 @@ _DERIVED = ("connected-components-3d", "edt")
 _STATISTICS = ("numpy", "pandas", "scipy", "scikit-learn", "scikit-survival", "statsmodels", "neuroCombat")
 _IMAGING = ("ingest", "resample", "calibrate", "segment", "postprocess", "extract")
 _TABLES = ("tables/features_raw.parquet", "tables/cohort.csv", "tables/clinical.csv")
+# What of the section `segment` can only exclude a case: it is applied after the net has run, which need not run again.
+_UNCERTAINTY_LIMITS = ("max_volume_cv", "min_pairwise_dice", "rois")
 # What a step that computes features follows of the section `extract`.
 _AS_EXTRACTED = tuple(f"extract.{key}" for key in ("rois", "min_voxels", "engine", "ibsi", "outlier_sigma"))
 # What of the section `segment` is for other sources of labels.
-_MODEL_KEYS = ("cpu_precision", "tta")
+_MODEL_KEYS = ("cpu_precision", "tta", "uncertainty", "saliency")
 _COMMAND_KEYS = ("command", "command_version")
 _IDLE_IN_SEGMENT = {
     "mask": ("device", *_MODEL_KEYS, *_COMMAND_KEYS),
@@ -103,9 +105,22 @@ STEPS: dict[str, StepSpec] = {
             "postprocess",
             by_case=True,
             after=("calibrate", "segment"),
-            files=("segment/labels.nii.gz", "segment/labels.json", "calibrate/image.nii.gz"),
+            files=(
+                "segment/labels.nii.gz",
+                "segment/labels.json",
+                "calibrate/image.nii.gz",
+                "segment/uncertainty.json",
+            ),
             sections=("postprocess",),
             packages=("numpy", "scipy", "connected-components-3d", "edt"),
+        ),
+        StepSpec(
+            "train_segmentation",
+            by_case=False,
+            after=("ingest", "resample", "calibrate", "segment", "postprocess"),
+            files=("calibrate/image.nii.gz", "postprocess/roi.nii.gz", "postprocess/labels.json"),
+            sections=("train_segmentation",),
+            packages=("numpy", "scipy", "torch", "safetensors", "pillow", "matplotlib"),
         ),
         StepSpec(
             "extract",
@@ -247,6 +262,8 @@ def active_steps(config: dict[str, Any]) -> list[str]:
         off.add("model_logistic")
     if config["features"] or not (config["sensitivity"]["bin_widths"] or config["sensitivity"]["spacings"]):
         off |= {"sensitivity", "sensitivity_table"}
+    if config["features"] or config["train_segmentation"]["name"] is None:
+        off.add("train_segmentation")
     if not config["voxel_maps"]["features"]:
         off.add("voxel_maps")
     perturbed = not config["features"] and config["perturb"]["count"] > 0
@@ -266,7 +283,9 @@ def step_files(spec: StepSpec, config: dict[str, Any]) -> tuple[str, ...]:
         # The image tells where the body is, and nothing else.
         section = config["postprocess"]
         cut = section["inside_body"] or any(own.get("inside_body") for own in section["labels"].values())
-        return spec.files if cut else spec.files[:2]
+        idle = set() if cut else {"calibrate/image.nii.gz"}
+        idle |= set() if _uncertainty_limits(config) else {"segment/uncertainty.json"}
+        return tuple(file for file in spec.files if file not in idle)
     if spec.name in ("model_cox", "model_logistic") and config["model"]["min_icc"] is None:
         return tuple(file for file in spec.files if file != STABILITY)
     if spec.name == "tables":
@@ -289,6 +308,11 @@ def step_params(spec: StepSpec, config: dict[str, Any]) -> dict[str, Any]:
         if spec.name == "segment":
             idle |= {*_IDLE_IN_SEGMENT[config["segment"]["source"]]}
         own = {key: value for key, value in config[spec.sections[0]].items() if key not in idle}
+        if "uncertainty" in own:
+            asked = own["uncertainty"].items()
+            own["uncertainty"] = {key: value for key, value in asked if key not in _UNCERTAINTY_LIMITS}
+        if spec.name == "postprocess" and (limits := _uncertainty_limits(config)):
+            own["segment.uncertainty"] = limits
         return own | {name: config[name.split(".")[0]][name.split(".")[1]] for name in spec.settings}
     general = {
         "run": {
@@ -298,6 +322,14 @@ def step_params(spec: StepSpec, config: dict[str, Any]) -> dict[str, Any]:
         "rois": {"derived": [] if config["features"] else list(config["extract"]["derived_rois"])},
     }
     return {section: general[section] if section in general else config[section] for section in spec.sections}
+
+
+def _uncertainty_limits(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the thresholds of uncertainty beyond which a case is excluded; empty where there are none."""
+    section = config["segment"]["uncertainty"]
+    sampled = config["segment"]["source"] == "model" and section["samples"] > 0
+    limited = section["max_volume_cv"] is not None or section["min_pairwise_dice"] is not None
+    return {key: section[key] for key in _UNCERTAINTY_LIMITS} if sampled and limited else {}
 
 
 def case_params(spec: StepSpec, params: dict[str, Any], row: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -349,6 +381,20 @@ def segmentation_minutes(config: dict[str, Any]) -> float:
 def uses_gpu(config: dict[str, Any]) -> int:
     """Return the GPUs that a segmentation job asks for: 1 where a net or an outside segmenter will run on one."""
     segment = config["segment"]
-    if segment["source"] == "mask" or segment["device"] == "cpu":
-        return 0
-    return 1 if segment["device"] == "cuda" or os.path.exists("/proc/driver/nvidia/version") else 0
+    return int(segment["source"] != "mask" and _takes_gpu(segment["device"]))
+
+
+def trains_on_gpus(config: dict[str, Any]) -> int:
+    """Return the GPUs that the training asks the scheduler for: one a process where it runs on them."""
+    training = config["train_segmentation"]
+    return training["processes"] if _takes_gpu(training["device"]) else 0
+
+
+def training_threads(config: dict[str, Any]) -> int:
+    """Return the cores that the training takes: those of its nets, and of the processes that make its batches."""
+    training = config["train_segmentation"]
+    return int(training["processes"] * (training["threads"] + training["workers"]))
+
+
+def _takes_gpu(device: str) -> bool:
+    return device == "cuda" or (device == "auto" and os.path.exists("/proc/driver/nvidia/version"))

@@ -16,13 +16,21 @@ The scores are the same for any height of the slabs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
-MAPS = ("mean", "total", "aleatoric", "epistemic")
+from radloom.errors import CohortError
+from radloom.uncertainty_scores import ClassUncertainty
+
+if TYPE_CHECKING:
+    from radloom.nets.prediction import Predictor, Slab
+
+MAPS = {"mean": 1 / 65535, "total": 0.25 / 65535, "aleatoric": 0.25 / 65535, "epistemic": 0.25 / 65535}
+"""The maps, and what a step of their uint16 is worth: probabilities end at 1, variances of a yes or no at 1/4."""
 
 
 class Moments:
@@ -53,21 +61,6 @@ def split_variance(moments: Moments) -> tuple[torch.Tensor, torch.Tensor, torch.
     epistemic = moments.variance()
     # By the law of total variance, which needs no third sum; rounding alone could take it below 0.
     return total, (total - epistemic).clamp_(min=0), epistemic
-
-
-@dataclass(frozen=True)
-class ClassUncertainty:
-    """The scores of a class in a case; NaN where no sample has found the class."""
-
-    volume_ml: float
-    """Mean over the samples."""
-    volume_sd_ml: float
-    volume_cv: float
-    """Standard deviation over mean."""
-    pairwise_dice: float
-    """Mean Dice of the samples' labels, two by two; pairs that both lack the class don't count."""
-    epistemic: float
-    """Mean epistemic variance where any sample has found the class."""
 
 
 class CaseUncertainty:
@@ -162,24 +155,65 @@ def label_of(values: torch.Tensor, outputs: str) -> torch.Tensor:
     return torch.where(largest > 0.5, label + 1, 0).to(torch.uint8)
 
 
-def score_facts(scores: Mapping[str, ClassUncertainty]) -> dict[str, dict[str, float | None]]:
-    """Scores by ROI and name as a record holds them: None for what can't be estimated."""
-    return {
-        roi: {name: None if math.isnan(value) else value for name, value in asdict(found).items()}
-        for roi, found in scores.items()
-    }
+def passes(dropout: Sequence[bool], samples: int) -> list[tuple[int, int | None]]:
+    """Which member with which seed gives each sample, by whether the members have dropout.
+
+    With `samples` of 1 each member counts once, without dropout; with more, one with dropout that often.
+    """
+    return [
+        (member, seed)
+        for member, has in enumerate(dropout)
+        for seed in (range(samples) if has and samples > 1 else (None,))
+    ]
 
 
-def too_uncertain(
-    scores: Mapping[str, ClassUncertainty], max_volume_cv: float | None, min_pairwise_dice: float | None
-) -> list[str]:
-    """What is beyond the thresholds, a phrase a class. A score that can't be estimated is beyond none."""
-    problems = []
-    for roi, score in scores.items():
-        if max_volume_cv is not None and score.volume_cv > max_volume_cv:
-            problems.append(
-                f"{roi}: coefficient of variation of the volume {score.volume_cv:.3g} above {max_volume_cv:g}"
-            )
-        if min_pairwise_dice is not None and score.pairwise_dice < min_pairwise_dice:
-            problems.append(f"{roi}: mean pairwise Dice {score.pairwise_dice:.3g} below {min_pairwise_dice:g}")
-    return problems
+def assess(
+    predictor: Predictor,
+    array: np.ndarray,
+    spacing: tuple[float, float, float],
+    samples: int,
+    with_maps: bool = False,
+) -> tuple[dict[str, ClassUncertainty], dict[str, np.ndarray]]:
+    """Scores of a scan (z, y, x; HU, LPS axes; `spacing` x, y, z in mm) and, if wanted, `MAPS` (uint16) on its grid.
+
+    The samples are seen without mirror images, on the net's grid, and the scores are of that grid. They go through the
+    nets side by side: of each as much is held as of one prediction, so that nets of volumes take a row of windows of
+    memory a sample. Raises CohortError for fewer than two samples, and for nets of different spacings.
+    """
+    chosen = passes([member.description.architecture.dropout > 0 for member in predictor.members], samples)
+    if len(chosen) < 2:
+        raise CohortError(
+            "segment.uncertainty needs two samples at least: several models, or one with dropout and more samples"
+        )
+    scans = predictor.scans(array, spacing)
+    grids = {member.grid(array.shape, spacing) for member in predictor.members}
+    if len(grids) > 1:
+        raise CohortError("segment.uncertainty needs models of one spacing; these work on different grids")
+    (grid,) = grids
+    voxel_ml = math.prod(length for _, length in grid) / 1000
+    case = CaseUncertainty(predictor.classes, predictor.outputs, voxel_ml)
+    streams = [_planes(predictor.probabilities(scans[member], member, seed, mirror=False)) for member, seed in chosen]
+
+    def maps() -> Iterator[Slab]:
+        for plane in range(grid[0][0]):
+            found = case.add(next(stream) for stream in streams)
+            yield plane, torch.stack([found[name] for name in MAPS], dim=-1)
+
+    stream = maps()
+    volumes: dict[str, np.ndarray] = {}
+    if with_maps:
+        volumes = {name: np.empty(array.shape, np.uint16) for name in MAPS}
+        for first, slab in predictor.to_own_grid(scans[0], stream):
+            for (name, step), values in zip(MAPS.items(), slab, strict=True):
+                volumes[name][first : first + values.shape[0]] = np.rint(np.clip(values / step, 0, 65535))
+    # All planes count for the scores, also where nobody asks for their maps.
+    for _ in stream:
+        pass
+    return case.scores(), volumes
+
+
+def _planes(slabs: Iterable[Slab]) -> Iterator[torch.Tensor]:
+    """Slabs (planes, y, x, channels) one plane (channels, 1, y, x) at a time: slabs of samples may differ in height."""
+    for _, slab in slabs:
+        for plane in slab:
+            yield plane.movedim(-1, 0)[:, None].float().contiguous()
