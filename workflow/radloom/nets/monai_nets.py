@@ -91,7 +91,8 @@ def _class(name: str) -> Any:
         from monai.networks import nets
     except ImportError:
         raise ValueError(
-            f"the architecture monai:{name} needs MONAI, which isn't installed; run pip install -e '.[monai]' in Radloom's folder"
+            f"the architecture monai:{name} needs MONAI, which isn't installed; run pip install -e '.[monai]' in "
+            "Radloom's folder"
         ) from None
     found = getattr(nets, name, None)
     if not (inspect.isclass(found) and issubclass(found, nn.Module)):
