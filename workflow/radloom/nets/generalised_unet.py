@@ -170,7 +170,7 @@ def _members(level: nn.Module) -> Iterator[nn.Conv3d]:
 def _activated(maps: torch.Tensor) -> torch.Tensor:
     """Standard scores over the voxels of each map, with epsilon added to the deviation, and a leaky rectifier."""
     deviation, mean = torch.std_mean(maps, dim=(2, 3, 4), correction=0, keepdim=True)
-    return nn.functional.leaky_relu_((maps - mean) / (deviation + EPSILON), SLOPE)
+    return nn.functional.leaky_relu_((maps - mean).div_(deviation + EPSILON), SLOPE)
 
 
 def _middle(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
