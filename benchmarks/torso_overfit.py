@@ -23,8 +23,9 @@ from radloom.images import from_sitk, reorient
 from radloom.nets.architecture import Architecture, build_net
 from radloom.nets.augment import Augmentation
 from radloom.nets.dataset import CachedCase, Preparation, Sampling, cache_case
+from radloom.nets.determinism import be_deterministic
 from radloom.nets.distributed import Team
-from radloom.nets.fit import FitSettings, be_deterministic, fit
+from radloom.nets.fit import FitSettings, fit
 from radloom.nets.folder import ModelDescription
 from radloom.nets.losses import SegmentationLoss
 from radloom.nets.validation import validate_cases

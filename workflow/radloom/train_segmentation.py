@@ -87,8 +87,9 @@ def train_segmentation(
     from radloom.nets.architecture import build_net
     from radloom.nets.calibration import draw_reliability
     from radloom.nets.dataset import Sampling
+    from radloom.nets.determinism import be_deterministic
     from radloom.nets.distributed import Team, wait
-    from radloom.nets.fit import be_deterministic, fit
+    from radloom.nets.fit import fit
     from radloom.nets.folder import save_model
     from radloom.nets.history import draw_history, write_history
     from radloom.nets.validation import calibrate_net

@@ -23,7 +23,8 @@ import torch
 from radloom.nets.architecture import Architecture, build_net
 from radloom.nets.augment import Augmentation
 from radloom.nets.dataset import CachedCase, Preparation, Sampling, cache_case
-from radloom.nets.fit import FitSettings, be_deterministic, fit
+from radloom.nets.determinism import be_deterministic
+from radloom.nets.fit import FitSettings, fit
 from radloom.nets.folder import ModelDescription, save_model
 from radloom.nets.losses import SegmentationLoss
 from radloom.nets.validation import dice_of_classes, predictor_of

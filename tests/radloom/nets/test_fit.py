@@ -19,8 +19,9 @@ from radloom.errors import CohortError
 from radloom.nets.architecture import Architecture, build_net
 from radloom.nets.augment import Augmentation
 from radloom.nets.dataset import CachedCase, Preparation, Sampling
+from radloom.nets.determinism import be_deterministic
 from radloom.nets.distributed import Team
-from radloom.nets.fit import Fit, FitSettings, be_deterministic, fit
+from radloom.nets.fit import Fit, FitSettings, fit
 from radloom.nets.folder import ModelDescription
 from radloom.nets.losses import SegmentationLoss
 from radloom.nets.validation import Validation, validate_cases

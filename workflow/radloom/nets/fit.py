@@ -86,19 +86,6 @@ class Fit:
     best_dice: float = -math.inf
 
 
-def be_deterministic(deterministic: bool = True, threads: int = 1) -> None:
-    """Let torch compute the same numbers each time, with so many threads; the number of threads can change them."""
-    # cuBLAS is deterministic only with a workspace of fixed size, which is read when CUDA starts.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
-    # Filling every fresh tensor takes a tenth of the time, and none is read before it is written here.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = not deterministic
-    torch.backends.cuda.matmul.allow_tf32 = not deterministic
-    torch.backends.cudnn.allow_tf32 = not deterministic
-
-
 def fit(
     net: nn.Module,
     cases: Sequence[CachedCase],
@@ -141,6 +128,8 @@ def fit(
     made = state.load(checkpoints / LAST) if checkpoints is not None else Fit()
     wait(team)
     shared = share_net(team, net)
+    if settings.compile:
+        torch.use_deterministic_algorithms(settings.deterministic)  # tells the compiler as well
     model = torch.compile(shared) if settings.compile else shared
     stale = sum(1 for row in made.history[made.best_epoch :] if "dice" in row)
     for epoch in range(len(made.history) + 1, settings.epochs + 1):

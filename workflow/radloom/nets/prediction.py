@@ -11,7 +11,6 @@ On the net's grid arrays are (planes, y, x, channels), the layout that channels-
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import torch
 from torch import nn
 
 from radloom.errors import CaseError, CohortError
+from radloom.nets.determinism import be_deterministic
 from radloom.nets.devices import claim_card
 from radloom.nets.dropout import monte_carlo
 from radloom.nets.folder import ModelDescription, load_model
@@ -756,15 +756,7 @@ def load_predictor(folders: Mapping[str, Path], settings: Settings = Settings())
 
     Raises CohortError for a model that can't be used, models that don't fit together, and a device that isn't there.
     """
-    # cuBLAS is deterministic only with a workspace of fixed size, which is read when CUDA starts.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    # Filling every fresh tensor takes a tenth of the time, and none is read before it is written here.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    be_deterministic()
     device = choose_device(settings.device)
     if device == "cuda":
         torch.cuda.set_device(claim_card())

@@ -121,7 +121,7 @@ def find_saliency(
     on_card = predictor.device == "cuda"
     if on_card:
         # The way back through some layers has no deterministic code on CUDA; a picture needs none.
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.set_deterministic_debug_mode("warn")
     try:
         for member, scan in zip(predictor.members, scans, strict=True):
             gradients = _member_gradients(member, scan, predictor.outputs, numbers)
@@ -131,7 +131,7 @@ def find_saliency(
                     found[number][first : first + len(values)] += values / len(scans)
     finally:
         if on_card:
-            torch.use_deterministic_algorithms(True)
+            torch.set_deterministic_debug_mode("error")
     return {number: saliency_map(magnitude, spacing) for number, magnitude in found.items()}
 
 
