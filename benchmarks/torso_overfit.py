@@ -1,10 +1,10 @@
 """Overfitting check of the multi-organ net: can training make a 2D net with one sigmoid channel an organ know one CT?
 
-    python benchmarks/torso_overfit.py [--minutes 20] [--threads 2]
+    python benchmarks/torso_overfit.py [--epochs 110] [--threads 2]
 
 It trains on all slices of a real torso CT with 62 labels (../shared/data/segmentation) by the code of
 `train_segmentation`, and prints the mean Dice of the classes that are present on these same slices. It is no measure
-of how well organs are found in another scan. Stops when the time is over; the schedule is made for `--epochs`.
+of how well organs are found in another scan.
 """
 
 from __future__ import annotations
@@ -58,11 +58,12 @@ def main() -> None:
     """Train, and print what the net knows of its own training slices."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--channels", type=int, nargs="+", default=[32, 64, 128, 256])
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--epochs", type=int, default=110)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--channels", type=int, nargs="+", default=[16, 32, 64, 128])
+    parser.add_argument("--learning-rate", type=float, default=5e-3)
     parser.add_argument("--cross-entropy", type=float, default=1.0)
+    parser.add_argument("--dice-epsilon", type=float, default=1.0)
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--every", type=int, default=5, help="epochs between two looks at the Dice")
     args = parser.parse_args()
@@ -85,7 +86,7 @@ def main() -> None:
             precision=args.precision,
             validate_every=args.every,
         )
-        loss = SegmentationLoss("sigmoid", cross_entropy=args.cross_entropy, dice=1.0)
+        loss = SegmentationLoss("sigmoid", cross_entropy=args.cross_entropy, dice=1.0, dice_epsilon=args.dice_epsilon)
         start = time.perf_counter()
 
         def report(row: dict[str, Any]) -> None:
