@@ -5,7 +5,15 @@ from typing import Any
 import pytest
 
 from radloom.config import complete
-from radloom.engine.steps import STABILITY, STEPS, active_steps, step_files, step_params
+from radloom.engine.steps import (
+    STABILITY,
+    STEPS,
+    active_steps,
+    segmentation_minutes,
+    step_files,
+    step_params,
+    uses_gpu,
+)
 
 
 def config(**sections: Any) -> dict[str, Any]:
@@ -54,6 +62,35 @@ def test_a_mask_is_not_sampled() -> None:
     asked = config(segment={"uncertainty": {"samples": 5, "max_volume_cv": 0.1}, "saliency": {"classes": ["liver"]}})
     assert step_params(STEPS["segment"], asked) == step_params(STEPS["segment"], config())
     assert step_files(STEPS["postprocess"], asked) == step_files(STEPS["postprocess"], config())
+
+
+def test_what_decides_the_labels_of_an_outside_segmenter() -> None:
+    segment = {"source": "command", "command": "seg {image} {labels}", "labels": {"5": "liver"}}
+    base = config(segment=segment)
+    for key, value in {"command": "seg -x {image} {labels}", "command_version": "2", "device": "cpu"}.items():
+        assert step_params(STEPS["segment"], config(segment=segment | {key: value})) != step_params(
+            STEPS["segment"], base
+        )
+    idle = {"command_timeout_s": 9, "batch": 2, "tta": ["x"], "model": "m", "uncertainty": {"samples": 5}}
+    assert step_params(STEPS["segment"], config(segment=segment | idle)) == step_params(STEPS["segment"], base)
+    assert step_files(STEPS["segment"], base) == ("calibrate/image.nii.gz",)
+    for source in ("mask", "model"):
+        other = config(segment={"source": source, "model": "m"})
+        asked = config(segment={"source": source, "model": "m", "command": "seg", "command_version": "2"})
+        assert step_params(STEPS["segment"], other) == step_params(STEPS["segment"], asked)
+
+
+@pytest.mark.parametrize(
+    ("source", "device", "gpus"),
+    [("mask", "cuda", 0), ("model", "cuda", 1), ("model", "cpu", 0), ("command", "cuda", 1), ("command", "cpu", 0)],
+)
+def test_gpus_that_a_segmentation_job_asks_for(source: str, device: str, gpus: int) -> None:
+    assert uses_gpu(config(segment={"source": source, "device": device})) == gpus
+
+
+def test_minutes_that_a_segmentation_may_take() -> None:
+    assert segmentation_minutes(config(segment={"source": "command", "command_timeout_s": 1800})) == 30
+    assert segmentation_minutes(config(segment={"source": "mask", "command_timeout_s": 1800})) == 10
 
 
 @pytest.mark.parametrize("model", ["model_cox", "model_logistic"])
