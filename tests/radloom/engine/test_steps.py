@@ -111,3 +111,14 @@ def test_postprocessing_reads_the_image_only_where_an_roi_is_cut_to_the_body() -
     own = {"inside_body": True, "labels": {"liver": {"closing_mm": 1}}}
     for section in (own, {"labels": {"liver": {"inside_body": True}}}):
         assert image in step_files(STEPS["postprocess"], config(postprocess=section))
+
+
+def test_how_labels_are_predicted_is_in_the_key_and_the_batch_is_not() -> None:
+    def params(**settings: object) -> dict[str, object]:
+        return step_params(STEPS["segment"], config(segment={"source": "model", "model": "m", **settings}))
+
+    assert params(batch=3) == params(batch="auto")
+    for setting in ({"tta": ["x"]}, {"device": "cpu"}, {"cpu_precision": "model"}):
+        assert params(**setting) != params()
+    masks = {"source": "mask", "tta": ["x"], "device": "cpu", "cpu_precision": "model", "batch": 3}
+    assert step_params(STEPS["segment"], config(segment=masks)) == step_params(STEPS["segment"], config())
