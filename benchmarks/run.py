@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 REPO = Path(__file__).resolve().parent.parent
 PAGE = REPO / "docs" / "benchmarks.md"
-MEASUREMENTS = ("overhead", "scale", "extraction", "combat", "penalised", "models", "morphology")
+MEASUREMENTS = ("overhead", "scale", "extraction", "combat", "penalised", "models", "morphology", "segmentation")
 
 
 def machine() -> str:

@@ -343,6 +343,26 @@ def test_what_a_filter_by_stability_needs(good: dict[str, Any]) -> None:
     assert "model.min_icc needs" in problems_of({**filtered, "stability": {"repeats": False}})
 
 
+def test_what_a_training_needs(good: dict[str, Any]) -> None:
+    training = {"name": "net"}
+    check_run(complete({**good, "train_segmentation": training}))
+
+    def message(**changes: Any) -> str:
+        return problems_of({**good, "train_segmentation": training | changes})
+
+    assert "the training reads the volumes: set keep to all" in problems_of(
+        {**good, "keep": "final", "train_segmentation": training}
+    )
+    assert "spacing: a net of 3 dimensions needs 3 numbers" in message(architecture={"dimensions": 3})
+    assert "patch: a net of 2 dimensions needs 2 numbers" in message(patch=[1, 2, 3])
+    assert "hu_window: its first value must be below its second" in message(hu_window=[5, 5])
+    assert "it leaves nobody to train on" in message(validation=0.5, test=0.5)
+    assert "split: the file none.csv does not exist" in message(split="none.csv")
+    assert "set loss.dice_over to item" in message(robust="group_dro")
+    assert "it is a sum of nothing" in message(loss={"cross_entropy": 0, "dice": 0})
+    assert "slices is an odd number" in message(architecture={"slices": 2})
+
+
 def _models(dropout: list[float]) -> dict[str, str]:
     """Descriptions of models with these shares of dropout, as much of them as the configuration looks at."""
     named = {}

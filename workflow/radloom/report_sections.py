@@ -421,7 +421,7 @@ def quality_section(material: Material) -> Section:
 
 
 def _uncertainty_blocks(material: Material) -> list[Block]:
-    """How far samples of the net agreed, by ROI and centre, and the cases where they did least; nothing without."""
+    """How far samples of the net agreed by ROI and centre, and the cases where they did least; nothing without any."""
     qc = material.qc
     # The table has both of a case and ROI next to each other, in one order.
     found = qc[qc["item"] == "segmentation_pairwise_dice"].reset_index(drop=True)

@@ -134,7 +134,8 @@ def train_segmentation(
         team,
         lambda row: say(_epoch_line(row, settings["epochs"])),
     )
-    warnings = [f"{len({e.case_id for e in exclusions if not e.roi})} cases were not trained on, see exclusions.csv"]
+    lost = len({exclusion.case_id for exclusion in exclusions if not exclusion.roi})
+    warnings = [f"{lost} cases were left out of the training, see training/exclusions.csv"] if lost else []
     facts = {
         "model": settings["name"],
         "classes": list(classes.values()),
@@ -174,7 +175,7 @@ def train_segmentation(
     false = sum(row["status"] == "false_positive" for row in rows)
     if false:
         warnings.append(f"{false} times a class was found in a case that has none of it, see validation_metrics.csv")
-    return Trained(facts, warnings if exclusions else warnings[1:])
+    return Trained(facts, warnings)
 
 
 def choose_cases(
@@ -327,8 +328,11 @@ def choose_patch(cases: Sequence[CachedCase], settings: Mapping[str, Any]) -> tu
     """
     from radloom.nets.architecture import build_net, read_architecture
 
-    architecture = read_architecture(settings["architecture"])
-    steps = build_net(architecture, 2).multiple
+    try:
+        architecture = read_architecture(settings["architecture"])
+        steps = build_net(architecture, 2).multiple
+    except ValueError as error:
+        raise CohortError(f"training: {error}") from None
     if settings["patch"] is None:
         largest = np.max([case.shape[-architecture.dimensions :] for case in cases], axis=0).tolist()
         wanted = [min(n, LARGEST_PATCH) for n in largest] if architecture.dimensions == 3 else largest

@@ -13,7 +13,7 @@ from pathlib import Path
 from radloom.errors import CohortError
 
 TOLERANCE = 1e-4
-"""Largest difference of logits: float32 sums in another order; logits are of the order of 10."""
+"""Largest difference of logits: float32 sums in another order; logits are of the order of 10 to 100."""
 
 
 def main() -> None:

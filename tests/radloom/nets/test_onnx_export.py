@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from living_nets import enliven
 
 from radloom.errors import CohortError
 from radloom.nets.architecture import Architecture, build_net
@@ -22,11 +23,7 @@ def saved(folder: Path, architecture: Architecture, seed: int = 0) -> Path:
     size = (16,) * architecture.dimensions
     description = ModelDescription("m", {1: "x", 2: "y"}, size, (-1.0, 1.0), architecture, patch=size)
     torch.manual_seed(seed)
-    net = build_net(architecture, 3)
-    for name, tensor in net.state_dict().items():
-        if "running" in name:
-            tensor.uniform_(0.5, 2.0)
-    save_model(folder, net, description)
+    save_model(folder, enliven(build_net(architecture, 3), torch.randn(2, architecture.inputs, *size)), description)
     return folder
 
 

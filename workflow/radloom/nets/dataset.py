@@ -22,6 +22,7 @@ import torch
 from scipy import ndimage
 from torch.utils.data import DataLoader, Dataset
 
+from radloom.errors import CohortError
 from radloom.nets.augment import Augmentation, Placement, change_hu, place_patch
 from radloom.nets.inplane import linear_matrix, pixels, to_input
 from radloom.nets.windows import neighbour_slices
@@ -319,7 +320,7 @@ def _sampled(
 class EpochBatches:
     """The batches of an epoch for the loader: those of process `rank` of `world`, which share every batch evenly.
 
-    What doesn't fill a batch of all processes is left out, so that every batch has the same size. Raises ValueError
+    What doesn't fill a batch of all processes is left out, so that every batch has the same size. Raises CohortError
     where an epoch has fewer items than one batch.
     """
 
@@ -344,8 +345,8 @@ class EpochBatches:
         items = len(plan_epoch(cases, sampling, seed, 0))
         self.steps = items // (batch * world)
         if self.steps == 0:
-            raise ValueError(
-                f"an epoch has {items} items, fewer than a batch of {batch * world}: lower batch, or set samples"
+            raise CohortError(
+                f"training: an epoch has {items} items, fewer than a batch of {batch * world}: lower it, or set samples"
             )
 
     def __len__(self) -> int:

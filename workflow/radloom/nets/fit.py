@@ -116,11 +116,11 @@ def fit(
     Without `validate` the last epoch is the best. With `checkpoints`, a folder, every epoch is kept there as the last
     one, and a training that was stopped goes on after it as if nothing had been. The folder belongs to one training:
     whoever calls changes it when settings or data change. `report` is called with every epoch's row of the history.
-    Raises ValueError for too few items, CohortError when the loss is no longer a number.
+    Raises CohortError for too few items, for a loss that doesn't fit `robust`, and when it is no longer a number.
     """
     team = team or Team()
     if settings.robust != "none" and loss.dice and loss.dice_over_batch:
-        raise ValueError("robust looks at single items: set the loss' dice_over to item")
+        raise CohortError("training: robust looks at single items: set the loss' dice_over to item")
     patches = Patches(cases, preparation)
     batches = EpochBatches(cases, sampling, settings.batch, settings.seed, team.rank, team.world)
     loader = make_loader(patches, batches, settings.workers, cuda=team.cuda)
@@ -228,7 +228,7 @@ def _schedule(optimiser: torch.optim.Optimizer, settings: FitSettings, updates: 
         )
     if settings.schedule == "plateau":
         return torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimiser, mode="max", factor=settings.plateau_factor, patience=settings.plateau_patience
+            optimiser, mode="max", factor=settings.plateau_factor, patience=settings.plateau_patience, eps=0
         )
     return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda _: 1.0)
 

@@ -87,6 +87,7 @@ class GeneralisedUNet(Net):
     """
 
     DIMENSIONS = (3,)
+    FIELDS = ("channels", "norm")  # these only tell a reader; the options are what counts
     OPTIONS = tuple(field.name for field in fields(Structure))
 
     multiple = (1, 1, 1)

@@ -27,6 +27,7 @@ from radloom.errors import CaseError, CohortError
 from radloom.nets.devices import claim_card
 from radloom.nets.dropout import monte_carlo
 from radloom.nets.folder import ModelDescription, load_model
+from radloom.nets.fusion import fused
 from radloom.nets.inplane import linear_matrix, pixels, to_input
 from radloom.nets.net import Net
 from radloom.nets.windows import gaussian_weights, neighbour_slices, window_starts
@@ -48,9 +49,10 @@ NO_NUMBERS = (
 )
 BATCH = {2: 16, 3: 4}
 """Slices or windows that go through a net at once on CUDA, where the configuration says nothing."""
-CPU_BATCH = {2: 4, 3: 1}
-"""The same on a CPU, where nothing is gained by more: fixed, because the order of a convolution's sums, and so the
-last bit of its result, depends on it."""
+CPU_BATCH = {2: 1, 3: 2}
+"""The same on a CPU: fixed, because the order of a convolution's sums, and so the last bit of its result, depends on
+it. More slices are no faster, but torch takes a convolution of volumes that is three times as slow for one alone
+(`use_mkldnn` in its Convolution.cpp): a single window goes through twice."""
 
 
 @dataclass(frozen=True)
@@ -374,8 +376,10 @@ class Predictor:
         while start < len(inputs):
 
             def work(start: int = start) -> torch.Tensor:
-                part = slice(start, start + self._batch[dimensions])
-                return self._once(member, inputs[part], mirrors, seed).to(self._sums_at)
+                part = inputs[start : start + self._batch[dimensions]]
+                twice = self._at == "cpu" and len(part) < CPU_BATCH[dimensions]
+                found = self._once(member, torch.cat([part, part]) if twice else part, mirrors, seed)
+                return found[: len(part)].to(self._sums_at)
 
             done.append(self._afford(work))
             start += len(done[-1])
@@ -437,7 +441,8 @@ class Predictor:
                 field.draw(start, end)
             for y, x in itertools.product(*(range(0, n, t) for n, t in zip(labels.shape[1:], tile, strict=True))):
                 out = labels[start:end, y : y + tile[0], x : x + tile[1]]
-                out[...] = self._afford(partial(self._decide_tile, fields, (y, x), out.shape, alone))
+                decide = self._largest if alone else self._decide_tile
+                out[...] = self._afford(partial(decide, fields, (y, x), out.shape))
         return labels
 
     def _tile(self, fields: Sequence[_Field]) -> tuple[int, int]:
@@ -448,12 +453,22 @@ class Predictor:
         finest = [max(field.scan.image.shape[axis] for field in fields) for axis in (1, 2)]
         return max(1, TILE * own[0] // finest[0]), max(1, TILE * own[1] // finest[1])
 
-    def _decide_tile(
-        self, fields: Sequence[_Field], first: tuple[int, int], shape: Sequence[int], alone: bool
-    ) -> np.ndarray | int:
+    def _largest(self, fields: Sequence[_Field], first: tuple[int, int], shape: Sequence[int]) -> np.ndarray:
+        """As `_decide_tile`, of the one field on the own grid."""
+        part, _ = fields[0].part(first, shape, self._sums_at)
+        # NumPy's is four times as fast as torch's on a CPU; both give the place of a value that is no number.
+        best = torch.from_numpy(part.numpy().argmax(axis=-1)) if part.device.type == "cpu" else part.argmax(dim=-1)
+        value = part.gather(-1, best[..., None])[..., 0]
+        if torch.isnan(value).any():
+            raise CaseError(*NO_NUMBERS)
+        if self.outputs == "sigmoid":
+            best = torch.where(value > fields[0].half, best + 1, 0)
+        return best.to(torch.uint8).cpu().numpy()
+
+    def _decide_tile(self, fields: Sequence[_Field], first: tuple[int, int], shape: Sequence[int]) -> np.ndarray | int:
         """Labels (planes, y, x) of a tile of the own grid that begins at `first` (y, x); 0 where all is background.
 
-        Only classes are interpolated that can win. `alone`: there is one field, on the own grid.
+        Only classes are interpolated that can win.
         """
         softmax = self.outputs == "softmax"
         parts = [field.part(first, shape, self._sums_at) for field in fields]
@@ -463,12 +478,12 @@ class Predictor:
             return 0
         mean: torch.Tensor | None = None
         for field, (part, ways) in zip(fields, parts, strict=True):
-            one = _interpolated(field.chosen(part, [0, *candidates] if softmax else candidates, alone), ways)
+            one = _interpolated(field.chosen(part, [0, *candidates] if softmax else candidates), ways)
             mean = one if mean is None else mean.add_(one)
         assert mean is not None
         if len(fields) > 1:
             mean /= len(fields)
-        best = mean[0].clone() if softmax else torch.full_like(mean[0], fields[0].half(alone))
+        best = mean[0].clone() if softmax else torch.full_like(mean[0], 0.5)
         labels = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
         for channel, one in zip(candidates, mean[1:] if softmax else mean, strict=True):
             labels.masked_fill_(one > best, channel if softmax else channel + 1)
@@ -523,23 +538,24 @@ class _Field:
             part = _apply(self.head, part)
         return part, [None if m is None else m.to(place) for m in (self._upright, down, right)]
 
-    def half(self, as_logits: bool) -> float:
+    @property
+    def half(self) -> float:
         """What a class must exceed where there is no background: a probability of one half, or its logit."""
-        return 0.0 if as_logits and self.temperature is not None else 0.5
+        return 0.5 if self.temperature is None else 0.0
 
     def possible(self, part: torch.Tensor) -> torch.Tensor:
         """Which channels can win in a tile: where none of the voxels that contribute gives a class more than the
         background (sigmoid: more than one half), no weighted mean does."""
-        least = part[..., :1] if self.outputs == "softmax" else self.half(self.temperature is not None)
+        least = part[..., :1] if self.outputs == "softmax" else self.half
         most = (part - least).flatten(0, 2).amax(dim=0)
         if torch.isnan(most).any():
             raise CaseError(*NO_NUMBERS)
         return (most > 0).cpu()
 
-    def chosen(self, part: torch.Tensor, channels: list[int], as_logits: bool) -> torch.Tensor:
-        """Probabilities (channels, planes, y, x) of chosen channels, or their logits."""
+    def chosen(self, part: torch.Tensor, channels: list[int]) -> torch.Tensor:
+        """Probabilities (channels, planes, y, x) of chosen channels."""
         wanted = torch.tensor(channels, device=part.device)
-        if self.temperature is None or as_logits:
+        if self.temperature is None:
             return part.index_select(-1, wanted).movedim(-1, 0).contiguous()
         if self.temperature != 1:
             part = part / self.temperature
@@ -755,5 +771,6 @@ def load_predictor(folders: Mapping[str, Path], settings: Settings = Settings())
     members = []
     for name, folder in folders.items():
         net, description = load_model(folder)
+        net = fused(net)
         members.append(Member(name, net, description, split_head(net, description)))
     return Predictor(members, settings, device)
