@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import importlib.util
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -214,3 +215,31 @@ def test_by_hand_a_batch_is_a_positive_number(script: ModuleType) -> None:
     for word in ("0", "-1", "two"):
         with pytest.raises(argparse.ArgumentTypeError):
             script._batch(word)
+
+
+def by_command(repo: Path, image: Path, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, repo / "workflow/scripts/segment.py", image, "--out", out, *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_an_outside_segmenter_by_hand(repo: Path, phantom: Path, tmp_path: Path) -> None:
+    stand_in = shlex.join([sys.executable, str(repo / "tests/helpers/stand_in_segmenter.py"), "good"])
+    command = f"{stand_in} {{image}} {{labels}}"
+    image, out = phantom / "image.nii.gz", tmp_path / "labels.nii.gz"
+    done = by_command(repo, image, out, "--command", command, "--label", "3=soft", "--label", "4=other")
+    assert done.returncode == 0, done.stderr
+    array = read_nifti(image).array
+    expected = (array > 0) & (array <= 500)
+    assert np.array_equal(read_nifti(out).array == 3, expected)
+    assert done.stdout.startswith("3 soft: ")
+    assert "warning: the mask's labels 9" in done.stderr or array.max() <= 500
+    for options, reason in ((("--label", "soft"), "NUMBER=NAME"), ((), "must name the labels")):
+        refused = by_command(repo, image, tmp_path / "none.nii.gz", "--command", command, *options)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("error: ")
+        assert reason in refused.stderr
+    assert not (tmp_path / "none.nii.gz").exists()

@@ -34,7 +34,7 @@ def run_case(task: CaseTask) -> CaseResult:
         if "resample/mask.nii.gz" not in task.inputs:
             raise CaseError(
                 "no mask in the cohort sheet",
-                "Give the case a mask, or set segment.source to model",
+                "Give the case a mask, or set segment.source to model or command",
             )
         configured = {int(number): name for number, name in task.params["labels"].items()}
         mask = read_nifti(task.inputs["resample/mask.nii.gz"])
