@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from radloom import morphology
 from radloom.images import bounding_box
 from radloom.morphology import (
     ball_dilation,
@@ -52,7 +53,7 @@ def test_all_operations_equal_scipy_with_an_explicit_ball(mask: np.ndarray, radi
 
 @given(specks(), st.sampled_from([0.5, 1.0, 1.5, 2.25]), spacings)
 @many
-def test_pieces_of_a_sparse_mask_give_what_the_whole_gives(mask: np.ndarray, radius: float, spacing: Spacing) -> None:
+def test_operations_on_specks_equal_scipy(mask: np.ndarray, radius: float, spacing: Spacing) -> None:
     element = ball(radius, spacing)
     assert np.array_equal(dilation(mask, radius, spacing), on_infinite_grid(ndimage.binary_dilation, mask, element))
     assert np.array_equal(erosion(mask, radius, spacing), on_infinite_grid(ndimage.binary_erosion, mask, element))
@@ -60,28 +61,47 @@ def test_pieces_of_a_sparse_mask_give_what_the_whole_gives(mask: np.ndarray, rad
     assert np.array_equal(opening(mask, radius, spacing), on_infinite_grid(ndimage.binary_opening, mask, element))
 
 
-@given(specks(), radii, spacings)
+@given(st.one_of(masks(), specks()), radii, spacings)
 @many
-def test_pieces_make_up_the_mask_and_keep_their_distance(mask: np.ndarray, radius: float, spacing: Spacing) -> None:
-    margins = reach(radius, spacing)
-    found = pieces(mask, margins)
+def test_rows_and_distances_make_the_same_ball(mask: np.ndarray, radius: float, spacing: Spacing) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(morphology, "MOST_ROWS", 0)
+        by_distance = [ball_dilation(mask, radius, spacing), ball_erosion(mask, radius, spacing)]
+        patch.setattr(morphology, "MOST_ROWS", 1e9)
+        by_rows = [ball_dilation(mask, radius, spacing), ball_erosion(mask, radius, spacing)]
+    assert np.array_equal(by_rows, by_distance)
+
+
+@given(st.integers(1, 200), st.floats(1, 150), st.integers(0, 1000))
+@many
+def test_rows_cross_words(length: int, radius: float, seed: int) -> None:
+    mask = np.random.default_rng(seed).random((2, 3, length)) < 0.02
+    near = np.abs(np.subtract.outer(np.arange(length), np.arange(length))) <= radius
+    line = mask[:1, :1]
+    expected = (near & line[0, 0]).any(axis=1)
+    # Along x alone: a ball on a grid of high thin voxels.
+    assert np.array_equal(ball_dilation(line, radius, (1.0, 1000.0, 1000.0))[0, 0], expected)
+
+
+@given(specks())
+@many
+def test_pieces_make_up_the_mask_and_keep_their_distance(mask: np.ndarray) -> None:
+    found = pieces(mask)
     again = np.zeros(mask.shape, int)
     for box, part in found:
         again[box] += part
     assert np.array_equal(again, mask.astype(int)), "each voxel in one piece"
     for (one, first), (two, second) in itertools.combinations(found, 2):
         places = [np.argwhere(part) + [side.start for side in box] for box, part in ((one, first), (two, second))]
-        near = np.abs(places[0][:, None] - places[1][None])
-        assert (near > 2 * np.array(margins)).any(axis=2).all(), "dilations of two pieces neither meet nor touch"
+        assert np.abs(places[0][:, None] - places[1][None]).max(axis=2).min() > 1, "no two pieces touch"
 
 
-def test_blobs_far_apart_are_pieces_and_a_compact_mask_is_one() -> None:
+def test_blobs_apart_are_pieces_and_a_compact_mask_is_one() -> None:
     mask = np.zeros((40, 40, 40), bool)
     mask[2:5, 2:5, 2:5] = mask[30:36, 30:36, 30:36] = mask[2:5, 2:5, 8:9] = True
-    assert len(pieces(mask, (0, 0, 0))) == 3
-    assert len(pieces(mask, (3, 3, 3))) == 2
-    assert len(pieces(np.ones((5, 5, 5), bool), (1, 1, 1))) == 1
-    assert pieces(np.zeros((5, 5, 5), bool), (1, 1, 1)) == []
+    assert len(pieces(mask)) == 3
+    assert len(pieces(np.ones((5, 5, 5), bool))) == 1
+    assert pieces(np.zeros((5, 5, 5), bool)) == []
 
 
 @given(masks(), radii, spacings)
@@ -161,11 +181,13 @@ def smoothed_by_definition(mask: np.ndarray, sigma: float, spacing: Spacing) -> 
         level = np.sort(values, axis=None)[-part.sum()]
         above, from_here = values > level + 1e-6, values >= level - 1e-6
         fewer, more = above.sum(), from_here.sum()
-        result |= above if fewer and part.sum() - fewer < more - part.sum() else from_here
+        chosen = above if fewer and part.sum() - fewer < more - part.sum() else from_here
+        result |= chosen if part.sum() > 1 else part
     return result
 
 
-@given(st.one_of(masks(), specks()), st.sampled_from([0.5, 1.0, 2.5]), spacings)
+# No sigma so large beside the array that its mirror images make it flat to float32.
+@given(st.one_of(masks(), specks()), st.sampled_from([0.5, 0.8, 1.2]), spacings)
 @many
 def test_smoothing_is_what_it_says(mask: np.ndarray, sigma: float, spacing: Spacing) -> None:
     assert np.array_equal(smoothing(mask, sigma, spacing), smoothed_by_definition(mask, sigma, spacing))

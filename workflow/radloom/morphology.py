@@ -27,6 +27,9 @@ SPARSE = 0.1
 MOST_PIECES = 2000
 """A mask of more components is taken as a whole: which of them are near each other is asked pair by pair."""
 
+MOST_ROWS = 500
+"""A ball of more rows of voxels is laid down by distances."""
+
 LEVEL_TOLERANCE = 1e-6
 """Values of a smoothed mask (float32, 0 to 1) that are equal but for rounding."""
 
@@ -48,12 +51,42 @@ def within(squared: np.ndarray, radius_mm: float) -> np.ndarray:
     return squared <= radius_mm**2 * (1 + RADIUS_TOLERANCE)
 
 
+def ball_spans(radius_mm: float, spacing: Spacing) -> dict[int, list[tuple[int, int]]]:
+    """The ball as rows along x: by half its length in voxels, the offsets (z, y) of the rows from the ball's middle.
+
+    Of all offsets those of one quarter, with z and y from 0 on; `spacing` is (x, y, z) in mm.
+    """
+    z, y, x = np.ogrid[tuple(slice(0, n) for n in reach(radius_mm, spacing))]
+    sx, sy, sz = spacing
+    inside = within((z * sz) ** 2 + (y * sy) ** 2 + (x * sx) ** 2, radius_mm)
+    spans: dict[int, list[tuple[int, int]]] = {}
+    for (dz, dy), voxels in np.ndenumerate(np.count_nonzero(inside, axis=2)):
+        if voxels:
+            spans.setdefault(int(voxels) - 1, []).append((dz, dy))
+    return dict(sorted(spans.items()))
+
+
 def ball_dilation(mask: np.ndarray, radius_mm: float, spacing: Spacing) -> np.ndarray:
     """Voxels within `radius_mm` of a voxel of `mask` (z, y, x, bool), centre to centre; `spacing` is (x, y, z) in mm.
 
-    What would lie outside the array is lost.
+    What would lie outside the array is lost. A small ball is laid down row by row, 64 voxels in a word; a large one
+    has so many rows that distances are faster.
     """
-    return within(squared_distance(~mask, spacing), radius_mm)
+    if np.pi * radius_mm**2 > MOST_ROWS * spacing[1] * spacing[2]:
+        return within(squared_distance(~mask, spacing), radius_mm)
+    words = _packed(mask)
+    result = np.zeros_like(words)
+    row, reached = words, 0
+    for half, offsets in ball_spans(radius_mm, spacing).items():
+        for step in range(reached + 1, half + 1):
+            row = row | _shifted(words, step) | _shifted(words, -step)
+        reached = half
+        for dz, dy in offsets:
+            for oz in {dz, -dz}:
+                for oy in {dy, -dy}:
+                    (to_z, from_z), (to_y, from_y) = _overlap(oz), _overlap(oy)
+                    result[to_z, to_y] |= row[from_z, from_y]
+    return _unpacked(result, mask.shape[2])
 
 
 def ball_erosion(mask: np.ndarray, radius_mm: float, spacing: Spacing) -> np.ndarray:
@@ -61,38 +94,70 @@ def ball_erosion(mask: np.ndarray, radius_mm: float, spacing: Spacing) -> np.nda
 
     Outside the array nothing is background; pad where it should be.
     """
-    return ~within(squared_distance(mask, spacing), radius_mm)
+    return ~ball_dilation(~mask, radius_mm, spacing)
+
+
+def _packed(mask: np.ndarray) -> np.ndarray:
+    """A mask (z, y, x, bool) as words (z, y, words) of 64 voxels along x, the first in the lowest bit."""
+    bits = np.packbits(mask, axis=2, bitorder="little")
+    wide = np.zeros((*mask.shape[:2], -(-mask.shape[2] // 64) * 8), np.uint8)
+    wide[..., : bits.shape[2]] = bits
+    return wide.view("<u8")
+
+
+def _unpacked(words: np.ndarray, length: int) -> np.ndarray:
+    """The mask whose words these are, `length` voxels along x."""
+    return np.unpackbits(words.view(np.uint8), axis=2, count=length, bitorder="little").view(bool)
+
+
+def _shifted(words: np.ndarray, voxels: int) -> np.ndarray:
+    """Words of a mask that is moved along x; background comes in."""
+    whole, bits = divmod(abs(voxels), 64)
+    count = words.shape[2] - whole
+    result = np.zeros_like(words)
+    if count <= 0:
+        return result
+    if voxels > 0:
+        result[..., whole:] = words[..., :count] << bits
+        if bits:
+            result[..., whole + 1 :] |= words[..., : count - 1] >> (64 - bits)
+    else:
+        result[..., :count] = words[..., whole:] >> bits
+        if bits:
+            result[..., : count - 1] |= words[..., whole + 1 :] << (64 - bits)
+    return result
+
+
+def _overlap(offset: int) -> tuple[slice, slice]:
+    """Where along an axis what is moved by `offset` comes to lie, and where it lay."""
+    if offset >= 0:
+        return slice(offset, None), slice(None, -offset or None)
+    return slice(None, offset), slice(-offset, None)
 
 
 def dilation(mask: np.ndarray, radius_mm: float, spacing: Spacing) -> np.ndarray:
     """Dilation of `mask` (z, y, x, bool) by a ball, as far as the array goes; `spacing` is (x, y, z) in mm."""
-    margins = reach(radius_mm, spacing)
-    return _piecewise(mask, margins, margins, lambda part: ball_dilation(part, radius_mm, spacing))
+    return _within_background(mask, reach(radius_mm, spacing), lambda part: ball_dilation(part, radius_mm, spacing))
 
 
 def erosion(mask: np.ndarray, radius_mm: float, spacing: Spacing) -> np.ndarray:
     """Erosion of `mask` (z, y, x, bool) by a ball; `spacing` is (x, y, z) in mm."""
-    return _piecewise(mask, (0, 0, 0), (1, 1, 1), lambda part: ball_erosion(part, radius_mm, spacing))
+    return _within_background(mask, (1, 1, 1), lambda part: ball_erosion(part, radius_mm, spacing))
 
 
 def closing(mask: np.ndarray, radius_mm: float, spacing: Spacing) -> np.ndarray:
     """Closing of `mask` (z, y, x, bool) by a ball; `spacing` is (x, y, z) in mm. Never loses a voxel."""
-    margins = reach(radius_mm, spacing)
-    return _piecewise(
+    return _within_background(
         mask,
-        margins,
-        margins,
+        reach(radius_mm, spacing),
         lambda part: ball_erosion(ball_dilation(part, radius_mm, spacing), radius_mm, spacing),
     )
 
 
 def opening(mask: np.ndarray, radius_mm: float, spacing: Spacing) -> np.ndarray:
     """Opening of `mask` (z, y, x, bool) by a ball; `spacing` is (x, y, z) in mm. Never gains a voxel."""
-    return _piecewise(
-        mask,
-        (0, 0, 0),
-        (1, 1, 1),
-        lambda part: ball_dilation(ball_erosion(part, radius_mm, spacing), radius_mm, spacing),
+    return _within_background(
+        mask, (1, 1, 1), lambda part: ball_dilation(ball_erosion(part, radius_mm, spacing), radius_mm, spacing)
     )
 
 
@@ -100,9 +165,10 @@ def smoothing(mask: np.ndarray, sigma_mm: float, spacing: Spacing) -> np.ndarray
     """Round off `mask` (z, y, x, bool) by a Gaussian of `sigma_mm`; `spacing` is (x, y, z) in mm.
 
     Each 26-connected component is blurred by itself, and as many voxels of the highest values are taken as it had. A
-    fixed level of one half would shrink whatever is convex, a tumour of twice sigma's radius to nothing. Voxels of
-    equal value come together, so that what is symmetrical stays so, and the number can differ by a few. At the border
-    of the array the mask goes on as its mirror image: an organ that the scan cuts keeps its face.
+    fixed level of one half would shrink whatever is convex, a ball of one and a half sigma's radius to nothing. Voxels
+    of equal value come together, so that what is symmetrical stays so, and the number can differ by a few; a single
+    voxel stays one. At the border of the array the mask goes on as its mirror image: an organ that the scan cuts keeps
+    its face.
     """
     from scipy import ndimage
 
@@ -155,13 +221,12 @@ def widen(box: Box, margins: Sequence[int], shape: Sequence[int]) -> Box:
     return z, y, x
 
 
-def pieces(mask: np.ndarray, margins: tuple[int, int, int]) -> list[tuple[Box, np.ndarray]]:
-    """Parts of `mask` (z, y, x, bool) that balls of the reach `margins` treat apart: slices, and the part within them.
+def pieces(mask: np.ndarray) -> list[tuple[Box, np.ndarray]]:
+    """Parts of `mask` (z, y, x, bool) whose cavities are those of the mask: slices, and the part within them.
 
-    Erosions, dilations, openings and closings of the parts, put together, are those of the mask. A ball is connected:
-    where it lies in a mask, it lies in one 26-connected component, so that erosions and openings never see two. A
-    closing sees all components whose dilations touch; components are one part where their boxes, `margins` voxels
-    wider, overlap or touch. A compact mask is one part, since telling its components costs more than it saves.
+    One 26-connected component encloses a cavity, and what lies in the cavity lies in the component's box: components
+    are one part where their boxes overlap or touch. A compact mask is one part, since telling its components costs
+    more than it saves.
     """
     from scipy import ndimage
     from scipy.sparse import csgraph
@@ -178,16 +243,13 @@ def pieces(mask: np.ndarray, margins: tuple[int, int, int]) -> list[tuple[Box, n
     found = ndimage.find_objects(components, count)
     low = np.array([[side.start for side in box] for box in found])
     high = np.array([[side.stop for side in box] for box in found])
-    near = np.ones((count, count), bool)
-    for axis, margin in enumerate(margins):
-        near &= low[:, axis][:, None] <= high[:, axis] + 2 * margin
+    near = (low[:, None] <= high[None]).all(axis=2)
     groups, group = csgraph.connected_components(near & near.T, directed=False)
     first = np.array([low[group == g].min(axis=0) for g in range(groups)])
     last = np.array([high[group == g].max(axis=0) for g in range(groups)])
-    work = np.prod(last - first + 2 * np.array(margins), axis=1).sum()
-    if work >= np.prod(np.array(whole.shape) + 2 * np.array(margins)):
+    if np.prod(last - first, axis=1).sum() >= whole.size:
         return [(around, whole)]
-    wanted = np.zeros(count + 1, np.int64)
+    wanted = np.zeros(count + 1, np.int32)
     wanted[1:] = group + 1
     parts = []
     for g, (start, stop) in enumerate(zip(first.tolist(), last.tolist(), strict=True), 1):
@@ -196,22 +258,21 @@ def pieces(mask: np.ndarray, margins: tuple[int, int, int]) -> list[tuple[Box, n
     return parts
 
 
-def _piecewise(
-    mask: np.ndarray,
-    margins: tuple[int, int, int],
-    padding: tuple[int, int, int],
-    operation: Callable[[np.ndarray], np.ndarray],
+def _within_background(
+    mask: np.ndarray, margins: tuple[int, int, int], operation: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """Do `operation` to each piece of `mask` within `padding` voxels of background, and put the results together."""
+    """Do `operation` to what there is of `mask`, within `margins` voxels of background."""
     result = np.zeros_like(mask)
-    for box, part in pieces(mask, margins):
-        done = operation(np.pad(part, [(n, n) for n in padding]))
-        place = widen(box, padding, mask.shape)
-        inner = tuple(
-            slice(to.start - (side.start - n), to.stop - (side.start - n))
-            for to, side, n in zip(place, box, padding, strict=True)
-        )
-        result[place] |= done[inner]
+    box = bounding_box(mask)
+    if box is None:
+        return result
+    done = operation(np.pad(mask[box], [(n, n) for n in margins]))
+    place = widen(box, margins, mask.shape)
+    inner = tuple(
+        slice(to.start - (side.start - n), to.stop - (side.start - n))
+        for to, side, n in zip(place, box, margins, strict=True)
+    )
+    result[place] = done[inner]
     return result
 
 
@@ -255,8 +316,7 @@ def cavities(mask: np.ndarray, box: Box) -> list[tuple[Box, np.ndarray]]:
     import cc3d
 
     found = []
-    # One 26-connected component encloses a cavity, and what lies in it lies in the component's box.
-    for place, part in pieces(mask, (0, 0, 0)):
+    for place, part in pieces(mask):
         outside = np.pad(~part, 1, constant_values=True)
         parts = cc3d.connected_components(outside, connectivity=6)
         parts[parts == parts[0, 0, 0]] = 0
