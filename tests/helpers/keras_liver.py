@@ -1,7 +1,7 @@
 """The liver net of pyliverlesionseg as Keras computes it, in numpy, and HDF5 files as Keras writes them.
 
-Written from the meaning of the layers of Keras 2.2 and the package's `create_unet_like_model`, in the package's own
-axis order (x, y, z, channels), float64, without torch: what the imported net is held against.
+Written from the meaning of the layers of Keras 2.2 and the package's `create_unet_like_model`, in its own axis order
+(x, y, z, channels), float64, without torch: what the imported net is held against.
 """
 
 from collections.abc import Callable

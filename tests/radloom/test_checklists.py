@@ -216,6 +216,10 @@ def test_masks_and_nets_have_their_own_answers() -> None:
     assert not masks["answer"].str.contains("U-Net|net segmented").any()
     assert masks.loc[("CLEAR", "20"), "answered_by"] == AUTHORS
     assert masks.loc[("METRICS", "9"), "answered_by"] == AUTHORS
+    program = {"source": "command", "command": "seg {image} {labels}", "labels": {"1": "tumour"}}
+    outside = _table(provenance=_with("segment", **program))
+    assert not outside["answer"].str.contains("U-Net|net segmented").any()
+    assert "a program segmented all of them" in _answer(outside, "CLEAR", "20")
 
 
 def test_calibration_of_models_is_claimed_only_where_it_was_measured() -> None:

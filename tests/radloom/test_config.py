@@ -1,5 +1,6 @@
 """The configuration: validated as written, all problems in one message, defaults filled in last."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -340,3 +341,65 @@ def test_what_a_filter_by_stability_needs(good: dict[str, Any]) -> None:
     assert check_run(complete({**good, "model": {"min_icc": 0.75}}))
     assert check_run(complete({**derived, "perturb": {"count": 2}})), "the repeats tell of derived ROIs, too"
     assert "model.min_icc needs" in problems_of({**filtered, "stability": {"repeats": False}})
+
+
+def test_what_a_training_needs(good: dict[str, Any]) -> None:
+    training = {"name": "net"}
+    check_run(complete({**good, "train_segmentation": training}))
+
+    def message(**changes: Any) -> str:
+        return problems_of({**good, "train_segmentation": training | changes})
+
+    assert "the training reads the volumes: set keep to all" in problems_of(
+        {**good, "keep": "final", "train_segmentation": training}
+    )
+    assert "spacing: a net of 3 dimensions needs 3 numbers" in message(architecture={"dimensions": 3})
+    assert "patch: a net of 2 dimensions needs 2 numbers" in message(patch=[1, 2, 3])
+    assert "hu_window: its first value must be below its second" in message(hu_window=[5, 5])
+    assert "it leaves nobody to train on" in message(validation=0.5, test=0.5)
+    assert "split: the file none.csv does not exist" in message(split="none.csv")
+    assert "set loss.dice_over to item" in message(robust="group_dro")
+    assert "it is a sum of nothing" in message(loss={"cross_entropy": 0, "dice": 0})
+    assert "slices is an odd number" in message(architecture={"slices": 2})
+
+
+def _models(dropout: list[float]) -> dict[str, str]:
+    """Descriptions of models with these shares of dropout, as much of them as the configuration looks at."""
+    named = {}
+    for number, share in enumerate(dropout):
+        folder = Path(f"model{number}")
+        folder.mkdir()
+        described = {"architecture": {"dropout": share}, "classes": {"1": "liver", "2": "spleen"}}
+        (folder / "model.json").write_text(json.dumps(described))
+        (folder / "model.safetensors").write_text("")
+        named[f"m{number}"] = str(folder)
+    return named
+
+
+@pytest.mark.parametrize(
+    ("dropout", "section", "message"),
+    [
+        ([0.0], {"uncertainty": {"samples": 8}}, "samples is 8, and the only model has no dropout"),
+        ([0.2], {"uncertainty": {"samples": 1}}, "samples is 1, and the only model is sampled once"),
+        ([0.2], {"uncertainty": {"max_volume_cv": 0.1}}, "its thresholds need samples"),
+        (
+            [0.2],
+            {"uncertainty": {"samples": 3, "rois": ["livr"]}},
+            "uncertainty.rois: the model has no class livr",
+        ),
+        ([0.0], {"saliency": {"classes": ["colon"]}}, "segment.saliency.classes: the model has no class colon"),
+    ],
+)
+def test_samples_and_saliency_that_the_models_cannot_give(
+    good: dict[str, Any], dropout: list[float], section: dict[str, Any], message: str
+) -> None:
+    models = _models(dropout)
+    assert message in problems_of({**good, "segment": {"source": "model", "model": models, **section}})
+    (only,) = models.values()
+    assert message in problems_of({**good, "segment": {"source": "model", "model": only, **section}})
+
+
+@pytest.mark.parametrize(("dropout", "samples"), [([0.2], 2), ([0.0, 0.0], 1), ([0.2, 0.0], 5)])
+def test_samples_that_the_models_can_give(good: dict[str, Any], dropout: list[float], samples: int) -> None:
+    section = {"uncertainty": {"samples": samples, "max_volume_cv": 0.2}, "saliency": {"classes": ["liver"]}}
+    check_run(complete({**good, "segment": {"source": "model", "model": _models(dropout), **section}}))

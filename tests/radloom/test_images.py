@@ -270,3 +270,11 @@ def test_importing_loads_no_imaging_library() -> None:
     code = "import sys, radloom.images; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"SimpleITK", "nibabel", "scipy", "pandas", "torch"} & set(loaded)
+
+
+def test_a_slope_is_what_readers_multiply_by_and_the_next_step_refuses(tmp_path: Path) -> None:
+    volume = Volume(np.arange(24, dtype=np.uint16).reshape(2, 3, 4), Geometry((4, 3, 2), (1.0, 1.0, 2.0), (0, 0, 0)))
+    write_nifti(tmp_path / "v.nii.gz", volume, slope=0.25)
+    assert np.array_equal(np.asarray(nib.load(tmp_path / "v.nii.gz").dataobj).T, 0.25 * volume.array)
+    with pytest.raises(ValueError, match="stored scaled"):
+        read_nifti(tmp_path / "v.nii.gz")

@@ -96,12 +96,32 @@ def test_regions_are_told_by_where_they_came_from() -> None:
     assert "the masks that came with the scans (tumour = label 2)" in masks
     assert "U-Net" not in masks
     assert "Ronneberger" not in masks
+    volumes = [dict(one) for one in provenance()]
+    for one in volumes:
+        if one["step"] == "segment":
+            net = one["resources"]["model"] | {"kind": "generalised_unet", "dimensions": 3, "spacing": [3, 3, 3]}
+            one["resources"] = {"model": net}
+    told = _section(_text(provenance=volumes), "Regions of interest")
+    assert "a 3D U-Net, liver_net [" in told
+    assert "in overlapping windows" in told
+    assert "in plane" not in told
+    outside = _with(
+        "segment", source="command", command="/opt/seg/Total -i {image}", command_version="2.4", labels={5: "liver"}
+    )
+    told = _section(_text(provenance=outside), "Regions of interest")
+    assert "by a program outside of Radloom, Total (2.4): liver = label 5." in told
+    assert "/opt" not in told
+    assert "U-Net" not in told
     more = _with("postprocess", labels={}, inside_body=True, body_hu=-250, erosion_mm=1, smoothing_mm=2, components=3)
     assert (
         "what lies outside the body (image above -250 HU) cut off, erosion with a ball of 1 mm radius, smoothing of "
-        "each component by a Gaussian of 2 mm at unchanged volume, the 3 largest 26-connected components kept and "
-        "cavities filled"
+        "each component by a Gaussian of 2 mm at unchanged volume, the 3 largest 26-connected components kept "
+        "and cavities"
     ) in _text(provenance=more)
+    parted = _with("postprocess", labels={}, components="largest", neck_mm=6)
+    assert "component (parts between which a ball of 6 mm radius can't pass being apart) kept" in _text(
+        provenance=parted
+    )
     plain = _with("postprocess", labels={}, fill_holes=False, components="all")
     assert "Regions were not post-processed." in _text(provenance=plain)
 

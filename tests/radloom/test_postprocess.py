@@ -204,6 +204,40 @@ def test_the_minimum_volume_is_in_mm3_and_belongs_to_what_stays() -> None:
         postprocess(volume(array, spacing), NAMES, both(min_volume_mm3=exactly * 1.01))
 
 
+def dumbbell(spacing: Spacing) -> np.ndarray:
+    """Balls of 8 and 6 mm on a rod of 2.5 mm radius."""
+    grid = np.ogrid[tuple(slice(0, round(60 / s)) for s in reversed(spacing))]
+    z, y, x = (axis * s for axis, s in zip(grid, reversed(spacing), strict=True))
+    around = (z - 30) ** 2 + (y - 30) ** 2
+    balls = (around + (x - 16) ** 2 <= 64) | (around + (x - 44) ** 2 <= 36)
+    return (balls | ((around <= 2.5**2) & (x > 4) & (x < 56))).astype(np.uint8)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.8, 1.0, 2.0)])
+def test_a_neck_that_the_ball_does_not_pass_parts_components(spacing: Spacing) -> None:
+    array = dumbbell(spacing)
+    names = {1: "organ"}
+    joined = postprocess(volume(array, spacing), names, Settings({"organ": Morphology(components="largest")}))
+    assert np.array_equal(joined.labels.array, array)
+    for most in ("largest", 2):
+        own = Morphology(components=most, neck_mm=3.5)
+        kept = postprocess(volume(array, spacing), names, Settings({"organ": own})).labels.array
+        # The oracle: scipy, with explicit balls and on a grid that goes on.
+        cores = on_infinite_grid(ndimage.binary_erosion, array > 0, ball(3.5, spacing))
+        parts, _ = ndimage.label(cores, np.ones((3, 3, 3)))
+        numbers = np.argsort(np.bincount(parts.ravel())[1:])[::-1][: 1 if most == "largest" else 2] + 1
+        expected = on_infinite_grid(ndimage.binary_dilation, np.isin(parts, numbers), ball(3.5, spacing)) & (array > 0)
+        assert np.array_equal(kept > 0, expected)
+        assert 0 < np.count_nonzero(kept) < np.count_nonzero(array)
+
+
+def test_a_neck_wider_than_the_label_leaves_it_as_it_is() -> None:
+    array = dumbbell((1.0, 1.0, 1.0))
+    own = Morphology(components="largest", neck_mm=30)
+    found = postprocess(volume(array), {1: "organ"}, Settings({"organ": own})).labels.array
+    assert np.array_equal(found, array)
+
+
 def test_a_lost_roi_is_recorded_and_the_others_stay() -> None:
     array = np.zeros((8, 8, 8), np.uint8)
     array[1:7, 1:7, 1:7] = 1
@@ -308,6 +342,7 @@ def test_settings_of_a_roi_override_the_common_ones() -> None:
         {"components": 0},
         {"components": True},
         {"dilation_mm": float("inf")},
+        {"neck_mm": -1},
         {"warn_volume_change": -0.1},
         {"labels": {"organ": {"closing": 1}}},
     ],

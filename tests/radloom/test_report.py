@@ -47,7 +47,19 @@ FACTS: dict[str, dict[str, Any]] = {
     },
     "resample": {"spacing": [1, 1, 1], "size": [62, 62, 60]},
     "calibrate": {"method": "none", "slope": 1.0, "intercept": 0.0, "air_hu": -998.5, "air_voxels": 1000},
-    "segment": {"source": "mask", "voxels": {"tumour": 500}},
+    "segment": {
+        "source": "model",
+        "voxels": {"tumour": 500},
+        "uncertainty": {
+            "tumour": {
+                "volume_ml": 4.8,
+                "volume_sd_ml": 0.6,
+                "volume_cv": 0.125,
+                "pairwise_dice": 0.875,
+                "epistemic": 0.01,
+            }
+        },
+    },
     "postprocess": {"volume_mm3": {"tumour": 4800.0}, "change": {"tumour": 0.96}, "components": {"tumour": 1}},
     "extract": {"rois": {"tumour": {"voxels": 480, "volume_mm3": 4800.0}}},
 }
@@ -378,6 +390,8 @@ def test_sections_show_the_tables(results: CohortTask) -> None:
     assert "none 11" in quality
     assert "resampled to 1 x 1 x 1 mm" in quality
     assert "the air is far from -1000 HU" in quality
+    assert re.search(r"<td>tumour</td><td>A</td><td[^>]*>11</td><td[^>]*>0.875</td><td[^>]*>0.125</td>", quality)
+    assert len(re.findall(r"<td>c\d+</td><td>[AB]</td><td>tumour</td><td[^>]*>0.875</td>", quality)) == 10
     harmonisation = _section(page, "harmonisation")
     assert "0.700 / 0.000" in harmonisation
     assert "of the ROI tumour" in _section(page, "cox")

@@ -24,6 +24,7 @@ def test_a_parameter_file_tells_its_settings_and_no_path(tmp_path: Path) -> None
 def test_a_net_tells_what_it_is_and_what_it_was_trained_on() -> None:
     path = ROOT / "resources" / "models" / "demo_unet"
     found = resource_facts({"model": {"path": str(path), "sha256": "cd"}})["model"]
+    assert (found["kind"], found["dimensions"]) == ("unet", 2)
     assert found["name"] == "demo_unet"
     assert found["classes"] == {"1": "organ", "2": "tumour"}
     assert found["trained_on"] == "CT phantoms of radloom.phantoms, no patients"

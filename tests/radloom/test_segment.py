@@ -14,7 +14,7 @@ from radloom.images import Geometry, Volume, reorient
 from radloom.nets.architecture import Architecture, build_net
 from radloom.nets.folder import ModelDescription, load_model, read_description, save_model
 from radloom.nets.prediction import Member, Predictor, Settings, choose_device
-from radloom.nets.training import dice_coefficient
+from radloom.nets.validation import dice_of_classes
 from radloom.phantoms import Phantom, Scanner, draw_anatomy, make_phantom
 from radloom.segment import segment_mask, segment_model
 
@@ -30,6 +30,10 @@ def phantom_of(seed: int, spacing: tuple[float, float, float] = (2.0, 2.0, 4.0),
     # A first word that neither the training nor the demonstration uses.
     rng = np.random.default_rng([30_000, seed])
     return make_phantom(draw_anatomy(rng, with_tumour=tumour), Scanner(spacing, 2.0, 8.0), rng)
+
+
+def dice_coefficient(found: np.ndarray, truth: np.ndarray) -> float:
+    return float(dice_of_classes(found.astype(np.uint8), truth.astype(np.uint8), 1)[0])
 
 
 def volume_of(array: np.ndarray, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Volume:

@@ -203,6 +203,31 @@ def test_acquisition_and_qc(tmp_path: Path, cases: list[dict[str, str]]) -> None
     ]
 
 
+def test_scores_of_samples_are_qc_items_and_stay_empty_where_there_are_none(
+    tmp_path: Path, cases: list[dict[str, str]]
+) -> None:
+    entries = _cohort(tmp_path, cases, {})
+    known = {"volume_ml": 9.0, "volume_sd_ml": 0.9, "volume_cv": 0.1, "pairwise_dice": 0.95, "epistemic": 0.01}
+    scores = {"liver": known, "tumour": dict.fromkeys(known, None) | {"volume_ml": 0.0}}
+    entries["segment"]["c3"] = Entry("ok", "", "", {**FACTS["segment"], "uncertainty": scores}, [], {})
+    build_tables(_task(tmp_path, cases, entries))
+    qc = _read(tmp_path / "out/tables/qc.csv")
+    sampled = qc[qc["item"].str.startswith("segmentation_")]
+    assert set(sampled["case_id"]) == {"c3"}
+    assert sampled[["roi", "step", "item", "value"]].values.tolist() == [
+        ["liver", "segment", "segmentation_pairwise_dice", "0.95"],
+        ["liver", "segment", "segmentation_volume_cv", "0.1"],
+        ["liver", "segment", "segmentation_volume_ml", "9.0"],
+        ["liver", "segment", "segmentation_volume_sd_ml", "0.9"],
+        ["liver", "segment", "segmentation_epistemic", "0.01"],
+        ["tumour", "segment", "segmentation_pairwise_dice", ""],
+        ["tumour", "segment", "segmentation_volume_cv", ""],
+        ["tumour", "segment", "segmentation_volume_ml", "0.0"],
+        ["tumour", "segment", "segmentation_volume_sd_ml", ""],
+        ["tumour", "segment", "segmentation_epistemic", ""],
+    ]
+
+
 def test_clinical_table_keeps_only_configured_columns_and_misses_nobody_silently(
     tmp_path: Path, cases: list[dict[str, str]]
 ) -> None:

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from radloom.engine.step import CaseTask
+from radloom.errors import CaseError
 from radloom.images import Geometry, Volume, read_nifti, write_nifti
+from radloom.uncertainty_scores import ClassUncertainty, write_scores
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,26 @@ def test_a_case_whose_rois_are_cut_to_the_body(script: ModuleType, case: Path) -
     assert np.array_equal(after, np.where((ct < 0) & (labels.array == 1), 0, labels.array))
     assert list(result.facts["change_by_step"]["organ"]) == ["body"]
     assert [warning.split(" by")[0] for warning in result.warnings] == ["organ: body changed the volume"]
+
+
+def test_a_case_whose_samples_disagree_is_excluded(script: ModuleType, case: Path) -> None:
+    scores = {
+        "organ": ClassUncertainty(10.0, 0.1, 0.01, 0.98, 0.001),
+        "tumour": ClassUncertainty(1, 0.5, 0.5, 0.6, 0.1),
+    }
+    write_scores(case / "uncertainty.json", scores)
+    out = case / "out"
+    out.mkdir()
+    files = ("segment/labels.nii.gz", "segment/labels.json", "segment/uncertainty.json")
+    inputs = {name: case / name.split("/")[1] for name in files}
+    limits = {"max_volume_cv": 0.2, "min_pairwise_dice": 0.7, "rois": []}
+    with pytest.raises(
+        CaseError, match=r"tumour: coefficient of variation of the volume 0.5 is above 0.2; tumour: mean"
+    ):
+        script.run_case(CaseTask("case", inputs, {"segment.uncertainty": limits}, {}, out))
+    limits["rois"] = ["organ"]
+    script.run_case(CaseTask("case", inputs, {"segment.uncertainty": limits}, {}, out))
+    assert (out / "roi.nii.gz").exists()
 
 
 def test_by_hand(case: Path, repo: Path) -> None:

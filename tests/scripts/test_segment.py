@@ -1,7 +1,10 @@
 """The script of the step `segment`: as a case of the workflow, and by hand."""
 
+import argparse
+import dataclasses
 import importlib.util
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +15,10 @@ import numpy as np
 import pytest
 
 from radloom.engine.step import CaseTask
-from radloom.errors import CaseError
+from radloom.errors import CaseError, CohortError
 from radloom.images import Geometry, Volume, read_nifti, write_nifti
 from radloom.phantoms import Scanner, draw_anatomy, make_phantom
+from radloom.uncertainty_scores import read_scores
 
 SETTINGS: dict[str, Any] = {
     "labels": {},
@@ -23,6 +27,8 @@ SETTINGS: dict[str, Any] = {
     "batch": "auto",
     "tta": [],
     "cpu_precision": "float32",
+    "uncertainty": {"samples": 0, "maps": False},
+    "saliency": {"classes": [], "tau": 0.5},
 }
 
 
@@ -60,6 +66,78 @@ def task(folder: Path, out: Path, row: dict[str, str] | None = None, **settings:
         out=out,
         resources={"model": repo / "resources/models/demo_unet"},
     )
+
+
+@pytest.fixture(scope="module")
+def dropout_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A net that nobody trained, with dropout: it finds something, and its samples differ."""
+    import torch
+
+    from radloom.nets.architecture import Architecture, build_net
+    from radloom.nets.folder import ModelDescription, save_model
+
+    folder = tmp_path_factory.mktemp("models") / "untrained"
+    architecture = Architecture(channels=(4, 8), dropout=0.3)
+    description = ModelDescription("untrained", {1: "organ", 2: "tumour"}, (4.0, 4.0), (-160.0, 240.0), architecture)
+    torch.manual_seed(3)
+    net = build_net(architecture, 3)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(2)  # the logits of a net that was just drawn are all alike
+    save_model(folder, net, description)
+    return folder
+
+
+def test_samples_and_saliency_are_written(
+    script: ModuleType, phantom: Path, tmp_path: Path, dropout_model: Path
+) -> None:
+    import nibabel as nib
+
+    plain = task(phantom, tmp_path / "plain", source="model")
+    plain.resources["model"] = dropout_model
+    script.run_case(plain)
+    more = {"uncertainty": {"samples": 3, "maps": True}, "saliency": {"classes": ["organ"], "tau": 0.4}}
+    case = task(phantom, tmp_path / "out", source="model", **more)
+    case.resources["model"] = dropout_model
+    result = script.run_case(case)
+    # What is asked beside the labels doesn't change them.
+    assert (case.out / "labels.nii.gz").read_bytes() == (plain.out / "labels.nii.gz").read_bytes()
+
+    image = read_nifti(phantom / "image.nii.gz")
+    maps = {}
+    for name in ("mean", "total", "aleatoric", "epistemic"):
+        stored = nib.load(case.out / f"uncertainty_{name}.nii.gz")
+        assert stored.get_data_dtype() == np.uint16
+        maps[name] = np.asarray(stored.dataobj).T
+        assert maps[name].shape == image.array.shape
+    assert 0.5 < maps["mean"].max() <= 1
+    assert 0 < maps["epistemic"].max() <= 0.25
+    # Each of the three is rounded to a step of 0.25 / 65535.
+    assert np.abs(maps["total"] - maps["aleatoric"] - maps["epistemic"]).max() <= 3 * 0.25 / 65535
+    scores = read_scores(case.out / "uncertainty.json")
+    assert 0 < scores["organ"].pairwise_dice < 1
+    assert result.facts["uncertainty"]["organ"]["volume_cv"] == scores["organ"].volume_cv > 0
+
+    saliency = read_nifti(case.out / "saliency_organ.nii.gz")
+    roi = read_nifti(case.out / "saliency_organ_roi.nii.gz")
+    assert saliency.geometry == roi.geometry == image.geometry
+    assert saliency.array.max() == 1
+    assert np.array_equal(roi.array, saliency.array >= 0.4)
+    assert result.facts["saliency_ml"]["organ"] == pytest.approx(roi.array.sum() * 16 / 1000)
+    assert (case.out / "saliency.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_ensemble_needs_no_dropout(script: ModuleType, phantom: Path, tmp_path: Path, dropout_model: Path) -> None:
+    case = task(phantom, tmp_path / "out", source="model", uncertainty={"samples": 1, "maps": False})
+    demo = case.resources.pop("model")
+    case.resources.update({"model.a": dropout_model, "model.b": demo})
+    with pytest.raises(CohortError, match="one spacing"):
+        script.run_case(case)
+    case.resources["model.b"] = dropout_model
+    scores = script.run_case(case).facts["uncertainty"]
+    # The same net twice, without dropout: samples that agree.
+    assert (scores["organ"]["pairwise_dice"], scores["organ"]["volume_cv"]) == (1.0, 0.0)
+    assert sorted(path.name for path in case.out.iterdir()) == ["labels.json", "labels.nii.gz", "uncertainty.json"]
 
 
 def test_a_mask_of_the_cohort_sheet(script: ModuleType, phantom: Path, tmp_path: Path) -> None:
@@ -115,3 +193,53 @@ def test_by_hand_errors_are_one_line(phantom: Path, tmp_path: Path, repo: Path) 
     assert done.stderr.startswith("error: the model folder")
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "labels.nii.gz").exists()
+
+
+def test_several_models_are_an_ensemble(script: ModuleType, phantom: Path, tmp_path: Path, repo: Path) -> None:
+    model = repo / "resources/models/demo_unet"
+    alone = task(phantom, tmp_path / "alone", source="model")
+    script.run_case(alone)
+    pair = dataclasses.replace(
+        task(phantom, tmp_path / "pair", source="model", tta=["y"]), resources={"model.b": model, "model.a": model}
+    )
+    result = script.run_case(pair)
+    assert result.facts["precision"] == ["float32"]
+    first, second = (read_nifti(case.out / "labels.nii.gz").array for case in (alone, pair))
+    # Mirroring moves the rim of the ROIs by a voxel here and there.
+    assert 0 < np.mean(first != second) < 0.01
+
+
+def test_by_hand_a_batch_is_a_positive_number(script: ModuleType) -> None:
+    assert script._batch("auto") == "auto"
+    assert script._batch("3") == 3
+    for word in ("0", "-1", "two"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            script._batch(word)
+
+
+def by_command(repo: Path, image: Path, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, repo / "workflow/scripts/segment.py", image, "--out", out, *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_an_outside_segmenter_by_hand(repo: Path, phantom: Path, tmp_path: Path) -> None:
+    stand_in = shlex.join([sys.executable, str(repo / "tests/helpers/stand_in_segmenter.py"), "good"])
+    command = f"{stand_in} {{image}} {{labels}}"
+    image, out = phantom / "image.nii.gz", tmp_path / "labels.nii.gz"
+    done = by_command(repo, image, out, "--command", command, "--label", "3=soft", "--label", "4=other")
+    assert done.returncode == 0, done.stderr
+    array = read_nifti(image).array
+    expected = (array > 0) & (array <= 500)
+    assert np.array_equal(read_nifti(out).array == 3, expected)
+    assert done.stdout.startswith("3 soft: ")
+    assert "warning: the mask's labels 9" in done.stderr or array.max() <= 500
+    for options, reason in ((("--label", "soft"), "NUMBER=NAME"), ((), "must name the labels")):
+        refused = by_command(repo, image, tmp_path / "none.nii.gz", "--command", command, *options)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("error: ")
+        assert reason in refused.stderr
+    assert not (tmp_path / "none.nii.gz").exists()

@@ -309,9 +309,9 @@ def regions(facts: RunFacts) -> list[str]:
 def readers(facts: RunFacts) -> list[str]:
     """Whether readers drew the regions at all."""
     source = facts.setting("segment", "source")
-    if not facts.imaging or source != "model":
+    if not facts.imaging or source not in ("model", "command"):
         return []
-    return ["In this run no reader drew regions: a net segmented all of them."]
+    return [f"In this run no reader drew regions: a {'net' if source == 'model' else 'program'} segmented all of them."]
 
 
 @answer
@@ -329,8 +329,8 @@ def to_voxels(facts: RunFacts) -> list[str]:
     source = facts.setting("segment", "source")
     if not facts.imaging or source is None:
         return []
-    if source == "model":
-        return [f"{NOT_APPLICABLE} the net labels voxels."]
+    if source in ("model", "command"):
+        return [f"{NOT_APPLICABLE} the {'net' if source == 'model' else 'program'} labels voxels."]
     return ["The masks came as voxels; this run converted no contours."]
 
 

@@ -759,8 +759,14 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
         **_CASE,
         "roi": ("", "Region of interest; empty where the item is of the whole case."),
         "step": ("", "Step that measured it or warned."),
-        "item": ("", "What was measured; `warning` for a warning."),
-        "value": ("", "Value of the item: HU, mm^3 or a number, as the item's name says."),
+        "item": (
+            "",
+            "What was measured; `warning` for a warning. Of samples of the net (dropout or ensemble): "
+            "segmentation_pairwise_dice, their mean Dice two by two; segmentation_volume_ml and _sd_ml, mean and "
+            "standard deviation of the volume; segmentation_volume_cv, their quotient; segmentation_epistemic, mean "
+            "variance of the probability where any sample has the ROI.",
+        ),
+        "value": ("", "Value of the item: HU, mm^3, ml or a number, as the item's name says."),
         "warning": ("", "Text of the warning."),
     },
     "confounding": {

@@ -140,6 +140,7 @@ def check_run(config: dict[str, Any]) -> Sheet:
     problems += _extraction_problems(config)
     problems += _roi_problems(config, cohort)
     problems += _stability_problems(config, cohort)
+    problems += _training_problems(config)
     if problems:
         raise ConfigError(summarise(problems))
     return cohort
@@ -264,9 +265,9 @@ def _label_names(config: dict[str, Any], cohort: Sheet) -> dict[int, list[str]] 
     segment = config["segment"]
     if segment["source"] == "model":
         try:
-            classes = json.loads((Path(segment["model"] or "") / "model.json").read_text())["classes"]
+            classes = json.loads((_model_folders(segment)[0] / "model.json").read_text())["classes"]
             return {int(number): [name] for number, name in classes.items()}
-        except (OSError, ValueError, KeyError, AttributeError):
+        except (OSError, ValueError, KeyError, IndexError, AttributeError):
             return None  # said elsewhere, or by the step that loads the model
     if segment["labels"]:
         return {int(number): [name] for number, name in segment["labels"].items()}
@@ -369,20 +370,56 @@ def _nearest(word: str, known: list[str]) -> str:
     return f"; did you mean {nearest[0]}?" if nearest else ""
 
 
+def _training_problems(config: dict[str, Any]) -> list[str]:
+    training = config["train_segmentation"]
+    if training["name"] is None or config["features"]:
+        return []
+    dimensions = training["architecture"]["dimensions"]
+    checks = {
+        "name: the labels to train on come from masks: set segment.source to mask": config["segment"]["source"]
+        != "mask",
+        "name: the training reads the volumes: set keep to all": config["keep"] != "all",
+        f"spacing: a net of {dimensions} dimensions needs {dimensions} numbers": len(training["spacing"]) != dimensions,
+        f"patch: a net of {dimensions} dimensions needs {dimensions} numbers": (
+            training["patch"] is not None and len(training["patch"]) != dimensions
+        ),
+        "hu_window: its first value must be below its second": not training["hu_window"][0] < training["hu_window"][1],
+        "normalisation: its standard deviation must be above 0": (
+            training["normalisation"] is not None and training["normalisation"][1] <= 0
+        ),
+        "validation: with test it leaves nobody to train on": training["validation"] + training["test"] >= 1,
+        f"split: the file {training['split']} does not exist": (
+            training["split"] is not None and not Path(training["split"]).is_file()
+        ),
+        "robust: it looks at single items: set loss.dice_over to item": (
+            training["robust"] != "none" and training["loss"]["dice_over"] != "item" and training["loss"]["dice"] > 0
+        ),
+        "loss: it is a sum of nothing": not any(training["loss"][k] for k in ("cross_entropy", "dice", "focal")),
+        "architecture: slices is an odd number, and 1 in 3 dimensions": (
+            training["architecture"]["slices"] % 2 == 0 or (dimensions == 3 and training["architecture"]["slices"] != 1)
+        ),
+    }
+    return [f"config: train_segmentation.{problem}" for problem, wrong in checks.items() if wrong]
+
+
 def _file_problems(config: dict[str, Any]) -> list[str]:
     problems = []
     segment = config["segment"]
+    if segment["source"] == "command" and not config["features"]:
+        from radloom.segment_command import command_problems
+
+        problems += command_problems(segment["command"], segment["labels"])
     if segment["source"] == "model" and not config["features"]:
         if not segment["model"]:
             problems.append("config: segment.source is model, but segment.model names no folder")
         else:
-            folders = [segment["model"]] if isinstance(segment["model"], str) else segment["model"].values()
             problems += [
                 f"config: segment.model: {folder} holds no {name}"
-                for folder in folders
+                for folder in _model_folders(segment)
                 for name in ("model.json", "model.safetensors")
-                if not (Path(folder) / name).is_file()
+                if not (folder / name).is_file()
             ]
+            problems += _sampling_problems(segment)
     if not config["features"]:
         for params in sorted({Path(path) for path in parameter_files(config["extract"]["params"]).values()}):
             if not params.is_file():
@@ -395,6 +432,43 @@ def _file_problems(config: dict[str, Any]) -> list[str]:
             problems.append(
                 "config: extract.outlier_sigma: needs `ibsi: true`; PyRadiomics has one re-segmentation only"
             )
+    return problems
+
+
+def _model_folders(segment: dict[str, Any]) -> list[Path]:
+    """Return the folders of the model, or of the models of an ensemble; none where none is named."""
+    named = segment["model"] or {}
+    return [Path(named)] if isinstance(named, str) else [Path(folder) for folder in named.values()]
+
+
+def _sampling_problems(segment: dict[str, Any]) -> list[str]:
+    """List what keeps the models from giving the samples and saliency maps that are asked for."""
+    try:
+        models = [json.loads((folder / "model.json").read_text()) for folder in _model_folders(segment)]
+        dropout = [float(model["architecture"]["dropout"]) for model in models]
+        classes = list(models[0]["classes"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []  # said elsewhere, or by the step that loads the model
+    problems = []
+    wanted, limits = segment["uncertainty"]["samples"], segment["uncertainty"]
+    samples = sum(wanted if share > 0 and wanted > 1 else 1 for share in dropout)
+    if wanted and samples < 2:
+        has = "has no dropout" if not dropout[0] else "is sampled once"
+        problems.append(
+            f"config: segment.uncertainty.samples is {wanted}, and the only model {has}, so that there is one sample: "
+            "name several models, or one with dropout and samples of 2 or more"
+        )
+    if not wanted and any(limits[key] is not None for key in ("max_volume_cv", "min_pairwise_dice")):
+        problems.append("config: segment.uncertainty: its thresholds need samples of 1 (an ensemble) or more")
+    problems += [
+        f"config: segment.{key}: the model has no class {name}{_nearest(name, classes)}"
+        for key, names in (
+            ("uncertainty.rois", segment["uncertainty"]["rois"]),
+            ("saliency.classes", segment["saliency"]["classes"]),
+        )
+        for name in names
+        if name not in classes
+    ]
     return problems
 
 

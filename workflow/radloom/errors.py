@@ -19,6 +19,10 @@ class CaseError(Exception):
         return f"{self.reason}. {self.advice}" if self.advice else self.reason
 
 
+class LimitError(CaseError):
+    """A case that took more than a limit of its step allows: with another limit it is tried again."""
+
+
 class CohortError(Exception):
     """A cohort or a setting with which a step can't go on: the run stops with this message."""
 

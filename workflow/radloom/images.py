@@ -230,8 +230,10 @@ def nearest_rotation(matrix: Array) -> Array:
     return np.asarray(left @ right)
 
 
-def write_nifti(path: Path, volume: Volume) -> None:
+def write_nifti(path: Path, volume: Volume, slope: float | None = None) -> None:
     """Write a volume as gzipped NIfTI-1: sform and qform alike, no scale, no file name, no time.
+
+    With a `slope` the values that readers see are the array's times the slope (`read_nifti` reads no such file).
 
     The same content gives the same bytes on the same kind of machine (the compressor picks its code by the
     CPU). Raises ValueError for a type other than uint8, uint16, int16 and float32, and for axes that are not
@@ -243,7 +245,10 @@ def write_nifti(path: Path, volume: Volume) -> None:
     compressor = isal_zlib.compressobj(level=GZIP_LEVEL, wbits=_GZIP_WINDOW)
     with open(path, "wb") as file:
         # The header and the four bytes which say that no extension follows.
-        file.write(compressor.compress(_header(volume.geometry, array.dtype).tobytes().ljust(_DATA_OFFSET, b"\0")))
+        header = _header(volume.geometry, array.dtype)
+        if slope is not None:
+            header["scl_slope"] = slope
+        file.write(compressor.compress(header.tobytes().ljust(_DATA_OFFSET, b"\0")))
         file.write(compressor.compress(array.reshape(-1).view(np.uint8)))
         file.write(compressor.flush())
 

@@ -120,14 +120,15 @@ def ingest_case(
     return Scan(image, mask, facts, warnings)
 
 
-def read_source(path: Path, what: str) -> Source:
+def read_source(path: Path, what: str, shape: tuple[int, ...] | None = None) -> Source:
     """Read one three-dimensional scalar file; `what` ("image" or "mask") names it in the messages.
 
+    With `shape`, one whose axes have other lengths, in whatever order, is refused before its voxels are in memory.
     Raises CaseError if it is in another format, damaged, not three-dimensional, not scalar, or without a
     geometry.
     """
     try:
-        return _read_source(path, what)
+        return _read_source(path, what, shape)
     except PermissionError:
         raise CaseError(f"the {what} file may not be read", "Give its permission to the user of the run.") from None
     except OSError as error:
@@ -135,7 +136,7 @@ def read_source(path: Path, what: str) -> Source:
         raise OSError(error.errno, f"reading the {what}: {error.strerror}") from None
 
 
-def _read_source(path: Path, what: str) -> Source:
+def _read_source(path: Path, what: str, shape: tuple[int, ...] | None) -> Source:
     import SimpleITK as sitk
 
     kind = source_format(path, what)
@@ -163,6 +164,9 @@ def _read_source(path: Path, what: str) -> Source:
         try:
             reader.ReadImageInformation()
             _check_pixels(reader.GetDimension(), reader.GetNumberOfComponents(), reader.GetSize(), what)
+            if shape is not None and sorted(reader.GetSize()) != sorted(shape):
+                sizes = [" x ".join(map(str, size)) for size in (reader.GetSize(), shape[::-1])]
+                raise CaseError(f"the {what} has {sizes[0]} voxels, the image {sizes[1]}")
             read = reader.Execute()
         except RuntimeError as error:
             if "orthonormal" in str(error):

@@ -7,6 +7,8 @@ the same sentences, so that text and checklists can't contradict each other.
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -202,6 +204,9 @@ def rounding(facts: RunFacts) -> list[str]:
 # ----------------------------------------------------------------------- segmentation
 
 
+_UNETS = ("unet", "generalised_unet")
+
+
 def segmentation(facts: RunFacts) -> list[str]:
     """Where the regions of interest came from."""
     source = facts.setting("segment", "source")
@@ -210,17 +215,27 @@ def segmentation(facts: RunFacts) -> list[str]:
     if source == "mask":
         names = _labels(facts.setting("segment", "labels", {}))
         return [f"Regions of interest are the masks that came with the scans{f' ({names})' if names else ''}."]
+    if source == "command":
+        program = os.path.basename(shlex.split(facts.setting("segment", "command", ""))[0])
+        told = str(facts.setting("segment", "command_version", ""))[:120]
+        found = _labels(facts.setting("segment", "labels", {}))
+        return [
+            f"Regions of interest were segmented by a program outside of Radloom, {program}"
+            f"{f' ({told})' if told else ''}: {found}."
+        ]
     net = facts.resource("segment", "model")
     name = f", {net['name']}" if net.get("name") else ""
+    kind, dimensions = str(net.get("kind", "unet")), int(net.get("dimensions", 2))
+    called = f"U-Net{name}{cite('ronneberger2015')}" if kind in _UNETS else f"net ({kind}){name}"
     sentences = [
-        f"Regions of interest were segmented by a 2D U-Net{name}{cite('ronneberger2015')}, with "
-        f"{facts.version('torch')}, slice by slice."
+        f"Regions of interest were segmented by a {dimensions}D {called}, with {facts.version('torch')}, "
+        f"{'slice by slice' if dimensions == 2 else 'in overlapping windows'}."
     ]
     if net.get("classes") and net.get("spacing") and net.get("hu_window"):
         low, high = net["hu_window"]
         sentences.append(
-            f"It finds {_labels(net['classes'])} at {_mm(net['spacing'])} in plane, in a window of {number(low)} to "
-            f"{number(high)} HU."
+            f"It finds {_labels(net['classes'])} at {_mm(net['spacing'])}{' in plane' if dimensions == 2 else ''}, "
+            f"in a window of {number(low)} to {number(high)} HU."
         )
     if net.get("trained_on"):
         sentences.append(f"Its description says that it was trained on: {str(net['trained_on'])[:120]}.")
@@ -231,7 +246,7 @@ def segmentation(facts: RunFacts) -> list[str]:
 
 def segmentation_quality(facts: RunFacts) -> list[str]:
     """What is known of the net's quality: the Dice coefficients that its description states."""
-    if facts.setting("segment", "source") != "model":
+    if facts.setting("segment", "source") not in ("model", "command"):
         return []
     dice = facts.resource("segment", "model").get("dice", {})
     stated = [
@@ -255,7 +270,7 @@ def postprocessing(facts: RunFacts) -> list[str]:
     """Morphology of the regions, and what it did to their volumes."""
     keys = (
         *("inside_body", "body_hu", "closing_mm", "opening_mm", "erosion_mm", "dilation_mm", "smoothing_mm"),
-        *("components", "min_volume_mm3", "fill_holes"),
+        *("components", "neck_mm", "min_volume_mm3", "fill_holes"),
     )
     common = {key: facts.setting("postprocess", key) for key in keys}
     if not facts.imaging or all(value is None for value in common.values()):
@@ -285,10 +300,12 @@ def _morphology(settings: Mapping[str, Any]) -> Iterator[str]:
             yield f"{step} with a ball of {number(settings[f'{step}_mm'])} mm radius"
     if settings.get("smoothing_mm"):
         yield f"smoothing of each component by a Gaussian of {number(settings['smoothing_mm'])} mm at unchanged volume"
+    neck = settings.get("neck_mm")
+    apart = f" (parts between which a ball of {number(neck)} mm radius can't pass being apart)" if neck else ""
     if settings.get("components") == "largest":
-        yield "the largest 26-connected component kept"
+        yield f"the largest 26-connected component{apart} kept"
     elif isinstance(settings.get("components"), int):
-        yield f"the {settings['components']} largest 26-connected components kept"
+        yield f"the {settings['components']} largest 26-connected components{apart} kept"
     if settings.get("min_volume_mm3"):
         yield f"components below {number(settings['min_volume_mm3'])} mm3 removed"
     if settings.get("fill_holes"):

@@ -331,6 +331,18 @@ def cavities(mask: np.ndarray, box: Box) -> list[tuple[Box, np.ndarray]]:
     return found
 
 
+def keep_cores(mask: np.ndarray, most: int, neck_mm: float, spacing: Spacing) -> np.ndarray:
+    """The `most` largest parts of `mask` (z, y, x, bool) that a ball of `neck_mm` can't pass between; x, y, z in mm.
+
+    Parts are 26-connected components of the mask's erosion, and come back as far as the ball reaches: what is thinner
+    goes. A mask without a place for the ball stays as it is.
+    """
+    cores = erosion(mask, neck_mm, spacing)
+    if not cores.any():
+        return mask
+    return dilation(keep_components(cores, most, 1)[0], neck_mm, spacing) & mask
+
+
 def keep_components(mask: np.ndarray, most: int | None, min_voxels: float) -> tuple[np.ndarray, int]:
     """The 26-connected components of `mask` (z, y, x, bool) with at least `min_voxels`, and how many they are.
 

@@ -38,12 +38,19 @@ COLOURS = (
 Plane = NDArray[Any]
 
 
-def draw_overlay(image: Volume, roi: Volume, labels: Mapping[int, str], window: tuple[float, float]) -> Image.Image:
+def draw_overlay(
+    image: Volume,
+    roi: Volume,
+    labels: Mapping[int, str],
+    window: tuple[float, float],
+    planes_of: Volume | None = None,
+) -> Image.Image:
     """The picture of a case, in palette colours.
 
     image, roi: HU and label numbers, (z, y, x), axes nearest to LPS (x to the left, y to the back, z to the
     head).
-    labels: names of the ROIs by label number. window: HU shown as black and as white.
+    labels: names of the ROIs by label number. window: HU shown as black and as white. planes_of: other labels on the
+    same grid that choose the planes, so that two pictures can be compared.
 
     Each plane is the one in which the smallest ROI has its largest area: beside an organ, that is the lesion. A case
     without a labelled voxel shows the middle ones. Raises CaseError when image and ROI don't lie on one grid,
@@ -55,8 +62,9 @@ def draw_overlay(image: Volume, roi: Volume, labels: Mapping[int, str], window: 
     if not same_grid(image.geometry, roi.geometry, GRID_TOLERANCE_MM):
         raise CaseError("image and ROI don't lie on one grid", "resample both together")
     numbers = sorted(labels)
-    mask = np.isin(roi.array, numbers)
-    smallest = _smallest_roi(roi.array, numbers)
+    choosing = roi if planes_of is None else planes_of
+    mask = np.isin(choosing.array, numbers)
+    smallest = _smallest_roi(choosing.array, numbers)
     at = [widest_slice(smallest, axis) for axis in range(3)]
     sx, sy, sz = image.geometry.spacing
     part = _shorten(mask, sz, max(image.array.shape[2] * sx, image.array.shape[1] * sy))

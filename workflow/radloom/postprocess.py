@@ -29,6 +29,7 @@ from radloom.morphology import (
     erosion,
     gaussian_reach,
     keep_components,
+    keep_cores,
     label_components,
     opening,
     reach,
@@ -56,13 +57,18 @@ class Morphology:
     """Sigma of the Gaussian."""
     components: str | int = "all"
     """`all`, `largest`, or how many of the largest ones (26-connected)."""
+    neck_mm: float = 0.0
+    """Where not all components are kept: what hangs together through less than a ball of this radius is apart."""
     min_volume_mm3: float = 0.0
     fill_holes: bool = False
     warn_volume_change: float | None = 0.2
     """A step that changes the volume by more than this fraction is warned about; None never warns."""
 
     def __post_init__(self) -> None:
-        lengths = (self.closing_mm, self.opening_mm, self.erosion_mm, self.dilation_mm, self.smoothing_mm)
+        lengths = (
+            *(self.closing_mm, self.opening_mm, self.erosion_mm, self.dilation_mm, self.smoothing_mm),
+            self.neck_mm,
+        )
         if min(*lengths, self.min_volume_mm3, self.warn_volume_change or 0) < 0:
             raise ValueError("radii, volumes and limits of the postprocessing must not be negative")
         if not all(map(math.isfinite, (*lengths, self.min_volume_mm3))):
@@ -177,7 +183,10 @@ def postprocess(
     for number, own in work.rois.items():
         least = own.min_volume_mm3 / voxel_mm3 * (1 - 1e-9)
         if number in work.boxes and (own.most is not None or least > 1):
-            work.drop("components", number, keep_components(work.mask(number), own.most, least)[0])
+            mask = work.mask(number)
+            if own.neck_mm and own.most is not None:
+                mask = keep_cores(mask, own.most, own.neck_mm, spacing)
+            work.drop("components", number, keep_components(mask, own.most, least)[0])
 
     work.fill_holes()
     return _told(work, before, labels, names)

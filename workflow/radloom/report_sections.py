@@ -38,6 +38,8 @@ FEW_IN_BATCH = 20
 """Below this many cases a batch's mean and variance are poorly known; about 20 to 30 are advised for ComBat."""
 
 MOST_ROWS = 200
+LEAST_CERTAIN = 10
+"""Segmentations whose samples agree least that the report lists."""
 ID_COLUMNS = ["case_id", "patient_id", "centre", "roi"]
 METRICS = {
     "c_index": "Harrell's C",
@@ -405,6 +407,7 @@ def quality_section(material: Material) -> Section:
                 "ROI volumes: median (smallest to largest)",
             )
         )  # fmt: skip
+    blocks += _uncertainty_blocks(material)
     warned = material.qc[material.qc["item"] == "warning"]
     if warned.empty:
         blocks.append(text("No step had a warning about a case."))
@@ -415,6 +418,32 @@ def quality_section(material: Material) -> Section:
         if len(lines) > MOST_ROWS:
             blocks.append(text(f"{len(lines) - MOST_ROWS} more are in tables/qc.csv."))
     return Section("quality", "Acquisition and quality checks", blocks)
+
+
+def _uncertainty_blocks(material: Material) -> list[Block]:
+    """How far samples of the net agreed by ROI and centre, and the cases where they did least; nothing without any."""
+    qc = material.qc
+    # The table has both of a case and ROI next to each other, in one order.
+    found = qc[qc["item"] == "segmentation_pairwise_dice"].reset_index(drop=True)
+    if found.empty:
+        return []
+    dice, cv = numbers(found["value"]), numbers(qc.loc[qc["item"] == "segmentation_volume_cv", "value"])
+    lines = [
+        [roi, centre, len(at), median_range(dice[at]), median_range(cv[at])]
+        for (roi, centre), at in found.groupby(["roi", "centre"], sort=False).indices.items()
+    ]
+    least = np.argsort(dice, kind="stable")[: min(LEAST_CERTAIN, int(np.isfinite(dice).sum()))]
+    return [
+        table(
+            ["ROI", "centre", "cases", "mean pairwise Dice", "volume, coefficient of variation"], lines,
+            "Samples of the net, how far they agree: median (smallest to largest)",
+        ),
+        table(
+            ["case", "centre", "ROI", "mean pairwise Dice", "volume, coefficient of variation"],
+            [[*found.loc[i, ["case_id", "centre", "roi"]], number(dice[i]), number(cv[i])] for i in least],
+            "The least certain segmentations",
+        ),
+    ]  # fmt: skip
 
 
 STABILITY = {

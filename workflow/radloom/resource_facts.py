@@ -20,8 +20,8 @@ def resource_facts(resources: Mapping[str, Mapping[str, str]]) -> dict[str, Any]
     """By resource (`params`, `params.<extraction>`, `model`): its sha256 and what of its content tells what was done.
 
     `resources` are those of a step's plan, with `path` and `sha256`. A parameter file gives `setting`, `image_types`
-    and `features` as they are used; a net's folder gives name, classes, spacing, window and Dice, and what it was
-    trained on. A file that can't be read gives its hash alone: the step that uses it is what complains.
+    and `features` as they are used; a net's folder gives name, kind, classes, spacing, window and Dice, and what
+    it was trained on. A file that can't be read gives its hash alone: the step that uses it is what complains.
     """
     found: dict[str, Any] = {}
     for name, resource in resources.items():
@@ -48,7 +48,9 @@ def _of_model(path: Path) -> dict[str, Any]:
         document = json.loads((path / "model.json").read_text(encoding="utf-8"))
         data = document.get("training", {}).get("data")
         weights = document.get("weights", {}).get("sha256")
+        architecture = document.get("architecture", {})
+        built = {key: architecture[key] for key in ("kind", "dimensions") if key in architecture}
     except (OSError, ValueError, AttributeError):
         return {}
     chosen = {key: document[key] for key in _OF_MODEL if key in document}
-    return chosen | {"trained_on": data, "weights_sha256": weights}
+    return chosen | built | {"trained_on": data, "weights_sha256": weights}

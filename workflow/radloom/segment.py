@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from radloom.labels import ROI_NAME, count_labels
 
 if TYPE_CHECKING:
     from radloom.nets.prediction import Predictor, Settings
+    from radloom.uncertainty_scores import ClassUncertainty
 
 
 def segment_mask(
@@ -83,6 +84,40 @@ def segment_model(image: Volume, models: Path | Mapping[str, Path], settings: Se
         )
     found = reorient(Volume(labels, upright.geometry), image.geometry.direction)
     return Segmentation(found, dict(predictor.classes), predictor.facts(), list(predictor.warnings))
+
+
+def assess_model(
+    image: Volume, models: Path | Mapping[str, Path], samples: int, maps: bool, settings: Settings | None = None
+) -> tuple[dict[str, ClassUncertainty], dict[str, Volume]]:
+    """How far samples of the nets agree on an image (z, y, x; HU): scores by ROI, and maps (uint16) where wanted.
+
+    What is a sample, a score and a map, and what a step of a map is worth: `radloom.nets.uncertainty`, whose errors
+    are raised.
+    """
+    from radloom.nets.uncertainty import assess
+
+    upright = reorient(image)
+    predictor = loaded_predictor(models, settings)
+    scores, arrays = assess(predictor, upright.array, upright.geometry.spacing, samples, maps)
+    return scores, {name: _back(array, upright, image) for name, array in arrays.items()}
+
+
+def saliency_model(
+    image: Volume, models: Path | Mapping[str, Path], names: Sequence[str], settings: Settings | None = None
+) -> dict[str, Volume]:
+    """Saliency maps (float32, 0 .. 1; `radloom.nets.saliency`) of classes of an image (z, y, x; HU), by name."""
+    from radloom.nets.saliency import find_saliency
+
+    upright = reorient(image)
+    predictor = loaded_predictor(models, settings)
+    numbers = {name: number for number, name in predictor.classes.items()}
+    found = find_saliency(predictor, upright.array, upright.geometry.spacing, [numbers[name] for name in names])
+    return {name: _back(found[numbers[name]], upright, image) for name in names}
+
+
+def _back(array: np.ndarray, upright: Volume, image: Volume) -> Volume:
+    """An array on the grid of `upright` in the image's own orientation."""
+    return reorient(Volume(array, upright.geometry), image.geometry.direction)
 
 
 def loaded_predictor(models: Path | Mapping[str, Path], settings: Settings | None = None) -> Predictor:

@@ -32,6 +32,8 @@ EXCLUSION_COLUMNS = ["case_id", "centre", "roi", "step", "reason", "way_out"]
 NAMED_EXCLUSION_COLUMNS = ["case_id", "centre", "roi", "extraction", "step", "reason", "way_out"]
 """With several extractions: from which one; empty for what is excluded from all of them."""
 QC_COLUMNS = ["case_id", "centre", "roi", "step", "item", "value", "warning"]
+UNCERTAINTY_ITEMS = ("pairwise_dice", "volume_cv", "volume_ml", "volume_sd_ml", "epistemic")
+"""Scores of the samples of a net, as `segmentation_<item>`; empty where they can't be estimated."""
 ACQUISITION_COLUMNS = [
     "case_id",
     "centre",
@@ -262,6 +264,9 @@ def qc_rows(cases: Sequence[Mapping[str, str]], entries: Entries, tables: Mappin
         ):
             for roi, value in _facts(entries, step, case_id).get(fact, {}).items():
                 add(step, roi, item, value)
+        for roi, scores in _facts(entries, "segment", case_id).get("uncertainty", {}).items():
+            for name in UNCERTAINTY_ITEMS:
+                add("segment", roi, f"segmentation_{name}", scores[name])
         segmented = _facts(entries, "postprocess", case_id).get("volume_mm3", {})
         for roi, facts in _facts(entries, "extract", case_id).get("rois", {}).items():
             add("extract", roi, "voxels", facts.get("voxels"))

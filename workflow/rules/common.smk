@@ -11,7 +11,12 @@ sys.path.insert(0, str(ROOT / "workflow"))
 from radloom.engine.environment import set_environment
 from radloom.engine.plans import COHORT, clear_abandoned, prepare
 from radloom.engine.progress import Progress, hide_scheduling
-from radloom.engine.steps import uses_gpu
+from radloom.engine.steps import (
+    segmentation_minutes,
+    training_threads,
+    trains_on_gpus,
+    uses_gpu,
+)
 from radloom.engine.worker import trace
 from radloom.errors import ConfigError
 

@@ -15,7 +15,7 @@ rule segment:
     threads: 1
     resources:
         mem_mb=8000,
-        runtime=minutes(10),
+        runtime=minutes(segmentation_minutes(RUN.config)),
         gpu=uses_gpu(RUN.config),
     shell:
         'python "$RADLOOM_SCRIPTS"/segment.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'
@@ -39,3 +39,23 @@ rule postprocess:
         gpu=0,
     shell:
         'python "$RADLOOM_SCRIPTS"/postprocess.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'
+
+
+rule train_segmentation:
+    input:
+        plan=RUN.plan("train_segmentation", COHORT),
+        before=RUN.before_cohort("train_segmentation"),
+    output:
+        RUN.manifest("train_segmentation", COHORT),
+    log:
+        RUN.log("train_segmentation", COHORT),
+    conda:
+        ENVIRONMENT
+    threads: training_threads(RUN.config)
+    resources:
+        mem_mb=16000,
+        runtime=2880,
+        gpu=trains_on_gpus(RUN.config),
+    shell:
+        'python "$RADLOOM_SCRIPTS"/train_segmentation.py --plan {input.plan:q} --manifest {output:q}'
+        " > {log:q} 2>&1"

@@ -18,12 +18,16 @@ def run_case(task: CaseTask) -> CaseResult:
     from radloom.images import read_nifti, write_nifti
     from radloom.labels import read_names
     from radloom.postprocess import postprocess, read_settings
+    from radloom.uncertainty_scores import check_scores, read_scores
 
+    params = dict(task.params)
+    if limits := params.pop("segment.uncertainty", None):
+        check_scores(read_scores(task.inputs["segment/uncertainty.json"]), **limits)
     names = read_names(task.inputs["segment/labels.json"])
     labels = read_nifti(task.inputs["segment/labels.nii.gz"])
     # The image is among the inputs only where some ROI may be cut to the body (engine/steps.py).
     image = read_nifti(task.inputs[IMAGE]) if IMAGE in task.inputs else None
-    result = postprocess(labels, names, read_settings(task.params, names.values()), image)
+    result = postprocess(labels, names, read_settings(params, names.values()), image)
     write_nifti(task.out / "roi.nii.gz", result.labels)
     shutil.copyfile(task.inputs["segment/labels.json"], task.out / "labels.json")
     facts = {

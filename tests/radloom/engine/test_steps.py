@@ -5,7 +5,15 @@ from typing import Any
 import pytest
 
 from radloom.config import complete
-from radloom.engine.steps import STABILITY, STEPS, active_steps, step_files, step_params
+from radloom.engine.steps import (
+    STABILITY,
+    STEPS,
+    active_steps,
+    segmentation_minutes,
+    step_files,
+    step_params,
+    uses_gpu,
+)
 
 
 def config(**sections: Any) -> dict[str, Any]:
@@ -35,6 +43,56 @@ def test_perturbations_follow_what_the_steps_that_they_repeat_do() -> None:
     assert "params" not in params
 
 
+def test_a_threshold_of_uncertainty_runs_the_postprocessing_again_and_not_the_net() -> None:
+    section = {"samples": 5, "maps": False}
+    free, limited = (
+        config(segment={"source": "model", "model": "m", "uncertainty": section | limits})
+        for limits in ({}, {"max_volume_cv": 0.1, "rois": ["liver"]})
+    )
+    assert step_params(STEPS["segment"], free) == step_params(STEPS["segment"], limited)
+    assert step_params(STEPS["segment"], free)["uncertainty"] == section
+    expected = {"max_volume_cv": 0.1, "min_pairwise_dice": None, "rois": ["liver"]}
+    assert step_params(STEPS["postprocess"], limited)["segment.uncertainty"] == expected
+    assert "segment.uncertainty" not in step_params(STEPS["postprocess"], free)
+    assert step_files(STEPS["postprocess"], limited)[-1] == "segment/uncertainty.json"
+    assert step_files(STEPS["postprocess"], free) == ("segment/labels.nii.gz", "segment/labels.json")
+
+
+def test_a_mask_is_not_sampled() -> None:
+    asked = config(segment={"uncertainty": {"samples": 5, "max_volume_cv": 0.1}, "saliency": {"classes": ["liver"]}})
+    assert step_params(STEPS["segment"], asked) == step_params(STEPS["segment"], config())
+    assert step_files(STEPS["postprocess"], asked) == step_files(STEPS["postprocess"], config())
+
+
+def test_what_decides_the_labels_of_an_outside_segmenter() -> None:
+    segment = {"source": "command", "command": "seg {image} {labels}", "labels": {"5": "liver"}}
+    base = config(segment=segment)
+    for key, value in {"command": "seg -x {image} {labels}", "command_version": "2", "device": "cpu"}.items():
+        assert step_params(STEPS["segment"], config(segment=segment | {key: value})) != step_params(
+            STEPS["segment"], base
+        )
+    idle = {"command_timeout_s": 9, "batch": 2, "tta": ["x"], "model": "m", "uncertainty": {"samples": 5}}
+    assert step_params(STEPS["segment"], config(segment=segment | idle)) == step_params(STEPS["segment"], base)
+    assert step_files(STEPS["segment"], base) == ("calibrate/image.nii.gz",)
+    for source in ("mask", "model"):
+        other = config(segment={"source": source, "model": "m"})
+        asked = config(segment={"source": source, "model": "m", "command": "seg", "command_version": "2"})
+        assert step_params(STEPS["segment"], other) == step_params(STEPS["segment"], asked)
+
+
+@pytest.mark.parametrize(
+    ("source", "device", "gpus"),
+    [("mask", "cuda", 0), ("model", "cuda", 1), ("model", "cpu", 0), ("command", "cuda", 1), ("command", "cpu", 0)],
+)
+def test_gpus_that_a_segmentation_job_asks_for(source: str, device: str, gpus: int) -> None:
+    assert uses_gpu(config(segment={"source": source, "device": device})) == gpus
+
+
+def test_minutes_that_a_segmentation_may_take() -> None:
+    assert segmentation_minutes(config(segment={"source": "command", "command_timeout_s": 1800})) == 30
+    assert segmentation_minutes(config(segment={"source": "mask", "command_timeout_s": 1800})) == 10
+
+
 @pytest.mark.parametrize("model", ["model_cox", "model_logistic"])
 def test_a_model_reads_the_stability_where_it_filters_by_it(model: str) -> None:
     assert STABILITY not in step_files(STEPS[model], config())
@@ -53,3 +111,14 @@ def test_postprocessing_reads_the_image_only_where_an_roi_is_cut_to_the_body() -
     own = {"inside_body": True, "labels": {"liver": {"closing_mm": 1}}}
     for section in (own, {"labels": {"liver": {"inside_body": True}}}):
         assert image in step_files(STEPS["postprocess"], config(postprocess=section))
+
+
+def test_how_labels_are_predicted_is_in_the_key_and_the_batch_is_not() -> None:
+    def params(**settings: object) -> dict[str, object]:
+        return step_params(STEPS["segment"], config(segment={"source": "model", "model": "m", **settings}))
+
+    assert params(batch=3) == params(batch="auto")
+    for setting in ({"tta": ["x"]}, {"device": "cpu"}, {"cpu_precision": "model"}):
+        assert params(**setting) != params()
+    masks = {"source": "mask", "tta": ["x"], "device": "cpu", "cpu_precision": "model", "batch": 3}
+    assert step_params(STEPS["segment"], config(segment=masks)) == step_params(STEPS["segment"], config())

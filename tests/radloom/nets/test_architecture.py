@@ -112,6 +112,7 @@ def test_the_same_seed_is_the_same_net() -> None:
         ({"dropout": "0.1"}, "share below 1"),
         ({"options": {"heads": 4}}, "'unet' has only strides, not heads"),
         ({"options": [1]}, "options is a mapping"),
+        ({"kind": "generalised_unet", "dimensions": 3, "residual": True}, "residual does nothing in a net of kind"),
         ({"width": 3}, "a key or a value that is none"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from living_nets import enliven
 from torch import nn
 
 from radloom.nets.blocks import double_convolution, effective_kernel, normalisation
@@ -41,14 +42,9 @@ def test_the_receptive_field_is_that_of_two_effective_kernels(dimensions: int, r
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_a_block_by_functions(residual: bool, dropout: float) -> None:
     torch.manual_seed(0)
-    block = double_convolution(3, 4, residual=residual, dropout=dropout, stride=2)
-    for module in block.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_mean)
-            nn.init.uniform_(module.running_var, 0.5, 2.0)
-            nn.init.uniform_(module.weight)
-            nn.init.uniform_(module.bias)
-    state = block.eval().state_dict()
+    image = torch.randn(2, 3, 8, 6)
+    block = enliven(double_convolution(3, 4, residual=residual, dropout=dropout, stride=2), image)
+    state = block.state_dict()
     body = "body." if residual else ""
 
     def step(maps: torch.Tensor, convolution: str, norm: str, **how: int) -> torch.Tensor:
@@ -56,7 +52,6 @@ def test_a_block_by_functions(residual: bool, dropout: float) -> None:
         mean, variance = state[f"{norm}.running_mean"], state[f"{norm}.running_var"]
         return nn.functional.batch_norm(maps, mean, variance, state[f"{norm}.weight"], state[f"{norm}.bias"])
 
-    image = torch.rand(2, 3, 8, 6)
     expected = step(image, f"{body}0", f"{body}1", stride=2, padding=1).relu()
     expected = step(expected, f"{body}3", f"{body}4", padding=1)
     if residual:

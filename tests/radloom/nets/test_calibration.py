@@ -31,7 +31,8 @@ def test_a_softmax_temperature_is_found_again(true) -> None:
     fit = fit_temperature([logits], [labels], CLASSES, per_array=100_000)
     assert fit.temperature == pytest.approx(true, rel=0.04)
     assert fit.nll_after <= fit.nll_before
-    assert fit.after.ece()[0] < 0.012
+    # A net whose probabilities are right is calibrated also where it finds something.
+    assert fit.after.ece()[:2].max() < 0.012
     if true != 1:
         assert fit.before.ece()[0] > 4 * fit.after.ece()[0]
 
@@ -106,14 +107,14 @@ def test_a_class_has_scikit_learns_curve_and_brier_score() -> None:
     assert reliability.curve("all")[1] == pytest.approx(right)
 
 
-def test_foreground_leaves_out_what_is_background_for_both() -> None:
+def test_foreground_is_what_the_net_calls_so() -> None:
     values = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]])
     labels = np.array([0, 1, 1, 0])
     reliability = Reliability(["liver"], "softmax", 10)
     reliability.add(values, labels)
     predicted, observed, weight = reliability.curve("foreground")
-    assert predicted == pytest.approx([0.6, 0.7, 0.8])
-    assert (observed.tolist(), weight.tolist()) == ([0, 0, 1], [1, 1, 1])
+    assert predicted == pytest.approx([0.7, 0.8])
+    assert (observed.tolist(), weight.tolist()) == ([0, 1], [1, 1])
 
 
 def test_a_sigmoid_background_has_the_rest_of_the_largest() -> None:

@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from radloom.images import Volume, from_sitk
 from radloom.nets.folder import load_model, read_description
 from radloom.nets.generalised_unet import GeneralisedUNet
 from radloom.nets.liver import import_liver_model
+from radloom.nets.prediction import Settings
+from radloom.postprocess import Morphology, postprocess
+from radloom.postprocess import Settings as Cleaning
+from radloom.segment import segment_model
 
 LIVER = 5  # of TotalSegmentator's labels
 
@@ -133,3 +138,38 @@ def test_the_trained_net_gives_the_logits_that_keras_gives(
         name = next(name for name in archive.namelist() if "liv_seg_resize" in name)
         (tmp_path / "weights.hdf5").write_bytes(archive.read(name))
     assert_equals_keras(load_model(liver_model)[0], keras_liver.read_keras(tmp_path / "weights.hdf5"))
+
+
+def dice_coefficient(found: np.ndarray, truth: np.ndarray) -> float:
+    return 2 * np.count_nonzero(found & truth) / (np.count_nonzero(found) + np.count_nonzero(truth))
+
+
+def cleaned(labels: Volume) -> np.ndarray:
+    """The largest part, as docs/segmentation.md advises."""
+    own = Morphology(components="largest", neck_mm=6, fill_holes=True)
+    return postprocess(labels, {1: "liver"}, Cleaning({"liver": own})).labels.array > 0
+
+
+def read_volume(*paths: Path) -> Volume:
+    import SimpleITK as sitk
+
+    return from_sitk(sitk.ReadImage([str(path) for path in paths] if len(paths) > 1 else str(paths[0])))
+
+
+@pytest.mark.slow
+def test_the_trained_net_finds_the_liver_of_the_torso(liver_model: Path, shared_data: Path) -> None:
+    image = read_volume(shared_data / "segmentation/torso_ct.nii.gz")
+    truth = read_volume(shared_data / "segmentation/torso_labels.nii.gz").array == LIVER
+    labels = segment_model(image, {"liver": liver_model}, Settings("cpu")).labels
+    assert dice_coefficient(labels.array == 1, truth) >= 0.85
+    assert dice_coefficient(cleaned(labels), truth) >= 0.95
+
+
+@pytest.mark.slow
+def test_the_trained_net_finds_the_liver_of_a_dicom_series(liver_model: Path, shared_data: Path) -> None:
+    image = read_volume(*sorted((shared_data / "segmentation/liver_ct_dicom").glob("*.dcm")))
+    labels = segment_model(image, {"liver": liver_model}, Settings("cpu")).labels
+    found = cleaned(labels)
+    # There is no truth for it. Seen by eye, the contour follows the liver, of about 1280 ml; nothing else was found.
+    assert 1200 < np.count_nonzero(found) * image.geometry.voxel_mm3 / 1000 < 1360
+    assert dice_coefficient(found, labels.array == 1) > 0.98

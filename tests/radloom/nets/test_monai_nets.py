@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from living_nets import enliven
 from torch import nn
 
 from radloom.nets.architecture import Architecture, build_net, read_architecture
@@ -59,8 +60,8 @@ def test_sizes_that_do_not_fit_are_refused_before_monai_sees_them() -> None:
         ({"options": {"multiple": 4}}, "fails on images of"),
         ({"options": {"multiple": [32]}}, "multiple and img_size are numbers"),
         ({"options": {"multiple": 1e9}}, "multiple and img_size are numbers"),
-        ({"dropout": 0.5}, "dropout does nothing in a net of MONAI"),
-        ({"channels": [4, 8]}, "channels does nothing in a net of MONAI"),
+        ({"dropout": 0.5}, "dropout does nothing in a net of kind 'monai:"),
+        ({"channels": [4, 8]}, "channels does nothing in a net of kind 'monai:"),
         ({"deep_supervision": True}, "deep_supervision does nothing"),
     ],
 )
@@ -71,7 +72,7 @@ def test_what_cannot_be_is_refused(changes: dict[str, object], reason: str) -> N
 
 def test_without_monai_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "monai.networks", None)
-    with pytest.raises(ValueError, match=r"pip install 'radloom\[monai\]'"):
+    with pytest.raises(ValueError, match=r"pip install -e '.\[monai\]'"):
         build_net(Architecture("monai:UNet"), 2)
 
 
@@ -79,14 +80,6 @@ def test_a_net_of_monai_has_no_seeded_dropout() -> None:
     net = build_net(Architecture("monai:BasicUNet", options={"dropout": 0.1, "features": [2] * 6}), 2)
     with pytest.raises(ValueError, match="has no dropout"), monte_carlo(net, [1]):
         pass
-
-
-def filled(net: nn.Module) -> nn.Module:
-    """The net in eval mode, its normalisation unlike that of a fresh one."""
-    for name, tensor in net.state_dict().items():
-        if tensor.dim() == 1 and tensor.is_floating_point():
-            tensor.uniform_(0.5, 1.5) if "var" in name or "weight" in name else tensor.uniform_(-0.5, 0.5)
-    return net.eval().requires_grad_(False)
 
 
 def copy_layers(source: list[nn.Module], target: list[nn.Module]) -> None:
@@ -111,13 +104,13 @@ def test_monais_basic_unet_gives_the_same_logits() -> None:
 
     torch.manual_seed(0)
     # MONAI's last step up doesn't halve the channels, so that the first two levels must have as many.
-    net = filled(build_net(Architecture(channels=(4, 4, 8, 16, 32)), 5))
+    images = torch.randn(2, 1, 32, 48)
+    net = enliven(build_net(Architecture(channels=(4, 4, 8, 16, 32)), 5), images)
     other = BasicUNet(2, 1, 5, features=(4, 4, 8, 16, 32, 4), act="relu", norm="batch").eval()
     ours = layers(net.first) + layers(net.down)
     for up, merge in zip(net.up, net.merge, strict=True):
         ours += [up, *layers(merge)]
     copy_layers([*ours, net.last], layers(other))
-    images = torch.rand(2, 1, 32, 48)
     torch.testing.assert_close(other(images), net(images), rtol=0, atol=1e-5)
 
 
@@ -125,7 +118,8 @@ def test_monais_dyn_unet_gives_the_same_logits_in_3d() -> None:
     from monai.networks.nets import DynUNet
 
     torch.manual_seed(0)
-    net = filled(build_net(Architecture(dimensions=3, channels=(4, 6, 8), norm="instance"), 5))
+    images = torch.randn(2, 1, 8, 12, 16)
+    net = enliven(build_net(Architecture(dimensions=3, channels=(4, 6, 8), norm="instance"), 5), images)
     other = DynUNet(
         3,
         1,
@@ -153,7 +147,6 @@ def test_monais_dyn_unet_gives_the_same_logits_in_3d() -> None:
         weight = step.conv_block.conv1.conv.weight.data
         step.conv_block.conv1.conv.weight.data = torch.cat(weight.chunk(2, dim=1)[::-1], dim=1)
     copy_layers([net.last], [other.output_block.conv.conv])
-    images = torch.rand(2, 1, 8, 12, 16)
     torch.testing.assert_close(other(images), net(images), rtol=0, atol=1e-5)
 
 
@@ -161,9 +154,9 @@ def test_monais_residual_block_gives_the_same_maps() -> None:
     from monai.networks.blocks.dynunet_block import UnetResBlock
 
     torch.manual_seed(0)
-    ours = filled(double_convolution(3, 5, residual=True, stride=2))
+    maps = torch.randn(2, 3, 12, 8)
+    ours = enliven(double_convolution(3, 5, residual=True, stride=2), maps)
     theirs = UnetResBlock(2, 3, 5, 3, 2, "batch", act_name="relu").eval()
     targets = [theirs.conv1.conv, theirs.norm1, theirs.conv2.conv, theirs.norm2, theirs.conv3.conv, theirs.norm3]
     copy_layers(layers(ours), targets)
-    maps = torch.rand(2, 3, 12, 8)
     torch.testing.assert_close(theirs(maps), ours(maps), rtol=0, atol=1e-6)

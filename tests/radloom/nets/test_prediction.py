@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from radloom.errors import CaseError, CohortError
-from radloom.nets.architecture import Architecture
+from radloom.nets import prediction
+from radloom.nets.architecture import Architecture, build_net
 from radloom.nets.folder import ModelDescription
 from radloom.nets.inplane import linear_matrix, to_input
 from radloom.nets.net import Net
@@ -167,7 +169,7 @@ def test_a_net_that_is_the_identity_gives_the_image_back(shape: Any, patch: Any,
 @settings(max_examples=20, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 12), st.integers(1, 80), st.integers(1, 20)),
-    own=st.tuples(*[st.sampled_from([0.7, 1.5, 2.0, 3.0])] * 3),
+    own=st.one_of(st.just((1.5, 1.5, 2.0)), st.tuples(*[st.sampled_from([0.7, 1.5, 2.0, 3.0])] * 3)),
     outputs=st.sampled_from(["softmax", "sigmoid"]),
     dimensions=st.sampled_from([2, 3]),
 )
@@ -254,8 +256,12 @@ def test_values_that_are_no_numbers_exclude_the_case() -> None:
     with torch.no_grad():
         net.last.bias[1] = float("nan")
     predictor = predictor_of(net, describe(2, (1.0,) * 3, (8, 8, 8)), split=False)
+    for spacing in ((1.0, 1.0, 1.0), (1.5, 1.5, 1.5)):
+        with pytest.raises(CaseError, match="no numbers"):
+            predictor.labels(scan_of((8, 8, 8)), spacing)
+    (scan,) = predictor.scans(scan_of((8, 8, 8)), (1.0, 1.0, 1.0))
     with pytest.raises(CaseError, match="no numbers"):
-        predictor.labels(scan_of((8, 8, 8)), (1.0, 1.0, 1.0))
+        list(predictor.probabilities(scan))
 
 
 def test_a_head_that_is_not_the_end_stays_where_it_is() -> None:
@@ -266,3 +272,121 @@ def test_a_head_that_is_not_the_end_stays_where_it_is() -> None:
     net = Sharper(7)
     assert split_head(net, describe(6, (1.0,) * 3, (8, 8, 8))) is None
     assert isinstance(net.last, nn.Conv3d)
+
+
+class Greedy(Small):
+    """Has no room for more than `room` windows at once on the card, which `cpu:0` stands for."""
+
+    room = 1
+    kind: type[Exception] = torch.OutOfMemoryError
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > self.room:
+            raise self.kind("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return super().forward(x)
+
+
+def on_card(net: Net, description: ModelDescription, batch: int = 8) -> Predictor:
+    return Predictor([Member("test", net, description)], Settings("cpu", batch=batch), device="cpu:0")
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, MemoryError, RuntimeError])
+def test_short_memory_lowers_the_batch_and_says_so(dimensions: int, kind: type[Exception]) -> None:
+    description = describe(3, (1.5,) * dimensions, (8, 8, 8)[:dimensions])
+    array = scan_of((9, 30, 22))
+    net = Greedy(4, dimensions)
+    expected = predictor_of(Small(4, dimensions), description).labels(array, (1.0, 1.0, 1.5))
+    net.room, net.kind = 2, kind
+    predictor = on_card(net, description)
+    assert np.mean(predictor.labels(array, (1.0, 1.0, 1.5)) != expected) < 1e-3
+    assert predictor.warnings == ["short of memory on the card: the batch was halved"] * 2
+    assert predictor.facts()["device"] == "cpu:0"
+    # The next case tries again from the top.
+    net.room = 8
+    assert np.mean(predictor.labels(array, (1.0, 1.0, 1.5)) != expected) < 1e-3
+    assert predictor.warnings == []
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_with_no_room_at_all_the_cpu_takes_over(dimensions: int) -> None:
+    description = describe(3, (1.5,) * dimensions, (8, 8, 8)[:dimensions])
+    array = scan_of((9, 30, 22))
+    expected = predictor_of(Small(4, dimensions), description).labels(array, (1.0, 1.0, 1.5))
+
+    class Crowded(Small):
+        calls = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            if 3 <= self.calls < 9 and predictor._at != "cpu":
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(x)
+
+    predictor = on_card(Crowded(4, dimensions), description, batch=2)
+    assert np.mean(predictor.labels(array, (1.0, 1.0, 1.5)) != expected) < 1e-3
+    assert [warning.split(": ")[1] for warning in predictor.warnings] == [
+        "the batch was halved",
+        "sums were kept in the host's memory",
+        "the net went on on the CPU",
+    ]
+    assert predictor.facts()["device"] == "cpu"
+
+
+def test_memory_that_the_cpu_lacks_too_is_an_error_and_other_errors_are_no_lack_of_memory() -> None:
+    description = describe(3, (1.5, 1.5, 1.5), (8, 8, 8))
+    net = Greedy(4)
+    net.room = 0
+    with pytest.raises(MemoryError):
+        on_card(net, description).labels(scan_of((8, 8, 8)), (1.0, 1.0, 1.0))
+
+    class Broken(Small):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError(f"mat1 and mat2 shapes cannot be multiplied ({len(x)})")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        on_card(Broken(4), description).labels(scan_of((8, 8, 8)), (1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize("outputs", ["softmax", "sigmoid"])
+def test_temperature_divides_the_logits_and_precision_is_the_devices(outputs: str) -> None:
+    net = Small(4)
+    plain = describe(3 if outputs == "softmax" else 4, (1.0,) * 3, (8, 8, 8), outputs=outputs, precision="bfloat16")
+    warm = describe(3 if outputs == "softmax" else 4, (1.0,) * 3, (8, 8, 8), outputs=outputs, temperature=3.0)
+    array = scan_of((8, 12, 8))
+    first, second = predictor_of(net, plain), predictor_of(net, warm)
+    logits = whole(first.logits(first.scans(array, (1.0, 1.0, 1.0))[0])) / 3
+    expected = logits.softmax(-1) if outputs == "softmax" else logits.sigmoid()
+    found = whole(second.probabilities(second.scans(array, (1.0, 1.0, 1.0))[0]))
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert first.facts()["precision"] == ["float32"]
+    assert np.array_equal(first.labels(array, (1.0, 1.0, 1.0)), second.labels(array, (1.0, 1.0, 1.0)))
+
+
+def test_bfloat16_on_request_changes_few_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    description = describe(3, (1.0,) * 3, (8, 8, 8), precision="bfloat16")
+    array = scan_of((8, 24, 24))
+    exact = predictor_of(Small(4), description).labels(array, (1.0, 1.0, 1.0))
+    monkeypatch.setattr(prediction, "cpu_has_bfloat16", lambda: True)
+    rough = predictor_of(Small(4), description, cpu_precision="model")
+    labels = rough.labels(array, (1.0, 1.0, 1.0))
+    assert rough.facts()["precision"] == ["bfloat16"]
+    assert 0 < np.mean(labels != exact) < 0.03
+    monkeypatch.setattr(prediction, "cpu_has_bfloat16", lambda: False)
+    assert np.array_equal(rough.labels(array, (1.0, 1.0, 1.0)), exact)
+
+
+def test_samples_of_dropout_follow_from_their_seed_whatever_the_batch() -> None:
+    architecture = Architecture(dimensions=3, channels=(4, 8), dropout=0.3)
+    torch.manual_seed(0)
+    net = build_net(architecture, 3).eval().requires_grad_(False)
+    description = dataclasses.replace(describe(2, (1.0,) * 3, (8, 8, 8)), architecture=architecture)
+    array = scan_of((12, 12, 8))
+    samples = []
+    for seed, batch in ((None, 1), (5, 1), (5, 4), (6, 4)):
+        predictor = on_card(net, description, batch)
+        (scan,) = predictor.scans(array, (1.0, 1.0, 1.0))
+        samples.append(whole(predictor.probabilities(scan, seed=seed)))
+    assert torch.allclose(samples[1], samples[2], atol=1e-5)
+    for one, other in ((0, 1), (2, 3)):
+        assert float((samples[one] - samples[other]).abs().max()) > 1e-3

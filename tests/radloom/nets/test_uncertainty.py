@@ -11,30 +11,29 @@ from hypothesis import strategies as st
 
 from radloom.nets.uncertainty import (
     CaseUncertainty,
-    ClassUncertainty,
     Moments,
     label_of,
-    score_facts,
+    passes,
     split_variance,
-    too_uncertain,
 )
 from radloom.segmentation_metrics import compare_labels
+from radloom.uncertainty_scores import ClassUncertainty
 
 NAMES = {1: "liver", 2: "spleen"}
 
 
 def samples(seed: int, count: int, outputs: str, shape: tuple[int, int, int] = (5, 6, 7)) -> torch.Tensor:
-    """Probabilities (count, channels, z, y, x) that agree with each other in part."""
+    """Probabilities (count, z, y, x, channels) that agree with each other in part."""
     generator = torch.Generator().manual_seed(seed)
-    common = 2 * torch.randn((1, 3 if outputs == "softmax" else 2, *shape), generator=generator)
+    common = 2 * torch.randn((1, *shape, 3 if outputs == "softmax" else 2), generator=generator)
     logits = common + torch.randn((count, *common.shape[1:]), generator=generator)
-    return logits.softmax(dim=1) if outputs == "softmax" else logits.sigmoid()
+    return logits.softmax(dim=-1) if outputs == "softmax" else logits.sigmoid()
 
 
 def scores_of(values: torch.Tensor, outputs: str = "softmax", height: int = 5) -> dict[str, ClassUncertainty]:
     case = CaseUncertainty(NAMES, outputs, 0.002)
-    for start in range(0, values.shape[2], height):
-        case.add(iter(values[:, :, start : start + height]))
+    for start in range(0, values.shape[1], height):
+        case.add(iter(values[:, start : start + height]))
     return case.scores()
 
 
@@ -48,7 +47,10 @@ def test_variances_are_those_in_float64_and_add_up(seed, count, outputs) -> None
         moments.add(one)
     exact = values.double()
     mean = exact.mean(dim=0)
-    total, aleatoric, epistemic = split_variance(moments)
+    parts = [moments.at(torch.full(values.shape[1:-1], c)) for c in range(values.shape[-1])]
+    variance = torch.stack([variance for _, variance in parts], dim=-1)
+    assert torch.equal(torch.stack([mean for mean, _ in parts], dim=-1), moments.mean)
+    total, aleatoric, epistemic = split_variance(moments.mean, variance)
     assert torch.allclose(moments.mean.double(), mean, atol=1e-6, rtol=0)
     assert torch.allclose(total.double(), mean * (1 - mean), atol=1e-6, rtol=0)
     assert torch.allclose(aleatoric.double(), (exact * (1 - exact)).mean(dim=0), atol=1e-6, rtol=0)
@@ -64,7 +66,7 @@ def test_a_small_variance_beside_a_large_mean_survives_float32() -> None:
     for value in values:
         moments.add(value[None])
     expected = values.double().var(unbiased=False)
-    assert float(moments.variance()) == pytest.approx(float(expected), rel=1e-3)
+    assert float(moments.at(torch.tensor(0))[1]) == pytest.approx(float(expected), rel=1e-3)
 
 
 def test_samples_that_agree_have_aleatoric_variance_alone() -> None:
@@ -78,7 +80,7 @@ def test_samples_that_agree_have_aleatoric_variance_alone() -> None:
 
 def test_samples_that_are_sure_and_contradict_have_epistemic_variance_alone() -> None:
     """Half of the samples say 1, half 0: total and epistemic variance are 1/4."""
-    values = torch.zeros(4, 1, 1, 2, 2)
+    values = torch.zeros(4, 1, 2, 2, 1)
     values[:2] = 1
     case = CaseUncertainty({1: "liver"}, "sigmoid", 1.0)
     maps = case.add(iter(values))
@@ -110,7 +112,7 @@ def test_scores_are_those_of_whole_volumes(outputs) -> None:
         ]
         assert found[name].pairwise_dice == pytest.approx(np.mean(dice))
         channel = number - (outputs == "sigmoid")
-        variance = exact[:, channel].var(dim=0, unbiased=False).numpy()
+        variance = exact[..., channel].var(dim=0, unbiased=False).numpy()
         anywhere = np.any([label == number for label in labels], axis=0)
         assert found[name].epistemic == pytest.approx(variance[anywhere].mean(), rel=1e-5)
 
@@ -125,35 +127,27 @@ def test_slabs_of_any_height_give_the_same_bits(outputs) -> None:
 def test_maps_are_of_the_likeliest_class_besides_the_background() -> None:
     values = samples(5, 6, "softmax")
     maps = CaseUncertainty(NAMES, "softmax", 1.0).add(iter(values))
-    mean = values.mean(dim=0)[1:]
-    at = mean.argmax(dim=0, keepdim=True)
-    assert torch.allclose(maps["mean"], mean.max(dim=0).values, atol=1e-6)
-    variance = values.var(dim=0, unbiased=False)[1:].gather(0, at)[0]
+    mean = values.mean(dim=0)[..., 1:]
+    at = mean.argmax(dim=-1, keepdim=True)
+    assert torch.allclose(maps["mean"], mean.amax(dim=-1), atol=1e-6)
+    variance = values.var(dim=0, unbiased=False)[..., 1:].gather(-1, at)[..., 0]
     assert torch.allclose(maps["epistemic"], variance, atol=1e-6)
     assert torch.allclose(maps["total"], maps["aleatoric"] + maps["epistemic"], atol=1e-6)
     assert maps["total"].max() <= 0.25
 
 
 def test_a_class_that_no_sample_finds_has_no_score() -> None:
-    values = torch.zeros(3, 3, 2, 4, 4)
-    values[:, 1] = 1
+    values = torch.zeros(3, 2, 4, 4, 3)
+    values[..., 1] = 1
     score = scores_of(values)["spleen"]
     assert (score.volume_ml, score.volume_sd_ml) == (0.0, 0.0)
     assert all(math.isnan(value) for value in (score.volume_cv, score.pairwise_dice, score.epistemic))
-    assert score_facts({"spleen": score})["spleen"]["volume_cv"] is None
-    assert too_uncertain({"spleen": score}, 0.0, 1.0) == []
 
 
-def test_thresholds_name_the_class_and_the_score() -> None:
-    sure = ClassUncertainty(10.0, 0.1, 0.01, 0.98, 0.001)
-    unsure = ClassUncertainty(10.0, 4.0, 0.4, 0.55, 0.1)
-    assert too_uncertain({"liver": sure, "spleen": unsure}, None, None) == []
-    problems = too_uncertain({"liver": sure, "spleen": unsure}, 0.2, 0.8)
-    assert problems == [
-        "spleen: coefficient of variation of the volume 0.4 above 0.2",
-        "spleen: mean pairwise Dice 0.55 below 0.8",
-    ]
-    assert too_uncertain({"spleen": unsure}, 0.4, 0.55) == []
+def test_members_without_dropout_count_once() -> None:
+    assert passes([True, False], 3) == [(0, 0), (0, 1), (0, 2), (1, None)]
+    assert passes([True, False], 1) == [(0, None), (1, None)]
+    assert passes([False], 5) == [(0, None)]
 
 
 def test_one_sample_is_refused() -> None:

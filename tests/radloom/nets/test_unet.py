@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from living_nets import enliven
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
@@ -71,11 +72,8 @@ def test_the_demos_weights_load_by_name_and_give_what_the_formula_gives() -> Non
 def test_logits_are_those_of_functions(dimensions: int) -> None:
     torch.manual_seed(0)
     architecture = Architecture(dimensions=dimensions, channels=(4, 8, 12))
-    net = build_net(architecture, 5).eval().requires_grad_(False)
-    for name, tensor in net.state_dict().items():
-        if "running" in name:
-            tensor.uniform_(0.5, 2.0)
-    images = torch.rand(2, 1, *[8, 12, 16][-dimensions:])
+    images = torch.randn(2, 1, *[8, 12, 16][-dimensions:])
+    net = enliven(build_net(architecture, 5), images)
     torch.testing.assert_close(net(images), by_functions(net.state_dict(), images, 3), rtol=0, atol=1e-5)
 
 

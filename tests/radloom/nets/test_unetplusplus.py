@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from living_nets import enliven
 from torch.nn import functional
 
 from radloom.nets.architecture import Architecture, build_net
@@ -12,7 +13,8 @@ from radloom.nets.net import Net
 def made(dimensions: int = 2, **changes: object) -> Net:
     torch.manual_seed(0)
     values = {"kind": "unetplusplus", "channels": (4, 6, 8, 10), "norm": "instance", "deep_supervision": True}
-    return build_net(Architecture(**values | {"dimensions": dimensions} | changes), 3).requires_grad_(False)
+    net = build_net(Architecture(**values | {"dimensions": dimensions} | changes), 3).requires_grad_(False)
+    return enliven(net, torch.randn(2, 1, *[16] * dimensions))
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -65,7 +67,7 @@ def test_pruned_it_gives_a_shallower_nodes_logits_for_less(pruned_to: int) -> No
     whole, pruned = made(), made(options={"pruned_to": pruned_to}).eval()
     pruned.load_state_dict(whole.state_dict())
     images = torch.rand(1, 1, 16, 16)
-    assert torch.equal(pruned(images), whole(images)[3 - pruned_to])
+    assert torch.equal(pruned(images), whole.train()(images)[3 - pruned_to])
     costs = [cost(net, 1, (16, 16)).flops for net in (pruned, whole)]
     assert costs[0] < costs[1] if pruned_to < 3 else costs[0] == costs[1]
     assert len(pruned.train()(images)) == 3

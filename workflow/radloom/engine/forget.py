@@ -15,7 +15,7 @@ from radloom.engine.locks import hold_results
 from radloom.engine.steps import COHORT_STEPS
 
 # What was made with the whole cohort, and logs, which name cases.
-MADE_WITH_ALL = ("steps", "tables", "models", "logs")
+MADE_WITH_ALL = ("steps", "tables", "models", "training", "cache", "logs")
 
 
 def forget(results: Path, case_id: str) -> int:

@@ -20,7 +20,7 @@ from radloom.engine.codehash import code_hash
 from radloom.engine.files import read_json, sha256_file, sha256_json, write_json
 from radloom.engine.locks import Superseded, check_run, hold_case
 from radloom.engine.progress import report_case, report_failure
-from radloom.engine.records import Record, adopt, as_listed, clear, scratch
+from radloom.engine.records import Record, adopt, as_listed, cache_path, clear, scratch
 from radloom.engine.sources import source_hash, source_identity, suffix
 from radloom.engine.step import CaseStep, CaseTask, CohortStep, CohortTask, Entry
 from radloom.engine.steps import CASE_STEPS, STEPS, VOLUME_STEPS, case_params, resource_hash
@@ -214,10 +214,10 @@ def _bring_up_to_date(
     )
     for file in _altered(inputs, upstream, case_id):
         raise SystemFailure(f"{file} was altered or removed after it was made: start the run again")
-    task = CaseTask(case_id, inputs, params, row, scratch(folder), resources.paths)
+    task = CaseTask(case_id, inputs, params, row, scratch(folder), resources.paths, plan["limits"])
     answer = worker.run(task)
     if answer.kind == "died":
-        task = CaseTask(case_id, inputs, params, row, scratch(folder), task.resources)
+        task = CaseTask(case_id, inputs, params, row, scratch(folder), resources.paths, plan["limits"])
         answer = worker.run(task)
     _judge(record, answer, plan["limits"])
     resources.check()
@@ -325,17 +325,20 @@ def _judge(record: Record, answer: Answer, limits: dict[str, float]) -> None:
         record.status, record.facts, record.warnings = "ok", answer.result.facts, answer.result.warnings
     elif answer.kind == "excluded":
         record.reason, record.advice = answer.reason, answer.advice
+        record.limits = limits if answer.limited else None
     elif answer.kind == "timeout":
         record.reason = f"took longer than {limits['timeout_s']:g} s"
         record.advice = "Look at the file; if it is sound, raise ingest.timeout_s"
         record.limits = limits
-    elif answer.kind == "memory" and limits:
+    elif answer.kind == "memory" and "memory_gb" in limits:
         record.reason = f"needs more than {limits['memory_gb']:g} GiB of memory"
         record.advice = "Look at the file's size; if it is sound, raise ingest.memory_gb"
         record.limits = limits
     elif answer.kind == "died" and answer.signal == 0:
         raise SystemFailure("the process ended by itself; the log above says why")
-    elif answer.kind == "died" and (answer.signal in CRASHES or (limits and answer.signal == signal.SIGKILL)):
+    elif answer.kind == "died" and (
+        answer.signal in CRASHES or ("memory_gb" in limits and answer.signal == signal.SIGKILL)
+    ):
         record.reason = f"crashed: reading or computing it killed the process twice (signal {answer.signal})"
         record.advice = "The file is probably damaged: write it anew with another program, or leave the case out"
         record.limits = limits or None
@@ -420,7 +423,8 @@ def run_cohort(step: CohortStep, plan: dict[str, Any], workers: int = 1) -> dict
         _check_taken(entries, plan, results)
         ledger = results / f"{step.name}.ledger.jsonl"
         typed = _typed(entries, results)
-        task = CohortTask(plan["params"], cases, typed, inputs, out, provenance or [], workers, ledger)
+        cache = cache_path(results, step.name)
+        task = CohortTask(plan["params"], cases, typed, inputs, out, provenance or [], workers, ledger, cache, key)
         start = time.perf_counter()
         result = step.run(task)
         record.seconds = time.perf_counter() - start

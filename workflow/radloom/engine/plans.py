@@ -27,7 +27,7 @@ from radloom.engine.files import (
     write_if_changed,
 )
 from radloom.engine.locks import clear_dead_locks, hold_results
-from radloom.engine.records import Record, as_listed, clear
+from radloom.engine.records import Record, as_listed, cache_path, clear
 from radloom.engine.sources import source_identity, suffix
 from radloom.engine.steps import (
     COHORT_STEPS,
@@ -248,8 +248,11 @@ def _cohort_plan(run: Run, spec: StepSpec, rows: list[dict[str, str]]) -> dict[s
         for key in ("clinical", "features"):
             if config[key]:
                 plan["sources"][key] = {"path": config[key], "identity": identity(Path(config[key]))}
-    if spec.name in ("tables", "report"):
-        plan["columns"] = named_columns(config)
+    split = config["train_segmentation"]["split"]
+    if spec.name == "train_segmentation" and split:
+        plan["sources"]["split"] = {"path": split, "identity": identity(Path(split))}
+    if spec.name in ("tables", "report", "train_segmentation"):
+        plan["columns"] = [] if spec.name == "train_segmentation" else named_columns(config)
         plan["cohort_sha256"] = sha256_json([public_row(row, plan["columns"]) for row in rows])
     return plan
 
@@ -291,6 +294,7 @@ def clear_abandoned(run: Run) -> None:
         for name in record.outputs if record is not None else ():
             (run.results / name).unlink(missing_ok=True)
         clear(folder)
+        shutil.rmtree(cache_path(run.results, step), ignore_errors=True)
 
 
 def _drop_broken(run: Run, plans: dict[tuple[str, str], dict[str, Any]]) -> None:

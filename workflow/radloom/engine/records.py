@@ -111,6 +111,11 @@ def scratch(folder: Path) -> Path:
     return path
 
 
+def cache_path(results: Path, step: str) -> Path:
+    """Return the folder in which a step of the whole cohort keeps what a stop shall not cost."""
+    return results / "cache" / step
+
+
 def adopt(source: Path, target: Path) -> OutputFile:
     """Move a new file into place; where the old one has the same content it stays, with its mtime."""
     new = OutputFile.of(source)

@@ -14,7 +14,10 @@ from radloom.errors import CaseError, CohortError
 
 @dataclass(frozen=True)
 class CaseTask:
-    """One case of one step: where its inputs are, with which settings, and the empty folder that takes the outputs."""
+    """One case of one step: where its inputs are, with which settings, and the empty folder that takes the outputs.
+
+    `limits` are settings that never change a case's numbers (`StepSpec.limits`); what exceeds one raises LimitError.
+    """
 
     case_id: str
     inputs: dict[str, Path]
@@ -22,6 +25,7 @@ class CaseTask:
     row: dict[str, str]
     out: Path
     resources: dict[str, Path] = field(default_factory=dict)
+    limits: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,9 @@ class CohortTask:
     """One run of a step that sees the whole cohort.
 
     `workers` is how many processes it may use, which never changes its result. `ledger` is a file beside the results
-    (None by hand) in which it may write down what must be remembered whatever is computed later.
+    (None by hand) in which it may write down what must be remembered whatever is computed later. `cache` is a folder
+    beside the results (None by hand) in which it may keep what a stop or another setting shall not cost. `key` tells
+    all that decides the result (empty by hand).
     """
 
     params: dict[str, dict[str, Any]]
@@ -68,6 +74,8 @@ class CohortTask:
     provenance: list[dict[str, Any]] = field(default_factory=list)
     workers: int = 1
     ledger: Path | None = None
+    cache: Path | None = None
+    key: str = ""
 
 
 CohortResult = CaseResult

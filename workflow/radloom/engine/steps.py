@@ -21,8 +21,9 @@ class StepSpec:
     `results`), `optional` those of them that a case may lack. `sections` are the sections of the configuration,
     `columns` the columns of the cohort sheet and `packages` the distributions that decide its
     result. `resources` are configuration keys that name a file or folder, or several by name, whose content decides
-    too. `limits` are keys of the section that can only exclude a case, never change its numbers. `settings` are keys of
-    other steps' sections (`section.key`) that a case-level step has to follow, because it does over what they do.
+    too. `limits` are keys of the section that can exclude a case or cost time, and never change its numbers. `settings`
+    are keys of other steps' sections (`section.key`) that a case-level step has to follow, because it does over what
+    they do.
     """
 
     name: str
@@ -44,11 +45,18 @@ _DERIVED = ("connected-components-3d", "edt")
 _STATISTICS = ("numpy", "pandas", "scipy", "scikit-learn", "scikit-survival", "statsmodels", "neuroCombat")
 _IMAGING = ("ingest", "resample", "calibrate", "segment", "postprocess", "extract")
 _TABLES = ("tables/features_raw.parquet", "tables/cohort.csv", "tables/clinical.csv")
-# What of the section `segment` another source decides.
-_MODEL_SOURCE = ("labels",)
-_MASK_SOURCE = ("device", "cpu_precision", "tta")
+# What of the section `segment` can only exclude a case: it is applied after the net has run, which need not run again.
+_UNCERTAINTY_LIMITS = ("max_volume_cv", "min_pairwise_dice", "rois")
 # What a step that computes features follows of the section `extract`.
 _AS_EXTRACTED = tuple(f"extract.{key}" for key in ("rois", "min_voxels", "engine", "ibsi", "outlier_sigma"))
+# What of the section `segment` is for other sources of labels.
+_MODEL_KEYS = ("cpu_precision", "tta", "uncertainty", "saliency")
+_COMMAND_KEYS = ("command", "command_version")
+_IDLE_IN_SEGMENT = {
+    "mask": ("device", *_MODEL_KEYS, *_COMMAND_KEYS),
+    "model": ("labels", *_COMMAND_KEYS),
+    "command": _MODEL_KEYS,
+}
 STABILITY = "tables/stability.csv"
 
 STEPS: dict[str, StepSpec] = {
@@ -90,14 +98,29 @@ STEPS: dict[str, StepSpec] = {
             columns=("roi_name",),
             packages=("numpy", "torch"),
             resources=("segment.model",),
+            # The batch never decides a label on a CPU, and on CUDA no more than the card does (docs/segmentation.md).
+            limits=("batch", "command_timeout_s"),
         ),
         StepSpec(
             "postprocess",
             by_case=True,
             after=("calibrate", "segment"),
-            files=("segment/labels.nii.gz", "segment/labels.json", "calibrate/image.nii.gz"),
+            files=(
+                "segment/labels.nii.gz",
+                "segment/labels.json",
+                "calibrate/image.nii.gz",
+                "segment/uncertainty.json",
+            ),
             sections=("postprocess",),
             packages=("numpy", "scipy", "connected-components-3d", "edt"),
+        ),
+        StepSpec(
+            "train_segmentation",
+            by_case=False,
+            after=("ingest", "resample", "calibrate", "segment", "postprocess"),
+            files=("calibrate/image.nii.gz", "postprocess/roi.nii.gz", "postprocess/labels.json"),
+            sections=("train_segmentation",),
+            packages=("numpy", "scipy", "torch", "safetensors", "pillow", "matplotlib"),
         ),
         StepSpec(
             "extract",
@@ -239,6 +262,8 @@ def active_steps(config: dict[str, Any]) -> list[str]:
         off.add("model_logistic")
     if config["features"] or not (config["sensitivity"]["bin_widths"] or config["sensitivity"]["spacings"]):
         off |= {"sensitivity", "sensitivity_table"}
+    if config["features"] or config["train_segmentation"]["name"] is None:
+        off.add("train_segmentation")
     if not config["voxel_maps"]["features"]:
         off.add("voxel_maps")
     perturbed = not config["features"] and config["perturb"]["count"] > 0
@@ -252,13 +277,15 @@ def active_steps(config: dict[str, Any]) -> list[str]:
 def step_files(spec: StepSpec, config: dict[str, Any]) -> tuple[str, ...]:
     """Return the files of earlier steps that a step takes under this configuration."""
     if spec.name == "segment":
-        # The U-Net doesn't look at the mask, and a mask is taken whatever the image.
-        return (spec.files[0],) if config["segment"]["source"] == "model" else (spec.files[1],)
+        # A net doesn't look at the mask, nor does a program, and a mask is taken whatever the image.
+        return (spec.files[1],) if config["segment"]["source"] == "mask" else (spec.files[0],)
     if spec.name == "postprocess":
         # The image tells where the body is, and nothing else.
         section = config["postprocess"]
         cut = section["inside_body"] or any(own.get("inside_body") for own in section["labels"].values())
-        return spec.files if cut else spec.files[:2]
+        idle = set() if cut else {"calibrate/image.nii.gz"}
+        idle |= set() if _uncertainty_limits(config) else {"segment/uncertainty.json"}
+        return tuple(file for file in spec.files if file not in idle)
     if spec.name in ("model_cox", "model_logistic") and config["model"]["min_icc"] is None:
         return tuple(file for file in spec.files if file != STABILITY)
     if spec.name == "tables":
@@ -279,9 +306,13 @@ def step_params(spec: StepSpec, config: dict[str, Any]) -> dict[str, Any]:
     if spec.by_case:
         idle = {key.split(".")[1] for key in spec.resources} | set(spec.limits)
         if spec.name == "segment":
-            # The batch never decides a label on a CPU, and on CUDA no more than the card does (docs/segmentation.md).
-            idle |= {"batch", *(_MODEL_SOURCE if config["segment"]["source"] == "model" else _MASK_SOURCE)}
+            idle |= {*_IDLE_IN_SEGMENT[config["segment"]["source"]]}
         own = {key: value for key, value in config[spec.sections[0]].items() if key not in idle}
+        if "uncertainty" in own:
+            asked = own["uncertainty"].items()
+            own["uncertainty"] = {key: value for key, value in asked if key not in _UNCERTAINTY_LIMITS}
+        if spec.name == "postprocess" and (limits := _uncertainty_limits(config)):
+            own["segment.uncertainty"] = limits
         return own | {name: config[name.split(".")[0]][name.split(".")[1]] for name in spec.settings}
     general = {
         "run": {
@@ -291,6 +322,14 @@ def step_params(spec: StepSpec, config: dict[str, Any]) -> dict[str, Any]:
         "rois": {"derived": [] if config["features"] else list(config["extract"]["derived_rois"])},
     }
     return {section: general[section] if section in general else config[section] for section in spec.sections}
+
+
+def _uncertainty_limits(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the thresholds of uncertainty beyond which a case is excluded; empty where there are none."""
+    section = config["segment"]["uncertainty"]
+    sampled = config["segment"]["source"] == "model" and section["samples"] > 0
+    limited = section["max_volume_cv"] is not None or section["min_pairwise_dice"] is not None
+    return {key: section[key] for key in _UNCERTAINTY_LIMITS} if sampled and limited else {}
 
 
 def case_params(spec: StepSpec, params: dict[str, Any], row: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -333,9 +372,29 @@ def package_versions(packages: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def uses_gpu(config: dict[str, Any]) -> int:
-    """Return the GPUs that a segmentation job asks the scheduler for: 1 where the U-Net will run on one."""
+def segmentation_minutes(config: dict[str, Any]) -> float:
+    """Return the minutes that segmenting one case may take."""
     segment = config["segment"]
-    if segment["source"] != "model" or segment["device"] == "cpu":
-        return 0
-    return 1 if segment["device"] == "cuda" or os.path.exists("/proc/driver/nvidia/version") else 0
+    return float(segment["command_timeout_s"]) / 60 if segment["source"] == "command" else 10.0
+
+
+def uses_gpu(config: dict[str, Any]) -> int:
+    """Return the GPUs that a segmentation job asks for: 1 where a net or an outside segmenter will run on one."""
+    segment = config["segment"]
+    return int(segment["source"] != "mask" and _takes_gpu(segment["device"]))
+
+
+def trains_on_gpus(config: dict[str, Any]) -> int:
+    """Return the GPUs that the training asks the scheduler for: one a process where it runs on them."""
+    training = config["train_segmentation"]
+    return training["processes"] if _takes_gpu(training["device"]) else 0
+
+
+def training_threads(config: dict[str, Any]) -> int:
+    """Return the cores that the training takes: those of its nets, and of the processes that make its batches."""
+    training = config["train_segmentation"]
+    return int(training["processes"] * (training["threads"] + training["workers"]))
+
+
+def _takes_gpu(device: str) -> bool:
+    return device == "cuda" or (device == "auto" and os.path.exists("/proc/driver/nvidia/version"))

@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from radloom.engine.step import CaseResult, CaseStep, CaseTask
-from radloom.errors import CaseError, CohortError
+from radloom.errors import CaseError, CohortError, LimitError
 
 PR_SET_PDEATHSIG = 1
 
@@ -36,6 +36,7 @@ class Answer:
     advice: str = ""
     signal: int = 0
     peak_mb: float = 0.0
+    limited: bool = False
 
 
 class Worker:
@@ -117,7 +118,10 @@ def _answer(step: CaseStep, task: CaseTask) -> Answer:
     try:
         result = step.run(task)
     except CaseError as error:
-        return Answer("excluded", time.perf_counter() - start, reason=error.reason, advice=error.advice)
+        limited = isinstance(error, LimitError)
+        return Answer(
+            "excluded", time.perf_counter() - start, reason=error.reason, advice=error.advice, limited=limited
+        )
     except CohortError as error:
         # A setting or a file of the run is wrong, and the message was written to be read.
         return Answer("error", reason=str(error))

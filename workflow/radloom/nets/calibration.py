@@ -11,10 +11,10 @@ that all means are estimates of those over all voxels.
 
 **Expected calibration error** (ECE): probabilities are put into equal bins (a, b] of 0 .. 1; it is the mean over voxels
 of the distance between their bin's mean probability and its share of hits. For `all` it is that of the label that is
-chosen and its probability (a sigmoid net's background has 1 less the largest); for `foreground` the same where the
-truth or the label isn't background; for a class that of its own probability and of the voxels that are its own. The
-Brier score of a class is the mean squared distance of its probability from 0 or 1, and that of `all` their sum over the
-classes.
+chosen and its probability (a sigmoid net's background has 1 less the largest); for `foreground` the same where that
+label isn't background (choosing voxels by the truth would leave out right ones, and make a calibrated net look bad);
+for a class that of its own probability and of the voxels that are its own. The Brier score of a class is the mean
+squared distance of its probability from 0 or 1, and that of `all` their sum over the classes.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Reliability:
         """Count voxels: probabilities (n, channels), true labels (n,), and how many voxels each stands for (n,)."""
         each = np.ones(len(labels)) if weights is None else weights
         label, confidence = decide(values, self.outputs)
-        foreground = (label > 0) | (labels > 0)
+        foreground = label > 0
         self._count(0, confidence, label == labels, each)
         self._count(1, confidence[foreground], (label == labels)[foreground], each[foreground])
         hits = _hits(labels, values.shape[1], self.outputs)

@@ -87,6 +87,7 @@ class GeneralisedUNet(Net):
     """
 
     DIMENSIONS = (3,)
+    FIELDS = ("channels", "norm")  # these only tell a reader; the options are what counts
     OPTIONS = tuple(field.name for field in fields(Structure))
 
     multiple = (1, 1, 1)
@@ -169,7 +170,7 @@ def _members(level: nn.Module) -> Iterator[nn.Conv3d]:
 def _activated(maps: torch.Tensor) -> torch.Tensor:
     """Standard scores over the voxels of each map, with epsilon added to the deviation, and a leaky rectifier."""
     deviation, mean = torch.std_mean(maps, dim=(2, 3, 4), correction=0, keepdim=True)
-    return nn.functional.leaky_relu_((maps - mean) / (deviation + EPSILON), SLOPE)
+    return nn.functional.leaky_relu_((maps - mean).div_(deviation + EPSILON), SLOPE)
 
 
 def _middle(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

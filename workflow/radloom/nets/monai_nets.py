@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +30,8 @@ class MonaiNet(Net):
     net that doesn't return one tensor of logits on the image's grid, as those with deep supervision.
     """
 
+    FIELDS = ()
+
     def __init__(self, architecture: Architecture, outputs: int) -> None:
         super().__init__(architecture, outputs)
         name, dimensions = architecture.kind.removeprefix(PREFIX), architecture.dimensions
@@ -49,13 +50,7 @@ class MonaiNet(Net):
     @classmethod
     def check(cls, architecture: Architecture) -> None:
         """Raise ValueError for an architecture that isn't described by its options alone."""
-        for field in fields(architecture):
-            if field.name in ("channels", "norm", "residual", "dilation", "dropout", "deep_supervision"):
-                value = getattr(architecture, field.name)
-                if value != field.default:
-                    raise ValueError(
-                        f"{field.name} does nothing in a net of MONAI; write MONAI's own argument into options"
-                    )
+        cls.check_fields(architecture)
         for key, value in architecture.options.items():
             if key in GIVEN:
                 raise ValueError(f"{key} of a net of MONAI follows from the model and is no option")
@@ -91,7 +86,8 @@ def _class(name: str) -> Any:
         from monai.networks import nets
     except ImportError:
         raise ValueError(
-            f"the architecture monai:{name} needs MONAI, which isn't installed; run pip install 'radloom[monai]'"
+            f"the architecture monai:{name} needs MONAI, which isn't installed; "
+            "run pip install -e '.[monai]' in Radloom's folder"
         ) from None
     found = getattr(nets, name, None)
     if not (inspect.isclass(found) and issubclass(found, nn.Module)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -19,6 +20,8 @@ class Net(nn.Module):
     """
 
     DIMENSIONS: ClassVar[tuple[int, ...]] = (2, 3)
+    FIELDS: ClassVar[tuple[str, ...]] = ("channels", "norm", "residual", "dilation", "dropout", "deep_supervision")
+    """What of `Architecture` this kind of net is built by, beside its options; the rest must be left as it is."""
     OPTIONS: ClassVar[tuple[str, ...]] = ()
     """Keys of `Architecture.options` that this kind of net knows."""
 
@@ -37,6 +40,15 @@ class Net(nn.Module):
         if unknown:
             known = f"only {', '.join(cls.OPTIONS)}" if cls.OPTIONS else "no options"
             raise ValueError(f"a net of kind {architecture.kind!r} has {known}, not {', '.join(unknown)}")
+        cls.check_fields(architecture)
+
+    @classmethod
+    def check_fields(cls, architecture: Architecture) -> None:
+        """Raise ValueError for a value that would do nothing in this kind of net."""
+        for field in fields(architecture):
+            chosen = getattr(architecture, field.name)
+            if field.name in Net.FIELDS and field.name not in cls.FIELDS and chosen != field.default:
+                raise ValueError(f"{field.name} does nothing in a net of kind {architecture.kind!r}; see its options")
 
     def check_size(self, images: torch.Tensor) -> None:
         """Raise ValueError for images whose axes aren't multiples of `multiple`."""

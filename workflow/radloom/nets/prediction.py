@@ -11,11 +11,10 @@ On the net's grid arrays are (planes, y, x, channels), the layout that channels-
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,9 +23,11 @@ import torch
 from torch import nn
 
 from radloom.errors import CaseError, CohortError
+from radloom.nets.determinism import be_deterministic
 from radloom.nets.devices import claim_card
 from radloom.nets.dropout import monte_carlo
 from radloom.nets.folder import ModelDescription, load_model
+from radloom.nets.fusion import fused
 from radloom.nets.inplane import linear_matrix, pixels, to_input
 from radloom.nets.net import Net
 from radloom.nets.windows import gaussian_weights, neighbour_slices, window_starts
@@ -38,13 +39,20 @@ Slab = tuple[int, torch.Tensor]
 AXES = ("z", "y", "x")
 PIECE = 2**26
 """Numbers that an array of all classes may hold at a time (float32: 256 MB)."""
-TILE = {"cpu": 64, "cuda": 512}
-"""Pixels of the scan's grid, along y and x, whose classes are sorted out together."""
+TILE = 40
+"""Pixels of the net's grid, along y and x, whose classes are sorted out together on a CPU: they fit into its caches."""
+GROUP = 8
+"""Planes of the net's grid that are interpolated together."""
+NO_NUMBERS = (
+    "the net gives values that are no numbers",
+    "Look at the scan's values; a net in float16 may overflow: set its precision to float32",
+)
 BATCH = {2: 16, 3: 4}
 """Slices or windows that go through a net at once on CUDA, where the configuration says nothing."""
-CPU_BATCH = {2: 4, 3: 1}
-"""The same on a CPU, where nothing is gained by more: fixed, because the order of a convolution's sums, and so the
-last bit of its result, depends on it."""
+CPU_BATCH = {2: 1, 3: 2}
+"""The same on a CPU: fixed, because the order of a convolution's sums, and so the last bit of its result, depends on
+it. More slices are no faster, but torch takes a convolution of volumes that is three times as slow for one alone
+(`use_mkldnn` in its Convolution.cpp): a single window goes through twice."""
 
 
 @dataclass(frozen=True)
@@ -161,9 +169,11 @@ class Predictor:
     def _start(self) -> None:
         """Back to the top of the ladder."""
         self.warnings = []
-        self._place("cpu" if self.device == "cpu" else "cuda")
+        self._place(self.device)
         self._sums_on_host = False
-        self._batch = {d: self.settings.batch or BATCH[d] for d in (2, 3)} if self._at == "cuda" else dict(CPU_BATCH)
+        own = self.settings.batch
+        self._batch = dict(CPU_BATCH) if self.device == "cpu" else {d: own or batch for d, batch in BATCH.items()}
+        self._slices = self._batch[2]
 
     def _place(self, device: str) -> None:
         self._at = device
@@ -172,15 +182,14 @@ class Predictor:
             if member.head is not None:
                 member.head.to(device)
 
-    def _step_down(self, dimensions: int) -> None:
+    def _step_down(self) -> None:
         """Need less memory of the card from now on. Raises MemoryError where nothing is left to do."""
-        if self._at == "cuda":
-            torch.cuda.empty_cache()
-        if self._at != "cuda":
+        if self._at == "cpu":
             raise MemoryError
-        if self._batch[dimensions] > 1:
-            self._batch[dimensions] //= 2
-            self.warnings.append(f"short of memory on the card: the batch was lowered to {self._batch[dimensions]}")
+        torch.cuda.empty_cache()
+        if max(self._batch.values()) > 1:
+            self._batch = {dimensions: max(1, batch // 2) for dimensions, batch in self._batch.items()}
+            self.warnings.append("short of memory on the card: the batch was halved")
         elif not self._sums_on_host:
             self._sums_on_host = True
             self.warnings.append("short of memory on the card: sums were kept in the host's memory")
@@ -189,7 +198,7 @@ class Predictor:
             self._batch = dict(CPU_BATCH)
             self.warnings.append("short of memory on the card: the net went on on the CPU")
 
-    def _afford(self, work: Callable[[], T], dimensions: int) -> T:
+    def _afford(self, work: Callable[[], T]) -> T:
         """The result of `work`, which is done again after each step down that it takes."""
         while True:
             try:
@@ -198,10 +207,10 @@ class Predictor:
                 if not short_of_memory(error):
                     raise
             # Only here is the error gone, and with it what its frames held.
-            self._step_down(dimensions)
+            self._step_down()
 
-    def _zeros(self, shape: tuple[int, ...], dimensions: int) -> torch.Tensor:
-        return self._afford(lambda: torch.zeros(shape, device=self._sums_at), dimensions)
+    def _zeros(self, shape: tuple[int, ...]) -> torch.Tensor:
+        return self._afford(lambda: torch.zeros(shape, device=self._sums_at))
 
     @property
     def _sums_at(self) -> str:
@@ -217,7 +226,7 @@ class Predictor:
     def _precision(self, member: Member) -> str:
         """What a net is computed in here: the model's precision where the device has it, else float32."""
         wanted = member.description.precision
-        if self._at == "cpu":
+        if torch.device(self._at).type == "cpu":
             has_it = wanted == "bfloat16" and self.settings.cpu_precision == "model" and cpu_has_bfloat16()
         else:
             has_it = wanted != "bfloat16" or torch.cuda.is_bf16_supported(including_emulation=False)
@@ -249,37 +258,40 @@ class Predictor:
         Slabs are the same for each call with the same scan and member. With a `seed` the net's dropout is at work, and
         drops the same feature maps in all windows. `mirror=False` leaves out the mirror images of the settings.
         """
-        chosen = self.members[member]
-        mirrors = self.settings.mirrors if mirror else ()
-        slabs = self._volume_slabs if chosen.description.architecture.dimensions == 3 else self._slice_slabs
-        for first, raw in slabs(chosen, scan, mirrors, seed):
+        head = self.members[member].head
+        for first, raw in self._raw(scan, member, seed, mirror):
             planes = max(1, PIECE // (raw.shape[1] * raw.shape[2] * self.channels))
             for start in range(0, len(raw), planes):
                 piece = raw[start : start + planes]
-                if chosen.head is not None:
-                    piece = _apply(chosen.head, piece)
-                yield first + start, piece
+                yield first + start, piece if head is None else _apply(head, piece)
 
     def probabilities(
         self, scan: Scan, member: int = 0, seed: int | None = None, mirror: bool = True
     ) -> Iterator[Slab]:
-        """As `logits`, but probabilities: of all channels, the background first (softmax), or of the classes."""
+        """As `logits`, but probabilities: of all channels, the background first (softmax), or of the classes.
+
+        Raises CaseError where they are no numbers.
+        """
         temperature = self.members[member].description.temperature
         for first, logits in self.logits(scan, member, seed, mirror):
             if temperature != 1:
                 logits = logits / temperature
             slab = logits.softmax(dim=-1) if self.outputs == "softmax" else logits.sigmoid()
             # A voxel with one logit that is none has a softmax without numbers in every channel.
-            if not torch.isfinite(slab[..., 0] if self.outputs == "softmax" else slab.sum(dim=-1)).all():
-                raise CaseError(
-                    "the net gives values that are no numbers",
-                    "Look at the scan's values; a net in float16 may overflow: set its precision to float32",
-                )
+            if torch.isnan(slab[..., 0] if self.outputs == "softmax" else slab.sum(dim=-1)).any():
+                raise CaseError(*NO_NUMBERS)
             yield first, slab
+
+    def _raw(self, scan: Scan, member: int, seed: int | None = None, mirror: bool = True) -> Iterator[Slab]:
+        """Logits, or where a member's head is apart the features that it makes logits of."""
+        chosen = self.members[member]
+        mirrors = self.settings.mirrors if mirror else ()
+        slabs = self._volume_slabs if chosen.description.architecture.dimensions == 3 else self._slice_slabs
+        return slabs(chosen, scan, mirrors, seed)
 
     def _slice_slabs(self, member: Member, scan: Scan, mirrors: tuple[str, ...], seed: int | None) -> Iterator[Slab]:
         """Slabs of a net of slices: as many as go through it at once, in tiles or whole."""
-        image, before = _padded(scan.image, member)
+        image, before = padded(scan.image, member)
         size = tuple(image.shape[1:])
         window = member.window or size
         overlap = member.description.overlap
@@ -288,7 +300,7 @@ class Predictor:
         weights = gaussian_weights(window) if len(places) > 1 else None
         count = _weight_sums(size, places, weights)
         inside = tuple(slice(b, b + n) for b, n in zip(before, scan.image.shape[1:], strict=True))
-        step = self._batch[2]
+        step = self._slices
         for start in range(0, len(image), step):
             chosen = neighbours[start : start + step]
             sums: torch.Tensor | None = None
@@ -299,7 +311,7 @@ class Predictor:
                     sums = found
                     break
                 if sums is None:
-                    sums = self._zeros((len(chosen), *size, found.shape[-1]), 2)
+                    sums = self._zeros((len(chosen), *size, found.shape[-1]))
                 sums, found = sums.to(self._sums_at), found.to(self._sums_at)
                 part = sums[:, y : y + window[0], x : x + window[1]]
                 part.addcmul_(found, weights.to(found.device)[..., None])
@@ -311,7 +323,7 @@ class Predictor:
 
     def _volume_slabs(self, member: Member, scan: Scan, mirrors: tuple[str, ...], seed: int | None) -> Iterator[Slab]:
         """Slabs of a net of volumes: the planes that the next row of windows doesn't reach any more."""
-        image, before = _padded(scan.image, member)
+        image, before = padded(scan.image, member)
         size, window = tuple(image.shape), member.window
         rows, *across = map(window_starts, size, window, itertools.repeat(member.description.overlap))
         places = list(itertools.product(*across))
@@ -328,7 +340,7 @@ class Predictor:
                 inputs = torch.stack([planes[:, y : y + window[1], x : x + window[2]] for y, x in chosen])[:, None]
                 found = self._through(member, inputs, mirrors, seed)
                 if sums is None:
-                    sums = self._zeros((window[0], *size[1:], found.shape[-1]), 3)
+                    sums = self._zeros((window[0], *size[1:], found.shape[-1]))
                 sums, found = sums.to(self._sums_at), found.to(self._sums_at)
                 weight = weights.to(sums.device)
                 for (y, x), one in zip(chosen, found, strict=True):
@@ -364,10 +376,12 @@ class Predictor:
         while start < len(inputs):
 
             def work(start: int = start) -> torch.Tensor:
-                part = slice(start, start + self._batch[dimensions])
-                return self._once(member, inputs[part], mirrors, seed).to(self._sums_at)
+                part = inputs[start : start + self._batch[dimensions]]
+                twice = self._at == "cpu" and len(part) < CPU_BATCH[dimensions]
+                found = self._once(member, torch.cat([part, part]) if twice else part, mirrors, seed)
+                return found[: len(part)].to(self._sums_at)
 
-            done.append(self._afford(work, dimensions))
+            done.append(self._afford(work))
             start += len(done[-1])
         return done[0] if len(done) == 1 else torch.cat([part.to(self._sums_at) for part in done])
 
@@ -379,7 +393,10 @@ class Predictor:
         flips = [flip for n in range(len(axes) + 1) for flip in itertools.combinations(axes, n)]
         precision = getattr(torch, self._precision(member))
         total: torch.Tensor | None = None
-        with torch.no_grad(), torch.autocast(self._at, precision, enabled=precision != torch.float32):
+        with (
+            torch.no_grad(),
+            torch.autocast(torch.device(self._at).type, precision, enabled=precision != torch.float32),
+        ):
             for flip in flips:
                 seen = inputs.flip(flip).contiguous(memory_format=memory) if flip else inputs
                 with nullcontext() if seed is None else monte_carlo(member.net, [seed] * len(seen)):
@@ -394,80 +411,157 @@ class Predictor:
     # --- back to the scan's grid
 
     def labels(self, array: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
-        """Labels (uint8) of a scan (z, y, x; HU, LPS axes; `spacing` x, y, z in mm), on its own grid."""
-        scans = self.scans(array, spacing)
-        return self.decide(scans, [self.probabilities(scan, i) for i, scan in enumerate(scans)])
+        """Labels (uint8) of a scan (z, y, x; HU, LPS axes; `spacing` x, y, z in mm), on its own grid.
+
+        Raises CaseError where the net gives values that are no numbers.
+        """
+        fields = [
+            _Field(scan, self._raw(scan, i), self.outputs, member.head, member.description.temperature)
+            for i, (scan, member) in enumerate(zip(self.scans(array, spacing), self.members, strict=True))
+        ]
+        return self._decide(fields)
 
     def decide(self, scans: Sequence[Scan], streams: Sequence[Iterable[Slab]]) -> np.ndarray:
         """Labels (uint8) on the scan's own grid, by the mean of the streams' interpolated probabilities.
 
         softmax: the largest probability decides. sigmoid: the largest one above one half. Of equal ones the lower
-        number wins. Tile by tile, only classes are interpolated that can win there: where no voxel that
-        contributes gives a class more than the background (sigmoid: more than one half), no weighted mean does.
+        number wins. A stream gives the probabilities of all channels on its scan's grid, as `probabilities` does.
         """
-        shape = scans[0].shape
-        labels = np.zeros(shape, np.uint8)
-        rolls = [_Roll(iter(stream)) for stream in streams]
-        for start, end in _groups(scans, self.channels):
-            blocks, uprights = [], []
-            for scan, roll in zip(scans, rolls, strict=True):
-                low, high = scan.supports[start][0], scan.supports[end - 1][1]
-                block = roll.planes(low, high)
-                blocks.append(block)
-                matrix = scan.back[0]
-                uprights.append(None if matrix is None else matrix[start:end, low:high])
-            self._decide_planes(labels[start:end], scans, blocks, uprights)
+        return self._decide(
+            [_Field(scan, iter(stream), self.outputs) for scan, stream in zip(scans, streams, strict=True)]
+        )
+
+    def _decide(self, fields: Sequence[_Field]) -> np.ndarray:
+        labels = np.zeros(fields[0].scan.shape, np.uint8)
+        tile = self._tile(fields)
+        # Where nothing is averaged and nothing interpolated, logits decide as probabilities do.
+        alone = len(fields) == 1 and all(matrix is None for matrix in fields[0].scan.back)
+        for start, end in _groups([field.scan for field in fields]):
+            for field in fields:
+                field.draw(start, end)
+            for y, x in itertools.product(*(range(0, n, t) for n, t in zip(labels.shape[1:], tile, strict=True))):
+                out = labels[start:end, y : y + tile[0], x : x + tile[1]]
+                decide = self._largest if alone else self._decide_tile
+                out[...] = self._afford(partial(decide, fields, (y, x), out.shape))
         return labels
 
-    def _decide_planes(
-        self,
-        labels: np.ndarray,
-        scans: Sequence[Scan],
-        blocks: Sequence[torch.Tensor],
-        uprights: Sequence[torch.Tensor | None],
-    ) -> None:
+    def _tile(self, fields: Sequence[_Field]) -> tuple[int, int]:
+        """Pixels (y, x) of the own grid whose classes are sorted out together."""
+        _, *own = fields[0].scan.shape
+        if self._at != "cpu":
+            return own[0], own[1]
+        finest = [max(field.scan.image.shape[axis] for field in fields) for axis in (1, 2)]
+        return max(1, TILE * own[0] // finest[0]), max(1, TILE * own[1] // finest[1])
+
+    def _largest(self, fields: Sequence[_Field], first: tuple[int, int], shape: Sequence[int]) -> np.ndarray:
+        """As `_decide_tile`, of the one field on the own grid."""
+        part, _ = fields[0].part(first, shape, self._sums_at)
+        # NumPy's is four times as fast as torch's on a CPU; both give the place of a value that is no number.
+        best = torch.from_numpy(part.numpy().argmax(axis=-1)) if part.device.type == "cpu" else part.argmax(dim=-1)
+        value = part.gather(-1, best[..., None])[..., 0]
+        if torch.isnan(value).any():
+            raise CaseError(*NO_NUMBERS)
+        if self.outputs == "sigmoid":
+            best = torch.where(value > fields[0].half, best + 1, 0)
+        return best.to(torch.uint8).cpu().numpy()
+
+    def _decide_tile(self, fields: Sequence[_Field], first: tuple[int, int], shape: Sequence[int]) -> np.ndarray | int:
+        """Labels (planes, y, x) of a tile of the own grid that begins at `first` (y, x); 0 where all is background.
+
+        Only classes are interpolated that can win.
+        """
         softmax = self.outputs == "softmax"
-        tile = TILE[blocks[0].device.type]
-        for y, x in itertools.product(range(0, labels.shape[1], tile), range(0, labels.shape[2], tile)):
-            out = labels[:, y : y + tile, x : x + tile]
-            parts, ways = [], []
-            possible = torch.zeros(self.channels, dtype=torch.bool)
-            for scan, block, upright in zip(scans, blocks, uprights, strict=True):
-                (rows, down), (columns, right) = (
-                    _part(matrix, first, n)
-                    for matrix, first, n in zip(scan.back[1:], (y, x), out.shape[1:], strict=True)
-                )
-                part = block[:, rows, columns]
-                least = part[..., :1] if softmax else 0.5
-                possible |= (part > least).flatten(0, 2).any(dim=0).cpu()
-                parts.append(part)
-                ways.append(tuple(None if m is None else m.to(block.device) for m in (upright, down, right)))
-            chosen = torch.nonzero(possible)[:, 0].tolist()
-            if not chosen:
-                continue
-            wanted = [0, *chosen] if softmax else chosen
-            mean = _interpolated(parts[0], wanted, ways[0])
-            for part, way in zip(parts[1:], ways[1:], strict=True):
-                mean += _interpolated(part, wanted, way).to(mean.device)
-            if len(parts) > 1:
-                mean /= len(parts)
-            best = mean[0].clone() if softmax else torch.full_like(mean[0], 0.5)
-            number = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
-            for channel, one in zip(wanted[1:] if softmax else wanted, mean[1:] if softmax else mean, strict=True):
-                number.masked_fill_(one > best, channel if softmax else channel + 1)
-                torch.maximum(best, one, out=best)
-            out[...] = number.cpu().numpy()
+        parts = [field.part(first, shape, self._sums_at) for field in fields]
+        possible = torch.stack([field.possible(part) for field, (part, _) in zip(fields, parts, strict=True)])
+        candidates = torch.nonzero(possible.any(dim=0))[:, 0].tolist()
+        if not candidates:
+            return 0
+        mean: torch.Tensor | None = None
+        for field, (part, ways) in zip(fields, parts, strict=True):
+            one = _interpolated(field.chosen(part, [0, *candidates] if softmax else candidates), ways)
+            mean = one if mean is None else mean.add_(one)
+        assert mean is not None
+        if len(fields) > 1:
+            mean /= len(fields)
+        best = mean[0].clone() if softmax else torch.full_like(mean[0], 0.5)
+        labels = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
+        for channel, one in zip(candidates, mean[1:] if softmax else mean, strict=True):
+            labels.masked_fill_(one > best, channel if softmax else channel + 1)
+            torch.maximum(best, one, out=best)
+        return labels.cpu().numpy()
 
     def to_own_grid(self, scan: Scan, slabs: Iterable[Slab]) -> Iterator[tuple[int, np.ndarray]]:
         """Slabs of any channels on the net's grid, interpolated: (first plane, (channels, planes, y, x) float32)."""
-        roll = _Roll(iter(slabs))
-        _, down, right = scan.back
-        for start, end in _groups([scan], self.channels):
-            low, high = scan.supports[start][0], scan.supports[end - 1][1]
-            block = roll.planes(low, high)
-            upright = None if scan.back[0] is None else scan.back[0][start:end, low:high].to(block.device)
-            way = (upright, *(None if m is None else m.to(block.device) for m in (down, right)))
-            yield start, _interpolated(block, list(range(block.shape[-1])), way).cpu().numpy()
+        field = _Field(scan, iter(slabs), self.outputs)
+        for start, end in _groups([scan]):
+            field.draw(start, end)
+            part, ways = field.part((0, 0), (end - start, *scan.shape[1:]), self._sums_at)
+            yield start, _interpolated(part.movedim(-1, 0).contiguous(), ways).cpu().numpy()
+
+
+class _Field:
+    """What decides on a net's grid, of which a few planes are at hand: features, logits or probabilities."""
+
+    def __init__(
+        self,
+        scan: Scan,
+        slabs: Iterator[Slab],
+        outputs: str,
+        head: nn.Conv2d | nn.Conv3d | None = None,
+        temperature: float | None = None,
+    ) -> None:
+        """`head` makes logits of what the slabs hold; with a `temperature` those are logits, else probabilities."""
+        self.scan = scan
+        self.outputs = outputs
+        self.head = head
+        self.temperature = temperature
+        self._roll = _Roll(slabs)
+        self._upright: torch.Tensor | None = None
+        self._planes = torch.empty(0)
+
+    def draw(self, start: int, end: int) -> None:
+        """Take the planes that planes [start, end) of the own grid are interpolated from; `start` only ascends."""
+        low, high = self.scan.supports[start][0], self.scan.supports[end - 1][1]
+        self._planes = self._roll.planes(low, high)
+        matrix = self.scan.back[0]
+        self._upright = None if matrix is None else matrix[start:end, low:high]
+
+    def part(
+        self, first: tuple[int, int], shape: Sequence[int], place: str
+    ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+        """The voxels (planes, y, x, channels) that a tile of the own grid needs, and its matrices along z, y and x."""
+        (rows, down), (columns, right) = (
+            _part(matrix, at, n) for matrix, at, n in zip(self.scan.back[1:], first, shape[1:], strict=True)
+        )
+        part = self._planes[:, rows, columns].to(place)
+        if self.head is not None:
+            part = _apply(self.head, part)
+        return part, [None if m is None else m.to(place) for m in (self._upright, down, right)]
+
+    @property
+    def half(self) -> float:
+        """What a class must exceed where there is no background: a probability of one half, or its logit."""
+        return 0.5 if self.temperature is None else 0.0
+
+    def possible(self, part: torch.Tensor) -> torch.Tensor:
+        """Which channels can win in a tile: where none of the voxels that contribute gives a class more than the
+        background (sigmoid: more than one half), no weighted mean does."""
+        least = part[..., :1] if self.outputs == "softmax" else self.half
+        most = (part - least).flatten(0, 2).amax(dim=0)
+        if torch.isnan(most).any():
+            raise CaseError(*NO_NUMBERS)
+        return (most > 0).cpu()
+
+    def chosen(self, part: torch.Tensor, channels: list[int]) -> torch.Tensor:
+        """Probabilities (channels, planes, y, x) of chosen channels."""
+        wanted = torch.tensor(channels, device=part.device)
+        if self.temperature is None:
+            return part.index_select(-1, wanted).movedim(-1, 0).contiguous()
+        if self.temperature != 1:
+            part = part / self.temperature
+        if self.outputs == "softmax":
+            return part.softmax(dim=-1).index_select(-1, wanted).movedim(-1, 0).contiguous()
+        return part.index_select(-1, wanted).sigmoid_().movedim(-1, 0).contiguous()
 
 
 class _Roll:
@@ -498,27 +592,21 @@ class _Roll:
         return wanted[0] if len(wanted) == 1 else torch.cat([part.to(wanted[-1].device) for part in wanted])
 
 
-def _groups(scans: Sequence[Scan], channels: int) -> Iterator[tuple[int, int]]:
-    """Planes [start, end) of the own grid that are interpolated together, few enough for memory."""
+def _groups(scans: Sequence[Scan]) -> Iterator[tuple[int, int]]:
+    """Planes [start, end) of the own grid that are interpolated together."""
     count = scans[0].shape[0]
-    budget = [max(2, PIECE // (scan.image[0].numel() * channels)) for scan in scans]
     start = 0
     while start < count:
         end = start + 1
-        while (
-            end < count
-            and end - start < 16
-            and all(s.supports[end][1] - s.supports[start][0] <= b for s, b in zip(scans, budget, strict=True))
-        ):
+        while end < count and all(s.supports[end][1] - s.supports[start][0] <= GROUP for s in scans):
             end += 1
         yield start, end
         start = end
 
 
-def _interpolated(part: torch.Tensor, channels: list[int], way: tuple[torch.Tensor | None, ...]) -> torch.Tensor:
-    """Chosen channels of (z, y, x, channels), interpolated along each axis that has a matrix: (channels, z, y, x)."""
-    upright, down, right = way
-    chosen = part[..., torch.tensor(channels, device=part.device)].movedim(-1, 0).contiguous()
+def _interpolated(chosen: torch.Tensor, ways: Sequence[torch.Tensor | None]) -> torch.Tensor:
+    """(channels, z, y, x), contiguous, interpolated along each axis that has a matrix."""
+    upright, down, right = ways
     if upright is not None:
         k, nz, ny, nx = chosen.shape
         chosen = (upright @ chosen.reshape(k, nz, ny * nx)).reshape(k, len(upright), ny, nx)
@@ -573,7 +661,7 @@ def _on_grid(
     return Scan(image, tuple(array.shape), (back[0], back[1], back[2]))
 
 
-def _padded(image: torch.Tensor, member: Member) -> tuple[torch.Tensor, tuple[int, ...]]:
+def padded(image: torch.Tensor, member: Member) -> tuple[torch.Tensor, tuple[int, ...]]:
     """The image with what lies outside of it for the model where a window needs more; and how much came before.
 
     Along the axes that the net sees, ([z,] y, x): to a window at least, or for whole slices to what the net halves.
@@ -668,20 +756,13 @@ def load_predictor(folders: Mapping[str, Path], settings: Settings = Settings())
 
     Raises CohortError for a model that can't be used, models that don't fit together, and a device that isn't there.
     """
-    # cuBLAS is deterministic only with a workspace of fixed size, which is read when CUDA starts.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    # Filling every fresh tensor takes a tenth of the time, and none is read before it is written here.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    be_deterministic()
     device = choose_device(settings.device)
     if device == "cuda":
         torch.cuda.set_device(claim_card())
     members = []
     for name, folder in folders.items():
         net, description = load_model(folder)
+        net = fused(net)
         members.append(Member(name, net, description, split_head(net, description)))
     return Predictor(members, settings, device)

@@ -1,0 +1,71 @@
+"""One process a card: the next takes another, waits where all are taken, and a dead one's card is free."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from radloom.nets.devices import claim_card
+print(claim_card(sys.argv[2:], Path(sys.argv[1])), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def start(tmp_path: Path, repo: Path) -> object:
+    """Start a process that claims one of the cards named and holds it."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(*cards: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", HOLDER, str(tmp_path), *cards]
+        environment = {**os.environ, "PYTHONPATH": str(repo / "workflow")}
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def index_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_processes_take_different_cards_and_wait_for_one(start: object) -> None:
+    first = start("a", "b")  # type: ignore[operator]
+    assert index_of(first) == "0"
+    second = start("a", "b")  # type: ignore[operator]
+    assert index_of(second) == "1"
+    # The same card by another number, as another CUDA_VISIBLE_DEVICES would have it.
+    third = start("b", "a")  # type: ignore[operator]
+    time.sleep(0.5)
+    assert third.poll() is None
+    first.send_signal(signal.SIGKILL)
+    assert index_of(third) == "1"
+
+
+def test_a_process_keeps_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from radloom.nets import devices
+
+    monkeypatch.setattr(devices, "_held", {})
+    assert devices.claim_card(["a", "b"], tmp_path) == 0
+    assert devices.claim_card(["a", "b"], tmp_path) == 0
+    (descriptor,) = devices._held.values()
+    monkeypatch.setattr(devices, "_held", {})
+    with pytest.raises(TimeoutError):
+        devices.claim_card(["a"], tmp_path, patience_s=0.1)
+    os.close(descriptor)
+    assert devices.claim_card(["a"], tmp_path, patience_s=0.1) == 0
+    for descriptor in devices._held.values():
+        os.close(descriptor)
