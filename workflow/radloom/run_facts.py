@@ -133,6 +133,13 @@ class RunFacts:
                 return next((found[key] for key in keys if key in found), {})
         return {}
 
+    def resources(self, step: str, name: str) -> list[Mapping[str, Any]]:
+        """What all of a step's resources of a kind say, such as the nets of an ensemble, ordered by name."""
+        found: Mapping[str, Any] = next(
+            (one.get("resources", {}) for one in self.material.provenance if one["step"] == step), {}
+        )
+        return [found[key] for key in sorted(found) if key.partition(".")[0] == name]
+
     def versions(self) -> dict[str, dict[str, list[str]]]:
         """By package, by version: the steps that used it."""
         found: dict[str, dict[str, list[str]]] = {}
