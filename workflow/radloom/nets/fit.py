@@ -174,7 +174,6 @@ def fit(
             net.eval()
             with torch.inference_mode():
                 found = validate(net)
-            net.requires_grad_(True)  # a predictor takes it away
             weighting.validated(found.by_centre)
             row |= {"dice": found.dice, "by_class": found.by_class, "by_centre": found.by_centre}
             if settings.schedule == "plateau":
