@@ -105,12 +105,29 @@ def test_regions_are_told_by_where_they_came_from() -> None:
     assert "a 3D U-Net, liver_net [" in told
     assert "in overlapping windows" in told
     assert "in plane" not in told
+    several = [dict(one) for one in provenance()]
+    for one in several:
+        if one["step"] == "segment":
+            net = one["resources"]["model"] | {"dice": {"validation": {"tumour": {"mean_dice": 0.99}}}}
+            other = net | {"kind": "transunet", "name": "other_net"}
+            other["dice"] = other["dice"] | {"test": {"tumour": {"mean_dice": 0.81}}}
+            one["resources"] = {"model.a": net, "model.b": other}
+            one["params"] = one["params"] | {"tta": ["y"]}
+    told = _section(_text(provenance=several), "Regions of interest")
+    assert "by the mean probability of 2 nets" in told
+    assert "a 2D U-Net, liver_net [" in told
+    assert "; a 2D net (transunet), other_net, slice by slice." in told
+    assert "mirror images along y" in told
+    # The validation chose the best epoch: its Dice is none of unseen data.
+    assert "mean Dice of tumour 0.81 on data" in told
+    assert "0.99" not in told
     outside = _with(
         "segment", source="command", command="/opt/seg/Total -i {image}", command_version="2.4", labels={5: "liver"}
     )
     told = _section(_text(provenance=outside), "Regions of interest")
     assert "by a program outside of Radloom, Total (2.4): liver = label 5." in told
     assert "/opt" not in told
+    assert "Dice" not in told
     assert "U-Net" not in told
     more = _with("postprocess", labels={}, inside_body=True, body_hu=-250, erosion_mm=1, smoothing_mm=2, components=3)
     assert (

@@ -223,42 +223,65 @@ def segmentation(facts: RunFacts) -> list[str]:
             f"Regions of interest were segmented by a program outside of Radloom, {program}"
             f"{f' ({told})' if told else ''}: {found}."
         ]
-    net = facts.resource("segment", "model")
-    name = f", {net['name']}" if net.get("name") else ""
-    kind, dimensions = str(net.get("kind", "unet")), int(net.get("dimensions", 2))
-    called = f"U-Net{name}{cite('ronneberger2015')}" if kind in _UNETS else f"net ({kind}){name}"
-    sentences = [
-        f"Regions of interest were segmented by a {dimensions}D {called}, with {facts.version('torch')}, "
-        f"{'slice by slice' if dimensions == 2 else 'in overlapping windows'}."
-    ]
-    if net.get("classes") and net.get("spacing") and net.get("hu_window"):
-        low, high = net["hu_window"]
-        sentences.append(
-            f"It finds {_labels(net['classes'])} at {_mm(net['spacing'])}{' in plane' if dimensions == 2 else ''}, "
-            f"in a window of {number(low)} to {number(high)} HU."
-        )
-    if net.get("trained_on"):
-        sentences.append(f"Its description says that it was trained on: {str(net['trained_on'])[:120]}.")
-    if net.get("weights_sha256"):
-        sentences.append(f"The weights have the SHA-256 {str(net['weights_sha256'])[:16]}... .")
+    nets = facts.resources("segment", "model") or [{}]
+    if len(nets) == 1:
+        sentences = [f"Regions of interest were segmented by {_net(nets[0], facts.version('torch'))}."]
+    else:
+        each = "; ".join(_net(net) for net in nets)
+        sentences = [
+            f"Regions of interest were segmented by the mean probability of {len(nets)} nets, with "
+            f"{facts.version('torch')}: {each}."
+        ]
+    for net in nets:
+        which = f"The net {net['name']}" if len(nets) > 1 and net.get("name") else "It"
+        whose = f"The weights of {net['name']}" if len(nets) > 1 and net.get("name") else "The weights"
+        if net.get("classes") and net.get("spacing") and net.get("hu_window"):
+            low, high = net["hu_window"]
+            sentences.append(
+                f"{which} finds {_labels(net['classes'])} at {_mm(net['spacing'])}"
+                f"{' in plane' if _dimensions(net) == 2 else ''}, in a window of {number(low)} to {number(high)} HU."
+            )
+        if net.get("trained_on"):
+            its = "Its" if len(nets) == 1 else "This net's"
+            sentences.append(f"{its} description says that it was trained on: {str(net['trained_on'])[:120]}.")
+        if net.get("weights_sha256"):
+            sentences.append(f"{whose} have the SHA-256 {str(net['weights_sha256'])[:16]}... .")
+    if mirrors := facts.setting("segment", "tta"):
+        sentences.append(f"Logits were averaged with those of the scan's mirror images along {and_(mirrors)}.")
     return sentences
+
+
+def _dimensions(net: Mapping[str, Any]) -> int:
+    return int(net.get("dimensions", 2))
+
+
+def _net(net: Mapping[str, Any], software: str = "") -> str:
+    """What kind of net it is, and how it sees a scan; `software` computed it."""
+    name = f", {net['name']}" if net.get("name") else ""
+    kind, dimensions = str(net.get("kind", "unet")), _dimensions(net)
+    called = f"U-Net{name}{cite('ronneberger2015')}" if kind in _UNETS else f"net ({kind}){name}"
+    seen = "slice by slice" if dimensions == 2 else "in overlapping windows"
+    return f"a {dimensions}D {called}, {f'with {software}, ' if software else ''}{seen}"
 
 
 def segmentation_quality(facts: RunFacts) -> list[str]:
     """What is known of the net's quality: the Dice coefficients that its description states."""
-    if facts.setting("segment", "source") not in ("model", "command"):
+    source = facts.setting("segment", "source")
+    if source not in ("model", "command"):
         return []
-    dice = facts.resource("segment", "model").get("dice", {})
-    stated = [
-        f"{roi} {decimal(float(value['mean']), 2)}"
-        for roi, value in dice.items()
-        if isinstance(value, Mapping) and isinstance(value.get("mean"), int | float)
-    ]
-    told = (
-        f" The net's description states a mean Dice of {and_(stated)} on data that its training hadn't seen."
-        if stated
-        else ""
-    )
+    told = ""
+    for net in facts.resources("segment", "model") if source == "model" else ():
+        dice = net.get("dice", {})
+        # Of a net that Radloom trained only the cases for the test say something: the others chose its best epoch.
+        dice = dice if "validation" not in dice else dice.get("test", {})
+        means = {
+            roi: value.get("mean_dice", value.get("mean")) for roi, value in dice.items() if isinstance(value, Mapping)
+        }
+        stated = [f"{roi} {decimal(float(mean), 2)}" for roi, mean in means.items() if isinstance(mean, int | float)]
+        if stated:
+            told += (
+                f" The net's description states a mean Dice of {and_(stated)} on data that its training hadn't seen."
+            )
     return [f"The segmentation was not compared with drawn regions in this run.{told}"]
 
 

@@ -133,6 +133,14 @@ class RunFacts:
                 return next((found[key] for key in keys if key in found), {})
         return {}
 
+    def resources(self, step: str, name: str) -> list[Mapping[str, Any]]:
+        """What all of a step's files or nets of that name say, where the configuration names several."""
+        for one in self.material.provenance:
+            if one["step"] == step:
+                found: Mapping[str, Mapping[str, Any]] = one.get("resources", {})
+                return [found[key] for key in sorted(found) if key == name or key.startswith(f"{name}.")]
+        return []
+
     def versions(self) -> dict[str, dict[str, list[str]]]:
         """By package, by version: the steps that used it."""
         found: dict[str, dict[str, list[str]]] = {}
