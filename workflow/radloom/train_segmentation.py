@@ -445,7 +445,10 @@ def _told(
 ) -> dict[str, Any]:
     """What model.json says of the training: nothing that names a case or a patient."""
     here = {part: [case for case in cases if part_of[case.case_id] == part] for part in sorted(set(part_of.values()))}
+    learned = here["train"]
+    patients, centres = len({case.patient_id for case in learned}), len({case.centre for case in learned})
     return {
+        "data": f"{len(learned)} cases, {patients} patients, {centres} centres",
         "data_sha256": sha256_json(sorted([*prints[case.case_id], part_of[case.case_id]] for case in cases)),
         "cases": {part: len(found) for part, found in here.items()},
         "patients": {part: len({case.patient_id for case in found}) for part, found in here.items()},

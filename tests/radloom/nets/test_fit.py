@@ -103,6 +103,27 @@ def test_it_learns_and_keeps_the_best_epoch(balls: list[CachedCase]) -> None:
     assert train(balls, replace(short, workers=2), validate=False)[0] == once
 
 
+def test_workers_change_nothing_also_with_dropout_and_after_a_stop(balls: list[CachedCase], tmp_path: Path) -> None:
+    options: dict[str, Any] = {"architecture": Architecture(channels=(4, 8), dropout=0.3), "validate": False}
+    alone = FitSettings(epochs=3, batch=8)
+    weights = train(balls, alone, **options)[0]
+    helped = replace(alone, workers=1)
+    assert train(balls, helped, **options)[0] == weights
+    with pytest.raises(Stop):
+        train(balls, helped, tmp_path, report=stop_after(2), **options)
+    assert train(balls, helped, tmp_path, **options)[0] == weights
+
+
+def test_validation_leaves_the_net_as_it_is(balls: list[CachedCase]) -> None:
+    plain = FitSettings(epochs=2, batch=8, channels_last=False)
+    made = train(balls, plain)[1]
+    # What is learned doesn't depend on whether somebody looks.
+    assert [row["loss"] for row in made.history] == [
+        row["loss"] for row in train(balls, plain, validate=False)[1].history
+    ]
+    assert all(0 <= row["dice"] <= 1 for row in made.history)
+
+
 # Everything that has a state of its own: dropout's generator, the schedules, the scaler, the centres' weights.
 RESUMED = {
     "dropout, one cycle, group DRO": (

@@ -146,6 +146,7 @@ def test_a_class_that_no_sample_finds_has_no_score() -> None:
 
 def test_members_without_dropout_count_once() -> None:
     assert passes([True, False], 3) == [(0, 0), (0, 1), (0, 2), (1, None)]
+    assert passes([True, True], 2) == [(0, 0), (0, 1), (1, 2), (1, 3)]
     assert passes([True, False], 1) == [(0, None), (1, None)]
     assert passes([False], 5) == [(0, None)]
 

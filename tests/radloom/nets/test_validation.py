@@ -8,6 +8,7 @@ import pytest
 import torch
 from training_material import CLASSES, SPACING, cached_balls
 
+from radloom.nets import validation
 from radloom.nets.architecture import Architecture, build_net
 from radloom.nets.distributed import Team
 from radloom.nets.folder import ModelDescription
@@ -44,3 +45,18 @@ def test_a_net_in_training_predicts_as_the_finished_model_will(tmp_path: Path) -
     assert fit.nll_after <= fit.nll_before
     # 2 cases of 5 slices of 30 x 37 voxels, at most 20,000 of each.
     assert fit.voxels == 2 * 5 * 30 * 37
+
+
+def test_as_many_voxels_are_drawn_however_high_a_slab_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validation, "VOXELS_DRAWN", 1000)
+    cases = cached_balls(tmp_path, 2, (16, 16, 16))
+    torch.manual_seed(3)
+    for architecture, patch in (
+        (Architecture(channels=(4, 8)), ()),
+        (Architecture("unet", 3, channels=(4, 8)), (16,) * 3),
+    ):
+        description = ModelDescription(
+            "t", CLASSES, SPACING[: architecture.dimensions], (-160.0, 240.0), architecture, patch=patch
+        )
+        fit = calibrate_net(build_net(architecture, 3), cases, description, "cpu", 0)
+        assert fit.voxels == 1000 // 32 * 32

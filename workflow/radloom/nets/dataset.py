@@ -368,4 +368,7 @@ def make_loader(patches: Patches, batches: EpochBatches, workers: int = 0, *, cu
         pin_memory=cuda,
         persistent_workers=workers > 0,
         prefetch_factor=2 if workers else None,
+        # A loader draws seeds, with lasting workers once, else each epoch: from torch's own generator, which also
+        # decides dropout, workers or a resume would change the net.
+        generator=torch.Generator(),
     )

@@ -1,8 +1,9 @@
 """Training by several processes, one a GPU, that torchrun starts; without it a team of one.
 
 Every process takes its share of each batch, and DistributedDataParallel averages the gradients, so that N processes
-with batches of b learn what one process learns with batches of N b (but for the order of the sums). Batch
-normalisation sees the whole batch on CUDA alone (SyncBatchNorm); on a CPU it sees each process' share.
+with batches of b learn what one process learns with batches of N b, but for the order of the sums, a soft Dice over
+the batch, which is that of each process' share, and batch normalisation on a CPU, which sees that share as well (on
+CUDA it sees the whole batch: SyncBatchNorm).
 """
 
 from __future__ import annotations

@@ -137,7 +137,8 @@ def fit(
             break
         batches.epoch = epoch
         net.train()
-        total = 0.0
+        # On the device: to read each loss at once would let the card wait for the host.
+        total = torch.zeros((), dtype=torch.float64, device=team.device)
         rate = optimiser.param_groups[0]["lr"]
         for step, (inputs, labels, centres) in enumerate(_with_bar(loader, epoch, settings.epochs, team)):
             ends = (step + 1) % settings.accumulate == 0 or step + 1 == len(batches)
@@ -153,7 +154,7 @@ def fit(
                     logits = model(inputs)
                 one = weighting(loss(logits, labels), centres)
                 scaler.scale(one / group).backward()
-            total += float(one.detach())
+            total += one.detach()
             if ends:
                 if settings.clip_norm is not None:
                     scaler.unscale_(optimiser)  # or the scaled gradients would be clipped
@@ -163,7 +164,7 @@ def fit(
                 optimiser.zero_grad(set_to_none=True)
                 if settings.schedule == "one_cycle":
                     schedule.step()
-        mean = float(sum_over(team, torch.tensor(total, dtype=torch.float64, device=_plain(team)))) / team.world
+        mean = float(sum_over(team, total)) / team.world
         row: dict[str, Any] = {"epoch": epoch, "loss": mean / len(batches), "learning_rate": rate}
         if not math.isfinite(row["loss"]):
             raise CohortError(
@@ -174,7 +175,6 @@ def fit(
             net.eval()
             with torch.inference_mode():
                 found = validate(net)
-            net.requires_grad_(True)  # a predictor takes it away
             weighting.validated(found.by_centre)
             row |= {"dice": found.dice, "by_class": found.by_class, "by_centre": found.by_centre}
             if settings.schedule == "plateau":
@@ -197,11 +197,6 @@ def fit(
     wait(team)
     net.eval().requires_grad_(False)
     return made
-
-
-def _plain(team: Team) -> str:
-    # NCCL knows CUDA's tensors alone.
-    return team.device if team.cuda else "cpu"
 
 
 def _autocast(precision: str, team: Team) -> Any:

@@ -166,12 +166,13 @@ def label_of(values: torch.Tensor, outputs: str) -> torch.Tensor:
 def passes(dropout: Sequence[bool], samples: int) -> list[tuple[int, int | None]]:
     """Which member with which seed gives each sample, by whether the members have dropout.
 
-    With `samples` of 1 each member counts once, without dropout; with more, one with dropout that often.
+    With `samples` of 1 each member counts once, without dropout; with more, one with dropout that often. No two samples
+    have the same seed: members that drop the same maps would agree better than independent draws do.
     """
     return [
         (member, seed)
         for member, has in enumerate(dropout)
-        for seed in (range(samples) if has and samples > 1 else (None,))
+        for seed in (range(member * samples, (member + 1) * samples) if has and samples > 1 else (None,))
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from radloom.nets.calibration import TemperatureFit, fit_temperature
 from radloom.nets.dataset import CachedCase
 from radloom.nets.distributed import Team, gather
 from radloom.nets.folder import ModelDescription
+from radloom.nets.fusion import fused
 from radloom.nets.prediction import Member, Predictor, Settings
 
 VOXELS_DRAWN = 200_000
@@ -32,8 +34,13 @@ class Validation:
 
 
 def predictor_of(net: nn.Module, description: ModelDescription, device: str) -> Predictor:
-    """A predictor of a net that is still in training; it predicts as the finished model will."""
-    return Predictor([Member("net", net, description)], Settings(), device)  # type: ignore[arg-type]
+    """A predictor of a net that is still in training; it predicts as the finished model will.
+
+    It has a copy: whatever a prediction does (memory format, short memory that moves the net to the CPU), and the
+    tensors of inference mode that it leaves, must not reach the training.
+    """
+    copied = fused(copy.deepcopy(net).eval())
+    return Predictor([Member("net", copied, description)], Settings(), device)  # type: ignore[arg-type]
 
 
 def dice_of_classes(found: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
@@ -93,11 +100,12 @@ def calibrate_net(
     def pairs() -> Iterator[tuple[torch.Tensor, np.ndarray]]:
         for case in cases:
             (scan,) = predictor.scans(np.asarray(case.image), case.spacing)
-            for first, slab in predictor.logits(scan):
-                yield slab.movedim(-1, 0).float().cpu(), np.asarray(case.labels[first : first + len(slab)])
+            planes = (plane for _, slab in predictor.logits(scan) for plane in slab)
+            for plane, labels in zip(planes, case.labels, strict=True):
+                yield plane.movedim(-1, 0).float().cpu(), np.asarray(labels)
 
     logits, labels = itertools.tee(pairs())
-    # A slab has one plane at least.
+    # Of each plane, not of each slab: how high that is depends on net, device and memory.
     each = max(20, VOXELS_DRAWN // sum(case.shape[0] for case in cases))
     names = [description.classes[number] for number in sorted(description.classes)]
     with torch.inference_mode():
