@@ -205,8 +205,8 @@ def test_several_models_are_an_ensemble(script: ModuleType, phantom: Path, tmp_p
     result = script.run_case(pair)
     assert result.facts["precision"] == ["float32"]
     first, second = (read_nifti(case.out / "labels.nii.gz").array for case in (alone, pair))
-    # Mirroring moves the rim of the ROIs by a voxel here and there.
-    assert 0 < np.mean(first != second) < 0.01
+    # Mirroring moves the rim of the ROIs here and there.
+    assert 0 < np.mean(first != second) < 0.03
 
 
 def test_by_hand_a_batch_is_a_positive_number(script: ModuleType) -> None:
