@@ -384,9 +384,6 @@ def test_what_a_net_to_train_must_be(good: dict[str, Any]) -> None:
 
     assert "classes: no label is called ROl; did you mean ROI?" in message(classes=["ROl"])
     assert "loss.class_weights: no label is called liver" in message(loss={"class_weights": {"liver": 2}})
-    assert "patch: [30, 48] is no multiple of [16, 16]" in message(patch=[30, 48])
-    assert "architecture: the architecture 'nope' is none of" in message(architecture={"kind": "nope"})
-    assert "architecture: the dilation (1,) is not one rate for each level" in message(architecture={"dilation": [1]})
     settings = {"name": "net", "patch": [32, 48], "classes": ["ROI"], "loss": {"class_weights": {"background": 2}}}
     check_run(complete({**good, "train_segmentation": settings}))
 

@@ -195,6 +195,15 @@ def test_by_hand_errors_are_one_line(phantom: Path, tmp_path: Path, repo: Path) 
     assert not (tmp_path / "labels.nii.gz").exists()
 
 
+def test_by_hand_a_folder_that_is_not_there_is_one_line(phantom: Path, tmp_path: Path, repo: Path) -> None:
+    command = [sys.executable, repo / "workflow/scripts/segment.py", phantom / "image.nii.gz", "--device", "cpu"]
+    command += ["--model", repo / "resources/models/demo_unet", "--out", tmp_path / "none" / "labels.nii.gz"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "No such file or directory" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_several_models_are_an_ensemble(script: ModuleType, phantom: Path, tmp_path: Path, repo: Path) -> None:
     model = repo / "resources/models/demo_unet"
     alone = task(phantom, tmp_path / "alone", source="model")

@@ -411,7 +411,7 @@ def _training_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
         if name not in known and not (key != "classes" and name == "background")
     ]
     if not problems:
-        problems += _split_problems(training["split"], cohort) + _architecture_problems(training)
+        problems += _split_problems(training["split"], cohort)
     return [f"config: train_segmentation.{problem}" for problem in problems]
 
 
@@ -426,27 +426,6 @@ def _split_problems(split: str | None, cohort: Sheet) -> list[str]:
     patients = {row.get("patient_id") or row["case_id"] for row in cohort.rows}
     if not any(part_of.get(patient) == "train" for patient in patients):
         return ["split: no patient of the cohort sheet is there to train on"]
-    return []
-
-
-def _architecture_problems(training: dict[str, Any]) -> list[str]:
-    """List what keeps the net from being built, or from taking the patch; nets of MONAI are tried by the training."""
-    import torch
-
-    from radloom.nets.architecture import build_net, read_architecture
-    from radloom.nets.monai_nets import PREFIX
-
-    try:
-        architecture = read_architecture(training["architecture"])
-        if architecture.kind.startswith(PREFIX):
-            return []
-        with torch.device("meta"):
-            steps = build_net(architecture, 2).multiple
-    except ValueError as error:
-        return [f"architecture: {error}"]
-    patch = training["patch"] or ()
-    if any(length % step for length, step in zip(patch, steps, strict=False)):
-        return [f"patch: {patch} is no multiple of {list(steps)}, which this net needs"]
     return []
 
 

@@ -44,10 +44,10 @@ def forget(results: Path, case_id: str) -> int:
         if path.parent.name in COHORT_STEPS or any(_case_id(entry) == case_id for entry in entries):
             path.unlink()
             removed += 1
-    report = results / "report.html"
-    if report.exists():
-        report.unlink()
-        removed += 1
+    for report in (results / "report.html", results / "methods.md"):
+        if report.exists():
+            report.unlink()
+            removed += 1
     return removed
 
 

@@ -27,6 +27,7 @@ from radloom.engine.files import (
     write_if_changed,
 )
 from radloom.engine.locks import clear_dead_locks, hold_results
+from radloom.engine.net_to_train import check_net
 from radloom.engine.records import Record, as_listed, cache_path, clear
 from radloom.engine.sources import source_identity, suffix
 from radloom.engine.steps import (
@@ -115,6 +116,7 @@ def prepare(written: dict[str, Any], workflow: Path, main_process: bool) -> Run:
     results = Path(config["results"])
     if main_process:
         cohort = check_run(config)
+        check_net(config)
     else:
         cohort = read_cohort(Path(config["cohort"]))[0] if config["cohort"] else Sheet([], [], [])
     rows, lines = cohort.rows, cohort.lines

@@ -105,5 +105,5 @@ def main(
     args = parser.parse_args()
     try:
         by_hand(args)
-    except (CaseError, CohortError) as error:
+    except (CaseError, CohortError, OSError) as error:  # of files a user's typing error is far likelier than a bug
         raise SystemExit(f"error: {error}") from None

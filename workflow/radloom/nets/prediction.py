@@ -719,8 +719,8 @@ def choose_device(wanted: str) -> str:
         return "cuda"
     if wanted == "cuda":
         raise CohortError(
-            "segment.device is cuda, and torch finds no CUDA device here; install a torch built for CUDA and a driver, "
-            "or set segment.device to cpu or auto"
+            "device is cuda, and torch finds no CUDA device here; install a torch built for CUDA and a driver, "
+            "or set device to cpu or auto"
         )
     return "cpu"
 
