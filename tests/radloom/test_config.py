@@ -1,5 +1,6 @@
 """The configuration: validated as written, all problems in one message, defaults filled in last."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -361,6 +362,62 @@ def test_what_a_training_needs(good: dict[str, Any]) -> None:
     assert "set loss.dice_over to item" in message(robust="group_dro")
     assert "it is a sum of nothing" in message(loss={"cross_entropy": 0, "dice": 0})
     assert "slices is an odd number" in message(architecture={"slices": 2})
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("P1,train\nP1,test", "the patient is in two parts"),
+        ("P1,learn", "part is none of train, validation, test"),
+        ("P1,test", "the split has nobody to train on"),
+        ("NOBODY,train", "split: no patient of the cohort sheet is there to train on"),
+    ],
+)
+def test_a_split_that_leaves_nobody_or_says_two_things(good: dict[str, Any], rows: str, message: str) -> None:
+    Path("split.csv").write_text(f"patient_id,part\n{rows}\n")
+    assert message in problems_of({**good, "train_segmentation": {"name": "net", "split": "split.csv"}})
+
+
+def test_what_a_net_to_train_must_be(good: dict[str, Any]) -> None:
+    def message(**changes: Any) -> str:
+        return problems_of({**good, "train_segmentation": {"name": "net"} | changes})
+
+    assert "classes: no label is called ROl; did you mean ROI?" in message(classes=["ROl"])
+    assert "loss.class_weights: no label is called liver" in message(loss={"class_weights": {"liver": 2}})
+    assert "patch: [30, 48] is no multiple of [16, 16]" in message(patch=[30, 48])
+    assert "architecture: the architecture 'nope' is none of" in message(architecture={"kind": "nope"})
+    assert "architecture: the dilation (1,) is not one rate for each level" in message(architecture={"dilation": [1]})
+    settings = {"name": "net", "patch": [32, 48], "classes": ["ROI"], "loss": {"class_weights": {"background": 2}}}
+    check_run(complete({**good, "train_segmentation": settings}))
+
+
+def test_models_that_are_damaged_or_do_not_fit_each_other(good: dict[str, Any]) -> None:
+    def write(name: str, weights: bytes, dimensions: int = 2, **changes: Any) -> str:
+        folder = Path(name)
+        folder.mkdir(exist_ok=True)
+        (folder / "model.safetensors").write_bytes(weights)
+        described = {
+            "architecture": {"dropout": 0.1, "dimensions": dimensions},
+            "classes": {"1": "liver"},
+            "outputs": "softmax",
+            "weights": {"sha256": hashlib.sha256(weights).hexdigest()},
+        }
+        (folder / "model.json").write_text(json.dumps(described | changes))
+        return name
+
+    def segment(*models: str, **changes: Any) -> dict[str, Any]:
+        named = {f"m{number}": model for number, model in enumerate(models)}
+        return {**good, "segment": {"source": "model", "model": named, **changes}}
+
+    first, second = write("first", b"1"), write("second", b"2")
+    check_run(complete(segment(first, second)))
+    assert "two models have the same weights" in problems_of(segment(first, write("copy", b"1")))
+    other = write("other", b"3", classes={"1": "spleen"})
+    assert "other has other classes or outputs than first" in problems_of(segment(first, other))
+    assert "second sees slices, which can't be mirrored along z" in problems_of(segment(second, tta=["z"]))
+    check_run(complete(segment(write("volumes", b"4", dimensions=3), tta=["z"])))
+    Path("second/model.safetensors").write_bytes(b"5")
+    assert "second: the sha256 of model.safetensors isn't that of model.json" in problems_of(segment(second))
 
 
 def _models(dropout: list[float]) -> dict[str, str]:

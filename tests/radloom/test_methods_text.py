@@ -105,29 +105,12 @@ def test_regions_are_told_by_where_they_came_from() -> None:
     assert "a 3D U-Net, liver_net [" in told
     assert "in overlapping windows" in told
     assert "in plane" not in told
-    several = [dict(one) for one in provenance()]
-    for one in several:
-        if one["step"] == "segment":
-            net = one["resources"]["model"] | {"dice": {"validation": {"tumour": {"mean_dice": 0.99}}}}
-            other = net | {"kind": "transunet", "name": "other_net"}
-            other["dice"] = other["dice"] | {"test": {"tumour": {"mean_dice": 0.81}}}
-            one["resources"] = {"model.a": net, "model.b": other}
-            one["params"] = one["params"] | {"tta": ["y"]}
-    told = _section(_text(provenance=several), "Regions of interest")
-    assert "by the mean probability of 2 nets" in told
-    assert "a 2D U-Net, liver_net [" in told
-    assert "; a 2D net (transunet), other_net, slice by slice." in told
-    assert "mirror images along y" in told
-    # The validation chose the best epoch: its Dice is none of unseen data.
-    assert "mean Dice of tumour 0.81 on data" in told
-    assert "0.99" not in told
     outside = _with(
         "segment", source="command", command="/opt/seg/Total -i {image}", command_version="2.4", labels={5: "liver"}
     )
     told = _section(_text(provenance=outside), "Regions of interest")
     assert "by a program outside of Radloom, Total (2.4): liver = label 5." in told
     assert "/opt" not in told
-    assert "Dice" not in told
     assert "U-Net" not in told
     more = _with("postprocess", labels={}, inside_body=True, body_hu=-250, erosion_mm=1, smoothing_mm=2, components=3)
     assert (
@@ -141,6 +124,54 @@ def test_regions_are_told_by_where_they_came_from() -> None:
     )
     plain = _with("postprocess", labels={}, fill_holes=False, components="all")
     assert "Regions were not post-processed." in _text(provenance=plain)
+
+
+def _with_nets(nets: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The provenance of a run whose segmentation used these nets."""
+    hashed = {name: net | {"sha256": HASH} for name, net in nets.items()}
+    return [one | {"resources": hashed} if one["step"] == "segment" else one for one in provenance()]
+
+
+def test_a_net_of_our_own_training_is_told_by_part_with_its_licence() -> None:
+    dice = {
+        "test": {"liver": {"mean_dice": 0.91, "lowest_dice": 0.5, "cases": 2}},
+        "validation": {"liver": {"mean_dice": 0.95, "lowest_dice": 0.9, "cases": 3}},
+    }
+    net = {"name": "mine", "kind": "unet", "dimensions": 2, "dice": dice, "licence": "CC-BY-4.0"}
+    told = _section(_text(provenance=_with_nets({"model": net})), "Regions of interest")
+    assert "a mean Dice of liver 0.91 on data that its training hadn't seen." in told
+    assert "a mean Dice of liver 0.95 on the data by which the best epoch was chosen" in told
+    assert "The licence of its weights is CC-BY-4.0." in told
+    chosen = {"dice": {"validation": dice["validation"]}}
+    told = _section(_text(provenance=_with_nets({"model": net | chosen})), "Regions of interest")
+    assert "hadn't seen" not in told, "the validation chose the epoch"
+    # A class may be called as a part is.
+    odd = {"dice": {"test": {"mean": 0.8, "minimum": 0.1}}}
+    told = _section(_text(provenance=_with_nets({"model": net | odd})), "Regions of interest")
+    assert "a mean Dice of test 0.80 on data that its training hadn't seen." in told
+
+
+def test_an_ensemble_and_its_samples_are_told() -> None:
+    nets = {
+        "model.a": {"name": "first", "kind": "unet", "dimensions": 2, "dice": {"liver": {"mean": 0.9}}},
+        "model.b": {"name": "second", "kind": "transunet", "dimensions": 2, "licence": "MIT"},
+    }
+    run = _with_nets(nets)
+    segment = {"uncertainty": {"samples": 3, "maps": False}, "tta": ["x", "y"]}
+    limits = {"segment.uncertainty.max_volume_cv": 0.3, "segment.uncertainty.rois": ["liver"]}
+    of_step = {"segment": segment, "postprocess": limits}
+    run = [one | {"params": one["params"] | of_step.get(one["step"], {})} for one in run]
+    told = _section(_text(provenance=run), "Regions of interest")
+    assert "by an ensemble of 2 nets" in told
+    assert "Net 1 is a 2D U-Net, first" in told
+    assert "Net 2 is a 2D net (transunet), second" in told
+    assert "The description of first states a mean Dice of liver 0.90" in told
+    assert "mirrored along x and y; the mean of all 4 images counts" in told
+    assert "estimated from 3 draws of the dropout of each net" in told
+    assert "a region (liver) whose volume's coefficient of variation is above 0.3" in told
+    alone = _section(_text(), "Regions of interest")
+    assert "uncertainty" not in alone
+    assert "mirrored" not in alone
 
 
 def test_features_are_counted_by_class_and_their_settings_are_told() -> None:

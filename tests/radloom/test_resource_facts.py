@@ -29,6 +29,7 @@ def test_a_net_tells_what_it_is_and_what_it_was_trained_on() -> None:
     assert found["classes"] == {"1": "organ", "2": "tumour"}
     assert found["trained_on"] == "CT phantoms of radloom.phantoms, no patients"
     assert len(found["weights_sha256"]) == 64
+    assert found["licence"] == "MIT"
     assert "demo_unet/" not in str(found)
 
 

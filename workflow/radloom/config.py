@@ -24,8 +24,10 @@ from radloom.cohort import (
     source_path,
     summarise,
 )
-from radloom.errors import ConfigError
+from radloom.engine.files import sha256_file
+from radloom.errors import CohortError, ConfigError
 from radloom.extractions import parameter_files
+from radloom.patient_split import read_split
 from radloom.roi_definitions import Each, family_of, parse_definitions, reached_from
 
 LEARNED_FROM = ("harmonize.covariates", "analysis_plan.covariates", "analysis_plan.strata", "analysis_plan.subgroups")
@@ -140,7 +142,7 @@ def check_run(config: dict[str, Any]) -> Sheet:
     problems += _extraction_problems(config)
     problems += _roi_problems(config, cohort)
     problems += _stability_problems(config, cohort)
-    problems += _training_problems(config)
+    problems += _training_problems(config, cohort)
     if problems:
         raise ConfigError(summarise(problems))
     return cohort
@@ -370,7 +372,7 @@ def _nearest(word: str, known: list[str]) -> str:
     return f"; did you mean {nearest[0]}?" if nearest else ""
 
 
-def _training_problems(config: dict[str, Any]) -> list[str]:
+def _training_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
     training = config["train_segmentation"]
     if training["name"] is None or config["features"]:
         return []
@@ -399,7 +401,53 @@ def _training_problems(config: dict[str, Any]) -> list[str]:
             training["architecture"]["slices"] % 2 == 0 or (dimensions == 3 and training["architecture"]["slices"] != 1)
         ),
     }
-    return [f"config: train_segmentation.{problem}" for problem, wrong in checks.items() if wrong]
+    problems = [problem for problem, wrong in checks.items() if wrong]
+    labels = _label_names(config, cohort) or {}
+    known = [name for names in labels.values() for name in names]
+    problems += [
+        f"{key}: no label is called {name}{_nearest(name, known)}"
+        for key, names in (("classes", training["classes"]), ("loss.class_weights", training["loss"]["class_weights"]))
+        for name in names
+        if name not in known and not (key != "classes" and name == "background")
+    ]
+    if not problems:
+        problems += _split_problems(training["split"], cohort) + _architecture_problems(training)
+    return [f"config: train_segmentation.{problem}" for problem in problems]
+
+
+def _split_problems(split: str | None, cohort: Sheet) -> list[str]:
+    """List what is wrong with the table of parts; patients in it who aren't in the cohort do no harm."""
+    if split is None:
+        return []
+    try:
+        part_of = read_split(Path(split))
+    except CohortError as error:
+        return [f"split: {str(error).removeprefix('training: ')}"]
+    patients = {row.get("patient_id") or row["case_id"] for row in cohort.rows}
+    if not any(part_of.get(patient) == "train" for patient in patients):
+        return ["split: no patient of the cohort sheet is there to train on"]
+    return []
+
+
+def _architecture_problems(training: dict[str, Any]) -> list[str]:
+    """List what keeps the net from being built, or from taking the patch; nets of MONAI are tried by the training."""
+    import torch
+
+    from radloom.nets.architecture import build_net, read_architecture
+    from radloom.nets.monai_nets import PREFIX
+
+    try:
+        architecture = read_architecture(training["architecture"])
+        if architecture.kind.startswith(PREFIX):
+            return []
+        with torch.device("meta"):
+            steps = build_net(architecture, 2).multiple
+    except ValueError as error:
+        return [f"architecture: {error}"]
+    patch = training["patch"] or ()
+    if any(length % step for length, step in zip(patch, steps, strict=False)):
+        return [f"patch: {patch} is no multiple of {list(steps)}, which this net needs"]
+    return []
 
 
 def _file_problems(config: dict[str, Any]) -> list[str]:
@@ -419,6 +467,7 @@ def _file_problems(config: dict[str, Any]) -> list[str]:
                 for name in ("model.json", "model.safetensors")
                 if not (folder / name).is_file()
             ]
+            problems += _model_problems(segment)
             problems += _sampling_problems(segment)
     if not config["features"]:
         for params in sorted({Path(path) for path in parameter_files(config["extract"]["params"]).values()}):
@@ -439,6 +488,38 @@ def _model_folders(segment: dict[str, Any]) -> list[Path]:
     """Return the folders of the model, or of the models of an ensemble; none where none is named."""
     named = segment["model"] or {}
     return [Path(named)] if isinstance(named, str) else [Path(folder) for folder in named.values()]
+
+
+def _model_problems(segment: dict[str, Any]) -> list[str]:
+    """List models that are damaged, don't fit each other, or can't be mirrored as is asked for."""
+    try:
+        folders = _model_folders(segment)
+        models = [json.loads((folder / "model.json").read_text()) for folder in folders]
+        stated = [model["weights"]["sha256"] for model in models]
+        found = [sha256_file(folder / "model.safetensors") for folder in folders]
+        answers = [(list(model["classes"].items()), model["outputs"]) for model in models]
+        flat = [folder for folder, m in zip(folders, models, strict=True) if m["architecture"]["dimensions"] == 2]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []  # said elsewhere, or by the step that loads the model
+    problems = [
+        f"config: segment.model: {folder}: the sha256 of model.safetensors isn't that of model.json: "
+        "copy the folder again from where it came"
+        for folder, says, has in zip(folders, stated, found, strict=True)
+        if says != has
+    ]
+    problems += [
+        f"config: segment.model: {folder} has other classes or outputs than {folders[0]}, which an ensemble can't mix"
+        for folder, answer in zip(folders, answers, strict=True)
+        if answer != answers[0]
+    ]
+    if len(set(found)) < len(found):
+        problems.append(
+            "config: segment.model: two models have the same weights: "
+            "they would agree with each other, and the uncertainty would look too small"
+        )
+    if "z" in segment["tta"]:
+        problems += [f"config: segment.tta: {folder} sees slices, which can't be mirrored along z" for folder in flat]
+    return problems
 
 
 def _sampling_problems(segment: dict[str, Any]) -> list[str]:

@@ -224,65 +224,104 @@ def segmentation(facts: RunFacts) -> list[str]:
             f"{f' ({told})' if told else ''}: {found}."
         ]
     nets = facts.resources("segment", "model") or [{}]
-    if len(nets) == 1:
-        sentences = [f"Regions of interest were segmented by {_net(nets[0], facts.version('torch'))}."]
-    else:
-        each = "; ".join(_net(net) for net in nets)
-        sentences = [
-            f"Regions of interest were segmented by the mean probability of {len(nets)} nets, with "
-            f"{facts.version('torch')}: {each}."
-        ]
-    for net in nets:
-        which = f"The net {net['name']}" if len(nets) > 1 and net.get("name") else "It"
-        whose = f"The weights of {net['name']}" if len(nets) > 1 and net.get("name") else "The weights"
-        if net.get("classes") and net.get("spacing") and net.get("hu_window"):
-            low, high = net["hu_window"]
+    sentences = []
+    for place, net in enumerate(nets, start=1):
+        kind, dimensions = str(net.get("kind", "unet")), int(net.get("dimensions", 2))
+        name = f", {net['name']}" if net.get("name") else ""
+        called = f"U-Net{name}{cite('ronneberger2015')}" if kind in _UNETS else f"net ({kind}){name}"
+        manner = "slice by slice" if dimensions == 2 else "in overlapping windows"
+        if len(nets) == 1:
             sentences.append(
-                f"{which} finds {_labels(net['classes'])} at {_mm(net['spacing'])}"
-                f"{' in plane' if _dimensions(net) == 2 else ''}, in a window of {number(low)} to {number(high)} HU."
+                f"Regions of interest were segmented by a {dimensions}D {called}, with {facts.version('torch')}, "
+                f"{manner}."
             )
-        if net.get("trained_on"):
-            its = "Its" if len(nets) == 1 else "This net's"
-            sentences.append(f"{its} description says that it was trained on: {str(net['trained_on'])[:120]}.")
-        if net.get("weights_sha256"):
-            sentences.append(f"{whose} have the SHA-256 {str(net['weights_sha256'])[:16]}... .")
-    if mirrors := facts.setting("segment", "tta"):
-        sentences.append(f"Logits were averaged with those of the scan's mirror images along {and_(mirrors)}.")
-    return sentences
+        else:
+            if place == 1:
+                sentences.append(
+                    f"Regions of interest were segmented by an ensemble of {len(nets)} nets, whose mean probability "
+                    f"decides, with {facts.version('torch')}."
+                )
+            sentences.append(f"Net {place} is a {dimensions}D {called}, {manner}.")
+        sentences += _net(net, dimensions)
+    return [*sentences, *_mirrored(facts), *_samples(facts)]
 
 
-def _dimensions(net: Mapping[str, Any]) -> int:
-    return int(net.get("dimensions", 2))
+def _net(net: Mapping[str, Any], dimensions: int) -> Iterator[str]:
+    """What a net's description says of it."""
+    if net.get("classes") and net.get("spacing") and net.get("hu_window"):
+        low, high = net["hu_window"]
+        yield (
+            f"It finds {_labels(net['classes'])} at {_mm(net['spacing'])}{' in plane' if dimensions == 2 else ''}, "
+            f"in a window of {number(low)} to {number(high)} HU."
+        )
+    if net.get("trained_on"):
+        yield f"Its description says that it was trained on: {str(net['trained_on'])[:120]}."
+    if net.get("weights_sha256"):
+        yield f"The weights have the SHA-256 {str(net['weights_sha256'])[:16]}... ."
+    if net.get("licence"):
+        yield f"The licence of its weights is {str(net['licence'])[:60]}."
 
 
-def _net(net: Mapping[str, Any], software: str = "") -> str:
-    """What kind of net it is, and how it sees a scan; `software` computed it."""
-    name = f", {net['name']}" if net.get("name") else ""
-    kind, dimensions = str(net.get("kind", "unet")), _dimensions(net)
-    called = f"U-Net{name}{cite('ronneberger2015')}" if kind in _UNETS else f"net ({kind}){name}"
-    seen = "slice by slice" if dimensions == 2 else "in overlapping windows"
-    return f"a {dimensions}D {called}, {f'with {software}, ' if software else ''}{seen}"
+def _mirrored(facts: RunFacts) -> Iterator[str]:
+    axes = facts.setting("segment", "tta") or []
+    if axes:
+        yield f"The nets also saw the scan mirrored along {and_(axes)}; the mean of all {2 ** len(axes)} images counts."
+
+
+def _samples(facts: RunFacts) -> Iterator[str]:
+    """How far samples of the nets agree was asked for, and what became of a case where they don't."""
+    uncertainty: Mapping[str, Any] = facts.setting("segment", "uncertainty") or {}
+    samples = uncertainty.get("samples", 0)
+    if not samples:
+        return
+    drawn = "each net as it is" if samples == 1 else f"{samples} draws of the dropout of each net that has one"
+    yield f"Its uncertainty was estimated from {drawn}, by the samples' pairwise Dice and volumes."
+    limits = (
+        ("max_volume_cv", "whose volume's coefficient of variation is above"),
+        ("min_pairwise_dice", "whose mean pairwise Dice is below"),
+    )
+    told = [
+        f"{words} {number(limit)}"
+        for key, words in limits
+        if (limit := facts.setting("postprocess", f"segment.uncertainty.{key}")) is not None
+    ]
+    if told:
+        rois = facts.setting("postprocess", "segment.uncertainty.rois") or []
+        yield f"Cases were excluded with a region{f' ({and_(rois)})' if rois else ''} {' or '.join(told)}."
 
 
 def segmentation_quality(facts: RunFacts) -> list[str]:
-    """What is known of the net's quality: the Dice coefficients that its description states."""
-    source = facts.setting("segment", "source")
-    if source not in ("model", "command"):
+    """What is known of the nets' quality: the Dice coefficients that their descriptions state."""
+    if facts.setting("segment", "source") not in ("model", "command"):
         return []
-    told = ""
-    for net in facts.resources("segment", "model") if source == "model" else ():
-        dice = net.get("dice", {})
-        # Of a net that Radloom trained only the cases for the test say something: the others chose its best epoch.
-        dice = dice if "validation" not in dice else dice.get("test", {})
-        means = {
-            roi: value.get("mean_dice", value.get("mean")) for roi, value in dice.items() if isinstance(value, Mapping)
-        }
-        stated = [f"{roi} {decimal(float(mean), 2)}" for roi, mean in means.items() if isinstance(mean, int | float)]
+    sentences = ["The segmentation was not compared with drawn regions in this run."]
+    nets = facts.resources("segment", "model")
+    for net in nets:
+        whose = f"The description of {net['name']}" if len(nets) > 1 and net.get("name") else "The net's description"
+        sentences += [f"{whose} states a mean Dice of {stated}." for stated in _stated_dice(net.get("dice") or {})]
+    return sentences
+
+
+_UNSEEN = "on data that its training hadn't seen"
+_PARTS_OF_DICE = {
+    "test": _UNSEEN,
+    "validation": "on the data by which the best epoch was chosen, which is too favourable",
+}
+"""Parts of a cohort by which `train_segmentation` states the Dice of a net, as sentences tell them."""
+
+
+def _stated_dice(dice: Mapping[str, Any]) -> Iterator[str]:
+    """`liver 0.90 on ...`, by part where a description states it by part, else for what wasn't trained on."""
+    by_part = {part: dice[part] for part in _PARTS_OF_DICE if isinstance(dice.get(part), Mapping)}
+    nested = {part: value for part, value in by_part.items() if all(isinstance(v, Mapping) for v in value.values())}
+    for words, means in [(_PARTS_OF_DICE[part], value) for part, value in nested.items()] or [(_UNSEEN, dice)]:
+        stated = []
+        for roi, value in means.items():
+            mean = value.get("mean_dice", value.get("mean")) if isinstance(value, Mapping) else None
+            if isinstance(mean, int | float):
+                stated.append(f"{roi} {decimal(float(mean), 2)}")
         if stated:
-            told += (
-                f" The net's description states a mean Dice of {and_(stated)} on data that its training hadn't seen."
-            )
-    return [f"The segmentation was not compared with drawn regions in this run.{told}"]
+            yield f"{and_(stated)} {words}"
 
 
 def _labels(labels: Mapping[Any, Any]) -> str:

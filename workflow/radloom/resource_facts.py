@@ -13,15 +13,15 @@ from typing import Any
 from radloom.errors import CohortError
 from radloom.feature_params import read_params
 
-_OF_MODEL = ("name", "classes", "spacing", "hu_window", "dice")
+_OF_MODEL = ("name", "classes", "spacing", "hu_window", "dice", "licence")
 
 
 def resource_facts(resources: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     """By resource (`params`, `params.<extraction>`, `model`): its sha256 and what of its content tells what was done.
 
     `resources` are those of a step's plan, with `path` and `sha256`. A parameter file gives `setting`, `image_types`
-    and `features` as they are used; a net's folder gives name, kind, classes, spacing, window and Dice, and what
-    it was trained on. A file that can't be read gives its hash alone: the step that uses it is what complains.
+    and `features` as they are used; a net's folder gives name, kind, classes, spacing, window, Dice and licence, and
+    what it was trained on. A file that can't be read gives its hash alone: the step that uses it is what complains.
     """
     found: dict[str, Any] = {}
     for name, resource in resources.items():

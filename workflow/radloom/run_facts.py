@@ -134,12 +134,11 @@ class RunFacts:
         return {}
 
     def resources(self, step: str, name: str) -> list[Mapping[str, Any]]:
-        """What all of a step's files or nets of that name say, where the configuration names several."""
-        for one in self.material.provenance:
-            if one["step"] == step:
-                found: Mapping[str, Mapping[str, Any]] = one.get("resources", {})
-                return [found[key] for key in sorted(found) if key == name or key.startswith(f"{name}.")]
-        return []
+        """What all of a step's resources of a kind say, such as the nets of an ensemble, ordered by name."""
+        found: Mapping[str, Any] = next(
+            (one.get("resources", {}) for one in self.material.provenance if one["step"] == step), {}
+        )
+        return [found[key] for key in sorted(found) if key.partition(".")[0] == name]
 
     def versions(self) -> dict[str, dict[str, list[str]]]:
         """By package, by version: the steps that used it."""

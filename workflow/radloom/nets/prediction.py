@@ -143,7 +143,7 @@ class Predictor:
             memory = torch.channels_last if member.description.architecture.dimensions == 2 else torch.channels_last_3d
             member.net.eval().requires_grad_(False).to(device=device, memory_format=memory)  # type: ignore[call-overload]
             if member.head is not None:
-                member.head.to(device)
+                member.head.requires_grad_(False).to(device)
         self._start()
 
     @staticmethod
