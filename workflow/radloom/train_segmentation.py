@@ -92,6 +92,7 @@ def train_segmentation(
     from radloom.nets.fit import fit
     from radloom.nets.folder import save_model
     from radloom.nets.history import draw_history, write_history
+    from radloom.nets.priors import class_shares, start_at_prior
     from radloom.nets.validation import calibrate_net
 
     team = team or Team()
@@ -116,6 +117,8 @@ def train_segmentation(
     be_deterministic(settings["deterministic"], settings["threads"])
     torch.manual_seed(settings["seed"])
     net = build_net(description.architecture, description.channels_out)
+    if description.outputs == "sigmoid":
+        start_at_prior(net, class_shares(learned))
     # How many processes make the batches changes nothing.
     decides = {name: value for name, value in settings.items() if name != "workers"}
     identity = [decides, prints, part_of, list(patch), key, team.world, torch.__version__]

@@ -130,3 +130,24 @@ def test_what_cant_be() -> None:
         SegmentationLoss(dice_epsilon=0)
     with pytest.raises(ValueError, match="negative"):
         SegmentationLoss(class_weights=(1, -1))
+
+
+@pytest.mark.parametrize("over_batch", [True, False])
+def test_soft_dice_of_present_classes_is_the_mean_over_these(over_batch: bool) -> None:
+    logits, _ = batch(channels=3)
+    labels = torch.zeros(3, 6, 7, dtype=torch.long)
+    labels[0, :2], labels[1, 2:4] = 1, 3  # the third item has no class, and nobody has class 2
+    of_each = []
+    for number, items in ((1, [0]), (3, [1])):
+        chosen = range(3) if over_batch else items
+        probability = logits[list(chosen), number - 1].sigmoid()
+        truth = labels[list(chosen)] == number
+        of_each.append(1 - (2 * probability[truth].sum() + 1) / (probability.sum() + truth.sum() + 1))
+    expected = torch.stack(of_each).mean().expand(3) if over_batch else torch.stack([*of_each, torch.tensor(0.0)])
+    loss = SegmentationLoss("sigmoid", cross_entropy=0, dice=1, dice_of="present", dice_over_batch=over_batch)
+    torch.testing.assert_close(loss(logits, labels), expected)
+
+
+def test_dice_of_something_else_is_refused() -> None:
+    with pytest.raises(ValueError, match="dice_of is all or present"):
+        SegmentationLoss(dice_of="some")

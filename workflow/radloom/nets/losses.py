@@ -34,6 +34,9 @@ class SegmentationLoss:
     """What is added to numerator and denominator of the soft Dice, in voxels: it decides what an absent class costs."""
     dice_over_batch: bool = True
     """Sums of the soft Dice over the batch, not over each item: steadier where most slices lack most classes."""
+    dice_of: str = "all"
+    """`all` classes, or only those `present` in the batch (the item): of many classes most are absent from a slice, and
+    their part of the mean would drown what the others have to teach. Cross entropy teaches what isn't there."""
     class_weights: tuple[float, ...] = ()
     """Weight a channel of cross entropy and focal loss; empty: 1 everywhere. A voxel's loss is multiplied by it, and
     the mean is over all voxels: the weights are not divided by their sum."""
@@ -43,6 +46,8 @@ class SegmentationLoss:
             raise ValueError("the loss is a sum of nothing: give cross_entropy, dice or focal a factor above 0")
         if self.dice_epsilon <= 0:
             raise ValueError("dice_epsilon must be above 0, or a class that isn't there would be 0 / 0")
+        if self.dice_of not in ("all", "present"):
+            raise ValueError(f"dice_of is all or present, not {self.dice_of!r}")
         if any(weight < 0 for weight in self.class_weights):
             raise ValueError("class weights must not be negative")
 
@@ -92,11 +97,14 @@ class SegmentationLoss:
         truth = class_masks(labels, probability.shape[1])
         voxels = tuple(range(2, logits.ndim))
         overlap = (probability * truth).sum(dim=voxels)
-        total = probability.sum(dim=voxels) + truth.sum(dim=voxels)
+        there = truth.sum(dim=voxels)
+        total = probability.sum(dim=voxels) + there
         if self.dice_over_batch:
-            overlap, total = (part.sum(dim=0, keepdim=True) for part in (overlap, total))
-        dice = (2 * overlap + self.dice_epsilon) / (total + self.dice_epsilon)
-        return (1 - dice.mean(dim=1)).expand(len(logits))
+            overlap, total, there = (part.sum(dim=0, keepdim=True) for part in (overlap, total, there))
+        lost = 1 - (2 * overlap + self.dice_epsilon) / (total + self.dice_epsilon)
+        counts = (there > 0).float() if self.dice_of == "present" else torch.ones_like(lost)
+        # An item without any class costs nothing here.
+        return ((lost * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)).expand(len(logits))
 
 
 def _focal(entropy: torch.Tensor, gamma: float) -> torch.Tensor:

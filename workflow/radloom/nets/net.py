@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import TYPE_CHECKING, ClassVar
 
@@ -49,6 +50,10 @@ class Net(nn.Module):
             chosen = getattr(architecture, field.name)
             if field.name in Net.FIELDS and field.name not in cls.FIELDS and chosen != field.default:
                 raise ValueError(f"{field.name} does nothing in a net of kind {architecture.kind!r}; see its options")
+
+    def logit_layers(self) -> Iterator[nn.Module]:
+        """The 1 x 1 convolutions that give logits; none of a net that doesn't say which they are."""
+        yield from ()
 
     def check_size(self, images: torch.Tensor) -> None:
         """Raise ValueError for images whose axes aren't multiples of `multiple`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
@@ -70,6 +71,12 @@ class UNet(Net):
         """Raise ValueError for an architecture that a U-Net can't have."""
         super().check(architecture)
         level_strides(architecture)
+
+    def logit_layers(self) -> Iterator[nn.Module]:
+        """The convolution to the logits, and those of the deep supervision."""
+        yield self.last
+        if self.deep_supervision:
+            yield from self.heads
 
     def forward(self, images: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         """Logits of the images. Raises ValueError for a size that isn't a multiple of `multiple`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -79,6 +80,10 @@ class UNetPlusPlus(Net):
             raise ValueError(f"pruned_to is a whole number from 1 to {deepest}, not {pruned_to!r}")
         if pruned_to != deepest and not architecture.deep_supervision:
             raise ValueError("pruned_to takes a UNet++ with deep_supervision, else only the last node gives logits")
+
+    def logit_layers(self) -> Iterator[nn.Module]:
+        """The convolutions to the logits of each step."""
+        yield from self.heads.values()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         """Logits of the images. Raises ValueError for a size that isn't a multiple of `multiple`."""
