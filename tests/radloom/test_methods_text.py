@@ -158,7 +158,7 @@ def test_an_ensemble_and_its_samples_are_told() -> None:
     }
     run = _with_nets(nets)
     segment = {"uncertainty": {"samples": 3, "maps": False}, "tta": ["x", "y"]}
-    limits = {"segment.uncertainty.max_volume_cv": 0.3, "segment.uncertainty.rois": ["liver"]}
+    limits = {"segment.uncertainty": {"max_volume_cv": 0.3, "min_pairwise_dice": None, "rois": ["liver"]}}
     of_step = {"segment": segment, "postprocess": limits}
     run = [one | {"params": one["params"] | of_step.get(one["step"], {})} for one in run]
     told = _section(_text(provenance=run), "Regions of interest")

@@ -22,6 +22,7 @@ from radloom.train_segmentation import (
     choose_cases,
     choose_patch,
     dice_by_centre,
+    read_case,
     renumber,
     split_cases,
     train_segmentation,
@@ -172,13 +173,24 @@ def test_a_cohort_becomes_a_model_and_a_second_run_of_it_the_same_one(
     (tmp_path / "cache" / "checkpoints" / "old").mkdir()
     (tmp_path / "cache" / "cases" / "old").mkdir()
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "cases").rglob("*.npy")}
-    train_segmentation(cohort, [left_out], settings, tmp_path / "b", tmp_path / "cache", "other key", say=said.append)
+    helped = settings | {"workers": 1}  # which changes no byte
+    train_segmentation(cohort, [left_out], helped, tmp_path / "b", tmp_path / "cache", "other key", say=said.append)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "cases").rglob("*.npy")} == before
     assert len(list((tmp_path / "cache" / "checkpoints").iterdir())) == 1
     for path in sorted((tmp_path / "a").rglob("*")):
         if path.is_file():
             assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes(), path.name
     shutil.rmtree(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("array", [np.full((2, 3, 4), -1, np.int16), np.full((2, 3, 4), 0.5, np.float32)])
+def test_labels_that_are_no_numbers_of_classes_are_refused(array: np.ndarray, tmp_path: Path) -> None:
+    geometry = Geometry((4, 3, 2), SPACING, (0.0, 0.0, 0.0))
+    paths = tmp_path / "image.nii.gz", tmp_path / "labels.nii.gz"
+    write_nifti(paths[0], Volume(np.zeros((2, 3, 4), np.int16), geometry))
+    write_nifti(paths[1], Volume(array, geometry))
+    with pytest.raises(CohortError, match="labels of case c are no whole numbers"):
+        read_case(TrainingCase("c", "p", "a", *paths, {1: "ball"}), {1: "ball"})
 
 
 def test_a_class_that_nobody_to_train_on_has_is_refused(cohort: list[TrainingCase], tmp_path: Path) -> None:

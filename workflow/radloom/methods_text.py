@@ -276,17 +276,15 @@ def _samples(facts: RunFacts) -> Iterator[str]:
         return
     drawn = "each net as it is" if samples == 1 else f"{samples} draws of the dropout of each net that has one"
     yield f"Its uncertainty was estimated from {drawn}, by the samples' pairwise Dice and volumes."
-    limits = (
+    # As `engine.steps.step_params` hands them to the step that excludes.
+    limits: Mapping[str, Any] = facts.setting("postprocess", "segment.uncertainty") or {}
+    scores = (
         ("max_volume_cv", "whose volume's coefficient of variation is above"),
         ("min_pairwise_dice", "whose mean pairwise Dice is below"),
     )
-    told = [
-        f"{words} {number(limit)}"
-        for key, words in limits
-        if (limit := facts.setting("postprocess", f"segment.uncertainty.{key}")) is not None
-    ]
+    told = [f"{words} {number(limits[key])}" for key, words in scores if limits.get(key) is not None]
     if told:
-        rois = facts.setting("postprocess", "segment.uncertainty.rois") or []
+        rois = limits.get("rois") or []
         yield f"Cases were excluded with a region{f' ({and_(rois)})' if rois else ''} {' or '.join(told)}."
 
 

@@ -119,7 +119,9 @@ def train_segmentation(
     net = build_net(description.architecture, description.channels_out)
     if description.outputs == "sigmoid":
         start_at_prior(net, class_shares(learned))
-    identity = [dict(settings), prints, part_of, list(patch), key, team.world, torch.__version__]
+    # How many processes make the batches changes nothing.
+    decides = {name: value for name, value in settings.items() if name != "workers"}
+    identity = [decides, prints, part_of, list(patch), key, team.world, torch.__version__]
     place = cache / "checkpoints" / sha256_json(identity)[:16]
     if team.leads and place.parent.is_dir():
         for other in place.parent.iterdir():
@@ -312,6 +314,8 @@ def read_case(
     image, labels = read_nifti(case.image), read_nifti(case.labels)
     if not same_grid(image.geometry, labels.geometry, GRID_TOLERANCE_MM):
         raise CohortError(f"training: image and labels of case {case.case_id} don't lie on one grid")
+    if labels.array.dtype.kind not in "ui" or labels.array.min(initial=0) < 0:
+        raise CohortError(f"training: the labels of case {case.case_id} are no whole numbers from 0 on")
     image, labels = reorient(image), reorient(labels)
     return image.array, renumber(labels.array, case.names, classes), image.geometry.spacing
 
@@ -458,7 +462,9 @@ def _told(
         "centres": {part: len({case.centre for case in found}) for part, found in here.items()},
         "epochs": len(made.history),
         "best_epoch": made.best_epoch,
-        "settings": {key: value for key, value in settings.items() if key not in ("name", "split", "licence")},
+        "settings": {
+            key: value for key, value in settings.items() if key not in ("name", "split", "licence", "workers")
+        },
     }
 
 

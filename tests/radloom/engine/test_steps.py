@@ -122,3 +122,11 @@ def test_how_labels_are_predicted_is_in_the_key_and_the_batch_is_not() -> None:
         assert params(**setting) != params()
     masks = {"source": "mask", "tta": ["x"], "device": "cpu", "cpu_precision": "model", "batch": 3}
     assert step_params(STEPS["segment"], config(segment=masks)) == step_params(STEPS["segment"], config())
+
+
+def test_how_many_processes_make_batches_trains_no_net_again() -> None:
+    def params(**settings: object) -> dict[str, object]:
+        return step_params(STEPS["train_segmentation"], config(train_segmentation={"name": "net", **settings}))
+
+    assert params(workers=3) == params()
+    assert params(threads=3) != params()

@@ -74,6 +74,17 @@ def test_focal_loss_is_monais_and_without_gamma_the_cross_entropy(outputs: str) 
     torch.testing.assert_close(flat(logits, labels), entropy(logits, labels))
 
 
+@pytest.mark.parametrize("outputs", ["softmax", "sigmoid"])
+def test_a_voxel_that_is_certain_has_a_focal_gradient(outputs: str) -> None:
+    labels = torch.zeros(1, 2, 2, dtype=torch.long)
+    logits = torch.full((1, 2, 2, 2), -200.0)
+    logits[:, 0] = 200.0 if outputs == "softmax" else -200.0
+    logits.requires_grad_()
+    SegmentationLoss(outputs, cross_entropy=0, dice=0, focal=1, focal_gamma=0.5)(logits, labels).sum().backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+
+
 def test_by_hand() -> None:
     labels = torch.tensor([[[0, 1], [1, 0]]])
     logits = torch.zeros(1, 2, 2, 2)

@@ -424,7 +424,11 @@ def run_cohort(step: CohortStep, plan: dict[str, Any], workers: int = 1) -> dict
         ledger = results / f"{step.name}.ledger.jsonl"
         typed = _typed(entries, results)
         cache = cache_path(results, step.name)
-        task = CohortTask(plan["params"], cases, typed, inputs, out, provenance or [], workers, ledger, cache, key)
+        params = plan["params"]
+        if plan.get("limits"):
+            section = STEPS[step.name].sections[0]
+            params = params | {section: params[section] | plan["limits"]}
+        task = CohortTask(params, cases, typed, inputs, out, provenance or [], workers, ledger, cache, key)
         start = time.perf_counter()
         result = step.run(task)
         record.seconds = time.perf_counter() - start

@@ -121,6 +121,7 @@ STEPS: dict[str, StepSpec] = {
             files=("calibrate/image.nii.gz", "postprocess/roi.nii.gz", "postprocess/labels.json"),
             sections=("train_segmentation",),
             packages=("numpy", "scipy", "torch", "safetensors", "pillow", "matplotlib"),
+            limits=("workers",),
         ),
         StepSpec(
             "extract",
@@ -321,7 +322,11 @@ def step_params(spec: StepSpec, config: dict[str, Any]) -> dict[str, Any]:
         },
         "rois": {"derived": [] if config["features"] else list(config["extract"]["derived_rois"])},
     }
-    return {section: general[section] if section in general else config[section] for section in spec.sections}
+    params = {section: general[section] if section in general else config[section] for section in spec.sections}
+    if spec.limits:
+        own = params[spec.sections[0]]
+        params[spec.sections[0]] = {key: value for key, value in own.items() if key not in spec.limits}
+    return params
 
 
 def _uncertainty_limits(config: dict[str, Any]) -> dict[str, Any]:

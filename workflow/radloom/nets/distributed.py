@@ -71,6 +71,13 @@ def share_net(team: Team, net: nn.Module) -> nn.Module:
     return nn.parallel.DistributedDataParallel(net, device_ids=[torch.device(team.device).index] if team.cuda else None)
 
 
+def share_buffers(team: Team, net: nn.Module) -> None:
+    """Give all processes the first one's buffers: on a CPU batch normalisation counts each process' own share."""
+    if team.world > 1:
+        for buffer in net.buffers():
+            torch.distributed.broadcast(buffer, src=0)
+
+
 def wait(team: Team) -> None:
     """Wait for the others."""
     if team.world > 1:

@@ -19,7 +19,7 @@ from torch import nn
 
 from radloom.errors import CohortError
 from radloom.nets.dataset import CachedCase, EpochBatches, Patches, Preparation, Sampling, make_loader
-from radloom.nets.distributed import Team, gather, share_net, sum_over, wait
+from radloom.nets.distributed import Team, gather, share_buffers, share_net, sum_over, wait
 from radloom.nets.losses import SegmentationLoss
 from radloom.nets.robust import make_weighting
 from radloom.nets.validation import Validation
@@ -173,6 +173,7 @@ def fit(
             )
         if validate is not None and (epoch % settings.validate_every == 0 or epoch == settings.epochs):
             net.eval()
+            share_buffers(team, net)  # what is judged is the net that is kept
             with torch.inference_mode():
                 found = validate(net)
             weighting.validated(found.by_centre)

@@ -77,14 +77,14 @@ class SegmentationLoss:
         if self.outputs == "softmax":
             loss = -logits.log_softmax(dim=1).gather(1, labels[:, None])[:, 0]
             if gamma:
-                loss = (1 - torch.exp(-loss)) ** gamma * loss
+                loss = _focal(loss, gamma)
             if weights is not None:
                 loss = loss * weights[labels]
         else:
             truth = class_masks(labels, logits.shape[1])
             loss = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
             if gamma:
-                loss = (1 - torch.exp(-loss)) ** gamma * loss
+                loss = _focal(loss, gamma)
             if weights is not None:
                 loss = loss * weights.reshape(1, -1, *[1] * (logits.ndim - 2))
         return loss.flatten(1).mean(dim=1)
@@ -105,6 +105,12 @@ class SegmentationLoss:
         counts = (there > 0).float() if self.dice_of == "present" else torch.ones_like(lost)
         # An item without any class costs nothing here.
         return ((lost * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)).expand(len(logits))
+
+
+def _focal(entropy: torch.Tensor, gamma: float) -> torch.Tensor:
+    """(1 - p)^gamma times -log p = `entropy`."""
+    # The power's slope at p = 1 is infinite for gamma below 1, and times 0 it would be no number.
+    return (1 - torch.exp(-entropy)).clamp(min=1e-12) ** gamma * entropy
 
 
 def class_masks(labels: torch.Tensor, classes: int) -> torch.Tensor:
