@@ -144,10 +144,13 @@ def test_soft_dice_of_present_classes_is_the_mean_over_these(over_batch: bool) -
         truth = labels[list(chosen)] == number
         of_each.append(1 - (2 * probability[truth].sum() + 1) / (probability.sum() + truth.sum() + 1))
     expected = torch.stack(of_each).mean().expand(3) if over_batch else torch.stack([*of_each, torch.tensor(0.0)])
-    loss = SegmentationLoss("sigmoid", cross_entropy=0, dice=1, dice_of="present", dice_over_batch=over_batch)
-    torch.testing.assert_close(loss(logits, labels), expected)
+    loss = SegmentationLoss("sigmoid", cross_entropy=1, dice=1, dice_of="present", dice_over_batch=over_batch)
+    entropy = SegmentationLoss("sigmoid", cross_entropy=1, dice=0)(logits, labels)
+    torch.testing.assert_close(loss(logits, labels) - entropy, expected)
 
 
 def test_dice_of_something_else_is_refused() -> None:
     with pytest.raises(ValueError, match="dice_of is all or present"):
         SegmentationLoss(dice_of="some")
+    with pytest.raises(ValueError, match="needs cross_entropy or focal"):
+        SegmentationLoss(cross_entropy=0, dice_of="present")

@@ -48,6 +48,8 @@ class SegmentationLoss:
             raise ValueError("dice_epsilon must be above 0, or a class that isn't there would be 0 / 0")
         if self.dice_of not in ("all", "present"):
             raise ValueError(f"dice_of is all or present, not {self.dice_of!r}")
+        if self.dice_of == "present" and not self.cross_entropy + self.focal:
+            raise ValueError("dice_of present needs cross_entropy or focal: nothing else teaches what isn't there")
         if any(weight < 0 for weight in self.class_weights):
             raise ValueError("class weights must not be negative")
 
