@@ -98,3 +98,11 @@ def test_a_wrong_table_is_refused_with_all_that_is_wrong(table: Path) -> None:
     wrong.write_text("case_id,centre\na,b\n")
     with pytest.raises(CohortError, match="no column patient_id, image, labels, names"):
         read_cases(wrong)
+
+
+def test_by_hand_a_wrong_setting_is_no_traceback(table: Path, tmp_path: Path, repo: Path) -> None:
+    command = [sys.executable, repo / "workflow/scripts/train_segmentation.py", table, "--out", tmp_path]
+    done = subprocess.run([*command, "--name", "a/b"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: config: train_segmentation.name: 'a/b'")
+    assert "Traceback" not in done.stderr

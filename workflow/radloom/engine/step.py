@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from radloom.errors import CaseError, CohortError
+from radloom.errors import CaseError, CohortError, ConfigError
 
 
 @dataclass(frozen=True)
@@ -105,5 +105,5 @@ def main(
     args = parser.parse_args()
     try:
         by_hand(args)
-    except (CaseError, CohortError, OSError) as error:  # of files a user's typing error is far likelier than a bug
+    except (CaseError, CohortError, ConfigError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
