@@ -396,6 +396,10 @@ def _training_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
         "robust: it looks at single items: set loss.dice_over to item": (
             training["robust"] != "none" and training["loss"]["dice_over"] != "item" and training["loss"]["dice"] > 0
         ),
+        "loss: dice_of present needs cross_entropy or focal, which teach what isn't there": (
+            training["loss"]["dice_of"] == "present"
+            and not training["loss"]["cross_entropy"] + training["loss"]["focal"]
+        ),
         "loss: it is a sum of nothing": not any(training["loss"][k] for k in ("cross_entropy", "dice", "focal")),
         "architecture: slices is an odd number, and 1 in 3 dimensions": (
             training["architecture"]["slices"] % 2 == 0 or (dimensions == 3 and training["architecture"]["slices"] != 1)
