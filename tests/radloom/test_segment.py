@@ -180,6 +180,19 @@ def test_the_model_is_loaded_once_a_process(model: Path) -> None:
     assert segment._loaded.cache_info().misses == 1
 
 
+def test_a_model_that_was_trained_again_is_loaded_again(model: Path, tmp_path: Path) -> None:
+    net, description = load_model(model)
+    save_model(tmp_path, net, description)
+    phantom = phantom_of(55)
+    image = volume_of(phantom.image[8:12], phantom.spacing)
+    before = segment_model(image, tmp_path, CPU).names
+    save_model(tmp_path, net, dataclasses.replace(description, classes={1: "liver", 2: "lesion"}))
+    assert (before, segment_model(image, tmp_path, CPU).names) == (
+        {1: "organ", 2: "tumour"},
+        {1: "liver", 2: "lesion"},
+    )
+
+
 def test_a_class_number_is_the_label_number(tmp_path: Path) -> None:
     net = build_net(Architecture(channels=(2, 2)), 4)
     for parameter in net.parameters():

@@ -121,18 +121,21 @@ def _back(array: np.ndarray, upright: Volume, image: Volume) -> Volume:
 
 
 def loaded_predictor(models: Path | Mapping[str, Path], settings: Settings | None = None) -> Predictor:
-    """The predictor of a model folder, or of several by name; loaded once a process."""
+    """The predictor of a model folder, or of several by name; loaded once a process, and again when one is altered."""
+    from radloom.nets.folder import read_description
     from radloom.nets.prediction import Settings
 
     folders = models if isinstance(models, Mapping) else {models.name: models}
-    return _loaded(tuple((name, folder.resolve()) for name, folder in folders.items()), settings or Settings())
+    contents = tuple((name, folder.resolve(), repr(read_description(folder))) for name, folder in folders.items())
+    return _loaded(contents, settings or Settings())
 
 
 @lru_cache(maxsize=1)
-def _loaded(folders: tuple[tuple[str, Path], ...], settings: Settings) -> Predictor:
+def _loaded(contents: tuple[tuple[str, Path, str], ...], settings: Settings) -> Predictor:
+    """The predictor of models by name, folder and what their descriptions say, which names the weights' sha256."""
     from radloom.nets.prediction import load_predictor
 
-    return load_predictor(dict(folders), settings)
+    return load_predictor({name: folder for name, folder, _ in contents}, settings)
 
 
 def _numbers(values: object) -> str:
