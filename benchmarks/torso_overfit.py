@@ -1,6 +1,6 @@
 """Overfitting check of the multi-organ net: can training make a 2D net with one sigmoid channel an organ know one CT?
 
-    python benchmarks/torso_overfit.py [--epochs 32] [--threads 2]
+    python benchmarks/torso_overfit.py [--epochs 32] [--threads 1]
 
 It trains on all slices of a real torso CT with 62 labels (../shared/data/segmentation) by the code of
 `train_segmentation`, and prints the mean Dice of the classes that are present on these same slices. It is no measure
@@ -58,7 +58,7 @@ def torso(folder: Path) -> tuple[CachedCase, dict[int, str]]:
 def main() -> None:
     """Train, and print what the net knows of its own training slices."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=32)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--channels", type=int, nargs="+", default=[16, 32, 64, 128])
