@@ -12,6 +12,7 @@ from radloom.engine.environment import set_environment
 from radloom.engine.plans import COHORT, clear_abandoned, prepare
 from radloom.engine.progress import Progress, hide_scheduling
 from radloom.engine.steps import (
+    segmentation_mb,
     segmentation_minutes,
     training_threads,
     trains_on_gpus,

@@ -14,7 +14,7 @@ rule segment:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=8000,
+        mem_mb=segmentation_mb(RUN.config),
         runtime=minutes(segmentation_minutes(RUN.config)),
         gpu=uses_gpu(RUN.config),
     shell:

@@ -35,6 +35,11 @@ def task(what: str) -> CaseTask:
     return CaseTask("P1", {}, {"do": what, "name": "/data/Jane_Doe"}, {}, Path("."))
 
 
+def computed(worker: Worker, what: str) -> Answer:
+    worker.send(task(what))
+    return worker.receive()
+
+
 @pytest.fixture
 def worker():
     worker = Worker(CaseStep("ingest", run), memory_gb=2, timeout_s=1)
@@ -43,7 +48,7 @@ def worker():
 
 
 def test_a_worker_serves_case_after_case(worker: Worker) -> None:
-    first, second = worker.run(task("good")), worker.run(task("good"))
+    first, second = computed(worker, "good"), computed(worker, "good")
     assert first.kind == second.kind == "ok"
     assert first.result is not None
     assert first.result == second.result
@@ -55,12 +60,12 @@ def test_a_worker_serves_case_after_case(worker: Worker) -> None:
     [("die", "died"), ("hang", "timeout"), ("eat", "memory"), ("exclude", "excluded"), ("bug", "error")],
 )
 def test_whatever_a_case_does_the_next_one_is_computed(worker: Worker, what: str, kind: str) -> None:
-    assert worker.run(task(what)).kind == kind
-    assert worker.run(task("good")).kind == "ok"
+    assert computed(worker, what).kind == kind
+    assert computed(worker, "good").kind == "ok"
 
 
 def test_a_bug_is_told_with_its_place_but_without_its_values(worker: Worker) -> None:
-    answer = worker.run(task("bug"))
+    answer = computed(worker, "bug")
     assert "ValueError" in answer.reason
     assert "test_worker.py" in answer.reason
     assert "Jane" not in answer.reason

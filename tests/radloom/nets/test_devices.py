@@ -69,3 +69,21 @@ def test_a_process_keeps_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert devices.claim_card(["a"], tmp_path, patience_s=0.1) == 0
     for descriptor in devices._held.values():
         os.close(descriptor)
+
+
+def test_processes_of_one_job_share_a_card(start: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RADLOOM_JOB", "first")
+    lanes = [start("a", "b") for _ in range(3)]  # type: ignore[operator]
+    assert [index_of(lane) for lane in lanes] == ["0", "0", "0"]
+    monkeypatch.setenv("RADLOOM_JOB", "second")
+    other = start("a", "b")  # type: ignore[operator]
+    assert index_of(other) == "1"
+    monkeypatch.setenv("RADLOOM_JOB", "third")
+    third = start("a", "b")  # type: ignore[operator]
+    for lane in lanes[:2]:
+        lane.kill()
+        lane.wait()
+    time.sleep(0.5)
+    assert third.poll() is None, "the card is the first job's until its last process ends"
+    lanes[2].kill()
+    assert index_of(third) == "0"

@@ -12,7 +12,10 @@ import shutil
 import signal
 import sys
 import time
+import uuid
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +26,8 @@ from radloom.engine.progress import report_case, report_failure
 from radloom.engine.records import Record, adopt, as_listed, cache_path, clear, scratch
 from radloom.engine.sources import source_hash, source_identity, suffix
 from radloom.engine.step import CaseStep, CaseTask, CohortStep, CohortTask, Entry
-from radloom.engine.steps import CASE_STEPS, STEPS, VOLUME_STEPS, case_params, resource_hash
-from radloom.engine.worker import Answer, Worker, trace
+from radloom.engine.steps import CASE_STEPS, STEPS, VOLUME_STEPS, case_params, cases_at_once, resource_hash
+from radloom.engine.worker import Answer, Worker, first_to_answer, trace
 from radloom.errors import CohortError
 
 THREADS = (
@@ -68,6 +71,8 @@ def job_main(step: CaseStep | CohortStep, argv: Sequence[str]) -> int:
     # One thread for every numerical library, set before any is imported: results must not depend on threads,
     # and Snakemake already runs as many jobs as there are cores.
     os.environ.update(dict.fromkeys(THREADS, "1"))
+    # The processes of one job share a card (`radloom.nets.devices`).
+    os.environ["RADLOOM_JOB"] = uuid.uuid4().hex
     parser = argparse.ArgumentParser()
     parser.add_argument("--plan", type=Path, required=True)
     parser.add_argument("--manifest", type=Path, required=True)
@@ -110,31 +115,76 @@ def run_chunk(step: CaseStep, plan: dict[str, Any]) -> list[dict[str, Any]]:
     upstream = {name: _entries_by_case(results, name, plan["chunk"]) for name in STEPS[step.name].after}
     resources = Resources(plan)
     raw = _raw_sources(plan)
-    worker = Worker(step, plan["limits"].get("memory_gb"), plan["limits"].get("timeout_s"))
-    entries = []
-    failures = []
-    try:
-        for case in plan["cases"]:
+    lanes = [
+        _Lane(Worker(step, plan["limits"].get("memory_gb"), plan["limits"].get("timeout_s")))
+        for _ in range(cases_at_once(step.name, plan))
+    ]
+    entries: dict[str, dict[str, Any]] = {}
+    failures: list[str] = []
+    waiting = iter(plan["cases"])
+
+    def done(case_id: str, record: Record | None, computed: bool) -> None:
+        entries[case_id] = _entry(record, case_id, f"cases/{case_id}/{step.name}")
+        report_case(results, step.name, case_id, entries[case_id]["status"], computed)
+
+    def failed(case_id: str, folder: Path, failure: SystemFailure) -> None:
+        shutil.rmtree(folder / ".scratch", ignore_errors=True)
+        failures.append(f"case {case_id}: {failure}")
+
+    def give_work(lane: _Lane) -> None:
+        """Give a lane the next case that has to be computed; those before it are done here."""
+        full = any("No space left" in failure for failure in failures)
+        for case in () if full else waiting:
             check_run(results)
             folder = results / "cases" / case["case_id"] / step.name
-            with hold_case(folder):
+            with ExitStack() as held:
+                held.enter_context(hold_case(folder))
                 # An orphan may have had the case until now, and the run may have been superseded meanwhile.
                 check_run(results)
                 try:
-                    record, computed = _bring_up_to_date(step, plan, case, folder, upstream, raw, worker, resources)
+                    found = _prepare(step, plan, case, folder, upstream, raw, resources)
                 except SystemFailure as failure:
-                    shutil.rmtree(folder / ".scratch", ignore_errors=True)
-                    failures.append(f"case {case['case_id']}: {failure}")
-                    if "No space left" in str(failure):
-                        break
+                    failed(case["case_id"], folder, failure)
                     continue
-            entries.append(_entry(record, case["case_id"], f"cases/{case['case_id']}/{step.name}"))
-            report_case(results, step.name, case["case_id"], entries[-1]["status"], computed)
+                if not isinstance(found, _Computation):
+                    done(case["case_id"], found, False)
+                    continue
+                lane.computation, lane.held = found, held.pop_all()
+            lane.worker.send(found.task)
+            return
+
+    try:
+        while True:
+            for lane in lanes:
+                if lane.computation is None:
+                    give_work(lane)
+            busy = [lane for lane in lanes if lane.computation is not None]
+            if not busy:
+                break
+            worker = first_to_answer([lane.worker for lane in busy])
+            lane = next(lane for lane in busy if lane.worker is worker)
+            computation, answer = lane.computation, worker.receive()
+            assert computation is not None
+            if answer.kind == "died" and not computation.again:
+                computation.again = True
+                scratch(computation.folder)
+                worker.send(computation.task)
+                continue
+            with lane.held:
+                lane.computation = None
+                try:
+                    _finish(computation, answer, plan, resources)
+                except SystemFailure as failure:
+                    failed(computation.record.case_id, computation.folder, failure)
+                    continue
+            done(computation.record.case_id, computation.record, True)
     finally:
-        worker.stop()
+        for lane in lanes:
+            lane.worker.stop()
+            lane.held.close()
     if failures:
         raise SystemFailure("\n".join(["not the cases' fault, tried again with the next run:", *failures]))
-    return entries
+    return [entries[case["case_id"]] for case in plan["cases"]]
 
 
 def _raw_sources(plan: dict[str, Any]) -> dict[str, dict[str, Path]]:
@@ -160,17 +210,36 @@ def _entries_by_case(results: Path, step: str, chunk: str) -> dict[str, dict[str
     return {entry["case_id"]: entry for entry in manifest["cases"]}
 
 
-def _bring_up_to_date(
+@dataclass
+class _Computation:
+    """A case that has to be computed: what the worker gets, and the record that the answer completes."""
+
+    record: Record
+    task: CaseTask
+    folder: Path
+    again: bool = False
+    """Its worker died once."""
+
+
+@dataclass
+class _Lane:
+    """A worker, the case that it computes, and that case's lock."""
+
+    worker: Worker
+    computation: _Computation | None = None
+    held: ExitStack = field(default_factory=ExitStack)
+
+
+def _prepare(
     step: CaseStep,
     plan: dict[str, Any],
     case: dict[str, Any],
     folder: Path,
     upstream: dict[str, dict[str, dict[str, Any]]],
     raw: dict[str, dict[str, Path]],
-    worker: Worker,
     resources: Resources,
-) -> tuple[Record | None, bool]:
-    """Return the case's record (None: excluded by an earlier step), and whether it was computed now."""
+) -> _Computation | Record | None:
+    """What has to be computed of a case; or its record, which is up to date (None: excluded by an earlier step)."""
     case_id = case["case_id"]
     results = Path(plan["results"])
     old = Record.read(folder)
@@ -180,7 +249,7 @@ def _bring_up_to_date(
     else:
         if any(entries[case_id]["status"] != "ok" for entries in upstream.values()):
             clear(folder)
-            return None, False
+            return None
         inputs, hashes = _upstream_inputs(plan, case_id, results, upstream)
     params, row = case_params(STEPS[step.name], plan["params"], case["row"])
     decides = {
@@ -197,7 +266,7 @@ def _bring_up_to_date(
         if old.sources != sources:
             old.sources = sources
             old.write(folder)
-        return old, False
+        return old
     record = Record(
         step=step.name,
         case_id=case_id,
@@ -215,16 +284,17 @@ def _bring_up_to_date(
     for file in _altered(inputs, upstream, case_id):
         raise SystemFailure(f"{file} was altered or removed after it was made: start the run again")
     task = CaseTask(case_id, inputs, params, row, scratch(folder), resources.paths, plan["limits"])
-    answer = worker.run(task)
-    if answer.kind == "died":
-        task = CaseTask(case_id, inputs, params, row, scratch(folder), resources.paths, plan["limits"])
-        answer = worker.run(task)
+    return _Computation(record, task, folder)
+
+
+def _finish(computation: _Computation, answer: Answer, plan: dict[str, Any], resources: Resources) -> None:
+    """Complete the record of a case by the worker's answer, and put its files in their place."""
+    record, folder = computation.record, computation.folder
     _judge(record, answer, plan["limits"])
     resources.check()
-    if step.name in VOLUME_STEPS:
-        _untidy(folder, step.name)
+    if record.step in VOLUME_STEPS:
+        _untidy(folder, record.step)
     _commit(record, folder)
-    return record, True
 
 
 def _still_good(record: Record, plan: dict[str, Any], case: dict[str, Any], folder: Path) -> bool:

@@ -99,7 +99,7 @@ STEPS: dict[str, StepSpec] = {
             packages=("numpy", "torch"),
             resources=("segment.model",),
             # The batch never decides a label on a CPU, and on CUDA no more than the card does (docs/segmentation.md).
-            limits=("batch", "command_timeout_s"),
+            limits=("batch", "cases_at_once", "command_timeout_s"),
         ),
         StepSpec(
             "postprocess",
@@ -387,6 +387,23 @@ def uses_gpu(config: dict[str, Any]) -> int:
     """Return the GPUs that a segmentation job asks for: 1 where a net or an outside segmenter will run on one."""
     segment = config["segment"]
     return int(segment["source"] != "mask" and _takes_gpu(segment["device"]))
+
+
+def cases_at_once(step: str, plan: dict[str, Any]) -> int:
+    """Return how many cases a job has at work at once: several where a card would wait for reading and writing.
+
+    Each has a process of its own, and they share the job's card; on a CPU nothing would be gained.
+    """
+    params = plan["params"]
+    on_card = step == "segment" and params["source"] == "model" and _takes_gpu(params["device"])
+    return int(plan["limits"]["cases_at_once"]) if on_card else 1
+
+
+def segmentation_mb(config: dict[str, Any]) -> int:
+    """Return the memory in MB that a segmentation job may take: that of a case for each that is at work at once."""
+    segment = config["segment"]
+    on_card = segment["source"] == "model" and _takes_gpu(segment["device"])
+    return 8000 * (int(segment["cases_at_once"]) if on_card else 1)
 
 
 def trains_on_gpus(config: dict[str, Any]) -> int:

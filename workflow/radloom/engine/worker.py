@@ -6,6 +6,7 @@ fork is safe and a new worker costs milliseconds until it imports what its step 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import multiprocessing
@@ -15,8 +16,9 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from radloom.engine.step import CaseResult, CaseStep, CaseTask
@@ -40,7 +42,7 @@ class Answer:
 
 
 class Worker:
-    """Runs cases of one step in a child process, one after the other."""
+    """Runs cases of one step in a child process, one after the other: `send` a task, then `receive` its answer."""
 
     def __init__(self, step: CaseStep, memory_gb: float | None = None, timeout_s: float | None = None) -> None:
         self.step = step
@@ -49,11 +51,16 @@ class Worker:
         self._process: Any = None
         self._connection: Connection | None = None
 
-    def run(self, task: CaseTask) -> Answer:
-        """Compute one case; a worker that dies or takes too long is replaced for the next one."""
+    def send(self, task: CaseTask) -> None:
+        """Let the process compute a case; one that died or took too long is replaced."""
+        # A process that is gone already is noticed by `receive`.
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            self._connect().send(task)
+
+    def receive(self) -> Answer:
+        """Wait for what became of the case."""
         connection = self._connect()
         try:
-            connection.send(task)
             if not connection.poll(self.timeout_s):
                 self.stop(kill=True)
                 return Answer("timeout")
@@ -85,6 +92,9 @@ class Worker:
         if kill:
             self._process.kill()
         if self._connection is not None:
+            # A word, not the closed end alone: workers forked after this one hold that end, too.
+            with contextlib.suppress(OSError):
+                self._connection.send(None)
             self._connection.close()
         self._process.join(5)
         if self._process.is_alive():
@@ -93,6 +103,18 @@ class Worker:
         code = int(self._process.exitcode or 0)
         self._process = self._connection = None
         return code
+
+
+def first_to_answer(workers: Sequence[Worker]) -> Worker:
+    """The first of several workers, each with a case, to answer or to die; of several ready ones the first listed.
+
+    Of one worker nothing is waited for here, so that its time limit holds in `receive`.
+    """
+    if len(workers) == 1:
+        return workers[0]
+    connections = [worker._connect() for worker in workers]
+    ready = wait(connections)
+    return next(worker for worker, its in zip(workers, connections, strict=True) if its in ready)
 
 
 def _serve(connection: Connection, parents: Connection, step: CaseStep, memory_gb: float | None, parent: int) -> None:
@@ -109,6 +131,8 @@ def _serve(connection: Connection, parents: Connection, step: CaseStep, memory_g
         try:
             task = connection.recv()
         except EOFError:
+            return
+        if task is None:
             return
         connection.send(_answer(step, task))
 
