@@ -267,7 +267,7 @@ def _label_names(config: dict[str, Any], cohort: Sheet) -> dict[int, list[str]] 
     segment = config["segment"]
     if segment["source"] == "model":
         try:
-            classes = json.loads((_model_folders(segment)[0] / "model.json").read_text())["classes"]
+            classes = _read_models(segment)[0]["classes"]
             return {int(number): [name] for number, name in classes.items()}
         except (OSError, ValueError, KeyError, IndexError, AttributeError):
             return None  # said elsewhere, or by the step that loads the model
@@ -450,8 +450,9 @@ def _file_problems(config: dict[str, Any]) -> list[str]:
                 for name in ("model.json", "model.safetensors")
                 if not (folder / name).is_file()
             ]
-            problems += _model_problems(segment)
-            problems += _sampling_problems(segment)
+            models = _read_models(segment)
+            problems += _model_problems(segment, models)
+            problems += _sampling_problems(segment, models)
     if not config["features"]:
         for params in sorted({Path(path) for path in parameter_files(config["extract"]["params"]).values()}):
             if not params.is_file():
@@ -473,11 +474,20 @@ def _model_folders(segment: dict[str, Any]) -> list[Path]:
     return [Path(named)] if isinstance(named, str) else [Path(folder) for folder in named.values()]
 
 
-def _model_problems(segment: dict[str, Any]) -> list[str]:
+def _read_models(segment: dict[str, Any]) -> list[Any]:
+    """Return what the models' descriptions say; nothing where one can't be read, which is said elsewhere."""
+    try:
+        return [json.loads((folder / "model.json").read_text()) for folder in _model_folders(segment)]
+    except (OSError, ValueError):
+        return []
+
+
+def _model_problems(segment: dict[str, Any], models: list[Any]) -> list[str]:
     """List models that are damaged, don't fit each other, or can't be mirrored as is asked for."""
+    if not models:
+        return []
     try:
         folders = _model_folders(segment)
-        models = [json.loads((folder / "model.json").read_text()) for folder in folders]
         stated = [model["weights"]["sha256"] for model in models]
         found = [sha256_file(folder / "model.safetensors") for folder in folders]
         answers = [(list(model["classes"].items()), model["outputs"]) for model in models]
@@ -505,10 +515,11 @@ def _model_problems(segment: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _sampling_problems(segment: dict[str, Any]) -> list[str]:
+def _sampling_problems(segment: dict[str, Any], models: list[Any]) -> list[str]:
     """List what keeps the models from giving the samples and saliency maps that are asked for."""
+    if not models:
+        return []
     try:
-        models = [json.loads((folder / "model.json").read_text()) for folder in _model_folders(segment)]
         dropout = [float(model["architecture"]["dropout"]) for model in models]
         classes = list(models[0]["classes"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

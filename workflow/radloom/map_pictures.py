@@ -5,7 +5,6 @@ Planes as in the overlay (`radloom.overlay`), but of the ROI's surroundings alon
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -62,17 +61,6 @@ def draw_map(image: Volume, values: Plane, title: str, window: tuple[float, floa
         _panel(image.array[cut], values[cut], mm, PANEL / longest, letters, window, limits) for cut, mm, letters in cuts
     ]
     return _compose(panels, title, limits)
-
-
-def stack_pictures(rows: Sequence[Image.Image]) -> Image.Image:
-    """Pictures of `draw_map` (at least one) below each other."""
-    picture = Image.new("P", (max(row.width for row in rows), sum(row.height + GAP for row in rows) - GAP), 0)
-    picture.putpalette(_palette())
-    top = 0
-    for row in rows:
-        picture.paste(row, (0, top))
-        top += row.height + GAP
-    return picture
 
 
 def colour_range(values: Plane) -> tuple[float, float]:

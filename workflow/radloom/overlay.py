@@ -6,7 +6,7 @@ sagittal from the left, all three at one scale and in true proportion, whatever 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,20 @@ def draw_overlay(
         for cut, mm, letters in slabs
     ]
     return _compose(panels, [labels[number] for number in numbers])
+
+
+def stack_pictures(pictures: Sequence[Image.Image], gap: int = 0) -> Image.Image:
+    """Pictures (at least one) of one palette below each other, `gap` pixels of its first colour apart."""
+    height = sum(picture.height + gap for picture in pictures) - gap
+    stacked = Image.new("P", (max(picture.width for picture in pictures), height), 0)
+    palette = pictures[0].getpalette()
+    assert palette is not None
+    stacked.putpalette(palette)
+    top = 0
+    for picture in pictures:
+        stacked.paste(picture, (0, top))
+        top += picture.height + gap
+    return stacked
 
 
 def write_overlay(path: Path, picture: Image.Image) -> None:

@@ -487,7 +487,7 @@ def judge_cases(
     Returns a row a case and class, and draws the cases with the lowest mean Dice into `training`/overlays.
     """
     from radloom.nets.prediction import Settings
-    from radloom.overlay import draw_overlay, write_overlay
+    from radloom.overlay import draw_overlay, stack_pictures, write_overlay
     from radloom.segment import segment_model
     from radloom.segmentation_metrics import compare_labels, mean_of, table_rows
 
@@ -521,19 +521,6 @@ def judge_cases(
                 (overlays / f"{other}.png").unlink()
             pictures = pictures[: settings["overlays"]]
     return rows
-
-
-def stack_pictures(pictures: Sequence[Any]) -> Any:
-    """Palette pictures of one palette below each other: the truth above, what was found below."""
-    from PIL import Image
-
-    made = Image.new("P", (max(p.width for p in pictures), sum(p.height for p in pictures)), 0)
-    made.putpalette(pictures[0].getpalette())
-    top = 0
-    for picture in pictures:
-        made.paste(picture, (0, top))
-        top += picture.height
-    return made
 
 
 def dice_by_centre(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -22,8 +22,8 @@ from radloom.codebook import ONE, describe
 from radloom.errors import CaseError
 from radloom.feature_params import FeatureParams, map_features
 from radloom.images import Volume, bounding_box, crop, from_sitk, same_grid, to_sitk, write_nifti
-from radloom.map_pictures import draw_map, stack_pictures
-from radloom.overlay import write_overlay
+from radloom.map_pictures import GAP, draw_map
+from radloom.overlay import stack_pictures, write_overlay
 
 PICTURE = "voxel_maps.png"
 GRID_TOLERANCE_MM = 1e-3
@@ -133,7 +133,7 @@ def write_maps(
         title = f"{found.roi} · {found.column}" + ("" if unit == ONE else f" ({unit})")
         pictures.append(draw_map(image, values, title, window))
     if pictures:
-        write_overlay(out / PICTURE, stack_pictures(pictures))
+        write_overlay(out / PICTURE, stack_pictures(pictures, GAP))
     return facts, notes
 
 

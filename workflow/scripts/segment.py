@@ -89,8 +89,8 @@ def _write_saliency(
     import numpy as np
 
     from radloom.images import Volume, reorient, write_nifti
-    from radloom.map_pictures import draw_map, stack_pictures
-    from radloom.overlay import write_overlay
+    from radloom.map_pictures import GAP, draw_map
+    from radloom.overlay import stack_pictures, write_overlay
     from radloom.segment import saliency_model
 
     upright, pictures, volumes = reorient(image), [], {}
@@ -102,7 +102,7 @@ def _write_saliency(
         shown = Volume(np.where(roi, found.array, np.float32(np.nan)), found.geometry)
         title = f"{name} · saliency of at least {tau:g}"
         pictures.append(draw_map(upright, reorient(shown).array, title, SALIENCY_WINDOW))
-    write_overlay(out / "saliency.png", stack_pictures(pictures))
+    write_overlay(out / "saliency.png", stack_pictures(pictures, GAP))
     return volumes
 
 

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from radloom.errors import CohortError
 from radloom.nets.augment import Augmentation, Placement, change_hu, place_patch
-from radloom.nets.inplane import linear_matrix, pixels, to_input
+from radloom.nets.inplane import net_grid, on_grid, to_grid, to_input
 from radloom.nets.windows import neighbour_slices
 
 CACHE_FORMAT = 1
@@ -105,29 +105,10 @@ def _read_info(folder: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _matrices(shape: tuple[int, ...], spacing: Sequence[float], target: Sequence[float]) -> list[np.ndarray | None]:
-    """Interpolation matrices along z, y and x; None along z where slices stay as they are."""
-    found: list[np.ndarray | None] = []
-    for axis, length in enumerate(shape):
-        which = 2 - axis
-        if which >= len(target):
-            found.append(None)
-        else:
-            count = pixels(length, spacing[which], target[which])
-            found.append(linear_matrix(length, spacing[which], count, target[which]).numpy())
-    return found
-
-
 def resample_image(array: np.ndarray, spacing: Sequence[float], target: Sequence[float]) -> np.ndarray:
     """HU (z, y, x) at the spacing `target` (x, y[, z]) in mm, linearly, as whole numbers (int16)."""
-    along_z, along_y, along_x = _matrices(array.shape, spacing, target)
-    assert along_y is not None
-    assert along_x is not None
-    # Slice by slice: matrix products of float32 copies of a whole scan would take gigabytes.
-    planes = np.stack([along_y @ plane.astype(np.float32) @ along_x.T for plane in array])
-    if along_z is not None:
-        planes = (along_z @ planes.reshape(len(planes), -1)).reshape(-1, *planes.shape[1:])
-    return np.rint(planes).clip(-32768, 32767).astype(np.int16)
+    made = on_grid(array, to_grid(array.shape, spacing, net_grid(array.shape, spacing, target)))
+    return np.rint(made.numpy()).clip(-32768, 32767).astype(np.int16)
 
 
 def resample_labels(labels: np.ndarray, spacing: Sequence[float], target: Sequence[float]) -> np.ndarray:
@@ -136,8 +117,9 @@ def resample_labels(labels: np.ndarray, spacing: Sequence[float], target: Sequen
     Each class is interpolated linearly in its bounding box, and the largest share of a voxel decides; the background's
     share is what the classes leave, and it has a tie, else the lower number.
     """
-    matrices = _matrices(labels.shape, spacing, target)
-    shape = tuple(len(m) if m is not None else n for m, n in zip(matrices, labels.shape, strict=True))
+    grid = net_grid(labels.shape, spacing, target)
+    matrices = [None if m is None else m.numpy() for m in to_grid(labels.shape, spacing, grid)]
+    shape = tuple(count for count, _ in grid)
     found = np.zeros(shape, np.uint8)
     best, total = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     for number, box in enumerate(ndimage.find_objects(labels), start=1):

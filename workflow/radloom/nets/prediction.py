@@ -28,7 +28,7 @@ from radloom.nets.devices import claim_card
 from radloom.nets.dropout import monte_carlo
 from radloom.nets.folder import ModelDescription, load_model
 from radloom.nets.fusion import fused
-from radloom.nets.inplane import linear_matrix, pixels, to_input
+from radloom.nets.inplane import from_grid, net_grid, on_grid, to_grid, to_input
 from radloom.nets.net import Net
 from radloom.nets.windows import gaussian_weights, neighbour_slices, window_starts
 
@@ -114,11 +114,7 @@ class Member:
 
     def grid(self, shape: Sequence[int], spacing: Sequence[float]) -> tuple[tuple[int, float], ...]:
         """Voxels and spacing in mm of the net's grid along z, y and x, for a scan (z, y, x; spacing x, y, z)."""
-        target = list(self.description.spacing[::-1])
-        own = list(spacing[::-1])
-        if len(target) == 2:
-            target.insert(0, own[0])
-        return tuple((pixels(n, s, t), t) for n, s, t in zip(shape, own, target, strict=True))
+        return net_grid(shape, spacing, self.description.spacing)
 
 
 class Predictor:
@@ -643,22 +639,9 @@ def _on_grid(
     description: ModelDescription,
 ) -> Scan:
     """The scan resampled to a net's grid (averaged where that is coarser), cut to its window and normalised."""
-    there, back = [], []
-    for n, s, (m, t) in zip(array.shape, spacing[::-1], grid, strict=True):
-        same = n == m and abs(s - t) <= 1e-6 * t
-        there.append(None if same else linear_matrix(n, s, m, t))
-        back.append(None if same else linear_matrix(m, t, n, s))
-    (mz, _), (my, _), (mx, _) = grid
-    upright, down, right = there
-    image = torch.empty(array.shape[0], my, mx)
-    for start in range(0, array.shape[0], 16):
-        planes = torch.from_numpy(np.ascontiguousarray(array[start : start + 16], dtype=np.float32))
-        planes = planes if down is None else down @ planes
-        image[start : start + 16] = planes if right is None else planes @ right.T
-    if upright is not None:
-        image = (upright @ image.reshape(len(image), -1)).reshape(mz, my, mx)
-    image = to_input(image, description.hu_window, description.normalisation)
-    return Scan(image, tuple(array.shape), (back[0], back[1], back[2]))
+    image = on_grid(array, to_grid(array.shape, spacing, grid))
+    z, y, x = from_grid(array.shape, spacing, grid)
+    return Scan(to_input(image, description.hu_window, description.normalisation), tuple(array.shape), (z, y, x))
 
 
 def padded(image: torch.Tensor, member: Member) -> tuple[torch.Tensor, tuple[int, ...]]:

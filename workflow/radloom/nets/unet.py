@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
@@ -32,23 +33,11 @@ class UNet(Net):
     def __init__(self, architecture: Architecture, outputs: int) -> None:
         super().__init__(architecture, outputs)
         dimensions, channels = architecture.dimensions, architecture.channels
-        rates = architecture.dilation or (1,) * len(channels)
         self.pooled = dimensions == 2
         self.strides = level_strides(architecture)
         self.multiple = tuple(math.prod(axis) for axis in zip((1,) * dimensions, *self.strides, strict=True))
 
-        def block(level: int, channels_in: int, stride: int | tuple[int, ...] = 1) -> nn.Module:
-            return double_convolution(
-                channels_in,
-                channels[level],
-                dimensions=dimensions,
-                norm=architecture.norm,
-                residual=architecture.residual,
-                rate=rates[level],
-                dropout=architecture.dropout,
-                stride=stride,
-            )
-
+        block = partial(level_block, architecture)
         levels = range(len(channels) - 1)
         self.first = block(0, architecture.inputs)
         self.down = nn.ModuleList(
@@ -95,6 +84,22 @@ class UNet(Net):
         if not (self.training and self.deep_supervision):
             return logits
         return [logits, *(head(maps) for head, maps in zip(self.heads, levels[1:], strict=True))]
+
+
+def level_block(
+    architecture: Architecture, level: int, channels_in: int, stride: int | tuple[int, ...] = 1
+) -> nn.Module:
+    """The double convolution of a level, as the architecture has it."""
+    return double_convolution(
+        channels_in,
+        architecture.channels[level],
+        dimensions=architecture.dimensions,
+        norm=architecture.norm,
+        residual=architecture.residual,
+        rate=architecture.dilation[level] if architecture.dilation else 1,
+        dropout=architecture.dropout,
+        stride=stride,
+    )
 
 
 def level_strides(architecture: Architecture) -> list[tuple[int, ...]]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from radloom.nets.blocks import CONVOLUTION, TRANSPOSED, double_convolution
+from radloom.nets.blocks import CONVOLUTION, TRANSPOSED
 from radloom.nets.net import Net
-from radloom.nets.unet import level_strides
+from radloom.nets.unet import level_block, level_strides
 
 if TYPE_CHECKING:
     from radloom.nets.architecture import Architecture
@@ -31,7 +31,6 @@ class UNetPlusPlus(Net):
     def __init__(self, architecture: Architecture, outputs: int) -> None:
         super().__init__(architecture, outputs)
         dimensions, channels = architecture.dimensions, architecture.channels
-        rates = architecture.dilation or (1,) * len(channels)
         self.pooled = dimensions == 2
         self.strides = level_strides(architecture)
         self.multiple = tuple(math.prod(axis) for axis in zip(*self.strides, strict=True))
@@ -50,15 +49,11 @@ class UNetPlusPlus(Net):
                     self.up[f"{level}_{step}"] = TRANSPOSED[dimensions](
                         channels[level + 1], channels[level], stride, stride=stride
                     )
-                self.nodes[f"{level}_{step}"] = double_convolution(
+                self.nodes[f"{level}_{step}"] = level_block(
+                    architecture,
+                    level,
                     channels_in,
-                    channels[level],
-                    dimensions=dimensions,
-                    norm=architecture.norm,
-                    residual=architecture.residual,
-                    rate=rates[level],
-                    dropout=architecture.dropout,
-                    stride=1 if self.pooled or step or not level else self.strides[level - 1],
+                    1 if self.pooled or step or not level else self.strides[level - 1],
                 )
         self.heads = nn.ModuleDict(
             {
