@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from radloom.extractions import extraction_of
 from radloom.ibsi_codes import IBSI_CODES
 from radloom.model_codebook import MODEL_COLUMNS
+from radloom.quality_figures import FIGURES as QUALITY
 
 MAX_LENGTH = 32
 
@@ -764,9 +765,10 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
             "What was measured; `warning` for a warning. Of samples of the net (dropout or ensemble): "
             "segmentation_pairwise_dice, their mean Dice two by two; segmentation_volume_ml and _sd_ml, mean and "
             "standard deviation of the volume; segmentation_volume_cv, their quotient; segmentation_epistemic, mean "
-            "variance of the probability where any sample has the ROI.",
+            "variance of the probability where any sample has the ROI. Of the step quality: "
+            + " ".join(f"{name}: {one.meaning[:1].lower()}{one.meaning[1:]}" for name, one in QUALITY.items()),
         ),
-        "value": ("", "Value of the item: HU, mm^3, ml or a number, as the item's name says."),
+        "value": ("", "Value of the item: HU, mm, mm^3, ml or a number, as the item's name or meaning says."),
         "warning": ("", "Text of the warning."),
     },
     "confounding": {

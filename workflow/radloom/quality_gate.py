@@ -13,6 +13,7 @@ from typing import Any
 from radloom.engine.step import Entry
 from radloom.quality_figures import FIGURES
 
+STEP = "quality"
 Entries = Mapping[str, Mapping[str, Entry]]
 SAME_PICTURE = 0.2
 """Share of bits by which picture hashes of one picture differ at most; other scans differ by 0.35 and more."""
@@ -54,7 +55,7 @@ def pass_gate(cases: Sequence[Mapping[str, str]], entries: Entries, rules: Seque
     A rule has `figure`, `above` or `below`, `action` (warn or exclude) and perhaps `rois`. A figure that could not be
     measured breaks no rule.
     """
-    measured = {case_id: entry.facts for case_id, entry in entries.get("quality", {}).items() if entry.status == "ok"}
+    measured = {case_id: entry.facts for case_id, entry in entries.get(STEP, {}).items() if entry.status == "ok"}
     rows = [case for case in cases if case["case_id"] in measured]
     gate = Gate()
     alike = _alike(rows, entries, measured)
@@ -90,7 +91,7 @@ def _broken(rule: Mapping[str, Any], case_id: str, one: Measured) -> Finding | N
     if one.others:
         listed = ", ".join(one.others[:5]) + (f" and {len(one.others) - 5} more" if len(one.others) > 5 else "")
         text += f": {listed}"
-    return Finding(case_id, one.roi, text, f"{figure.advice} If it is sound, change the rule in quality: rules.")
+    return Finding(case_id, one.roi, text, f"{figure.advice} If all is sound, change the rule in quality: rules.")
 
 
 def _slice_gap(facts: Mapping[str, Any], entries: Entries, case_id: str) -> float | None:
