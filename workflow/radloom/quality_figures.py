@@ -154,7 +154,7 @@ FIGURES = {
     "nearest_picture": Figure(
         "cohort",
         "1",
-        "Share of picture-hash bits in which the case most like it differs, mirrored or not; below 0.2 for the same "
+        "Share of picture-hash bits in which the case most like it differs, mirrored or not; below 0.1 for the same "
         "picture, about 0.4 to 0.5 for another. Not against scans of the same patient.",
         "distance of the picture to another case's",
         advice="Compare the scans: if they are of one patient, give both the same patient_id, or keep one.",

@@ -15,8 +15,8 @@ from radloom.quality_figures import FIGURES
 
 STEP = "quality"
 Entries = Mapping[str, Mapping[str, Entry]]
-SAME_PICTURE = 0.2
-"""Share of bits by which picture hashes of one picture differ at most; other scans differ by 0.35 and more."""
+SAME_PICTURE = 0.1
+"""Share of bits by which picture hashes of one picture differ at most (docs/quality.md)."""
 
 
 @dataclass(frozen=True)
