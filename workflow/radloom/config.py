@@ -401,6 +401,7 @@ def _training_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
             and not training["loss"]["cross_entropy"] + training["loss"]["focal"]
         ),
         "loss: it is a sum of nothing": not any(training["loss"][k] for k in ("cross_entropy", "dice", "focal")),
+        "augmentation.flip: a net of slices has no z": dimensions == 2 and "z" in training["augmentation"]["flip"],
         "architecture: slices is an odd number, and 1 in 3 dimensions": (
             training["architecture"]["slices"] % 2 == 0 or (dimensions == 3 and training["architecture"]["slices"] != 1)
         ),

@@ -400,10 +400,17 @@ def cases_at_once(step: str, plan: dict[str, Any]) -> int:
 
 
 def segmentation_mb(config: dict[str, Any]) -> int:
-    """Return the memory in MB that a segmentation job may take: that of a case for each that is at work at once."""
+    """Return the memory in MB that a segmentation job may take: that of a case for each that is at work at once.
+
+    Samples for the uncertainty go through the net side by side; of each a row of windows and a slab of classes is held.
+    """
     segment = config["segment"]
-    on_card = segment["source"] == "model" and _takes_gpu(segment["device"])
-    return 8000 * (int(segment["cases_at_once"]) if on_card else 1)
+    if segment["source"] != "model":
+        return 8000
+    members = len(segment["model"]) if isinstance(segment["model"], dict) else 1
+    samples = members * int(segment["uncertainty"]["samples"])
+    case = 8000 + 1500 * max(0, samples - 1)
+    return case * (int(segment["cases_at_once"]) if _takes_gpu(segment["device"]) else 1)
 
 
 def trains_on_gpus(config: dict[str, Any]) -> int:
