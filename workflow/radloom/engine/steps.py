@@ -235,7 +235,7 @@ STEPS: dict[str, StepSpec] = {
             "report",
             by_case=False,
             after=(
-                *(*_IMAGING, "overlay", "voxel_maps", "tables", "stability", "harmonize"),
+                *(*_IMAGING, "train_segmentation", "overlay", "voxel_maps", "tables", "stability", "harmonize"),
                 *("model_cox", "model_logistic", "sensitivity_table"),
             ),
             files=("overlay/overlay.png", "voxel_maps/voxel_maps.png"),
