@@ -10,7 +10,7 @@ import numpy as np
 
 from radloom.dicom.frames import Frame, frames_of
 from radloom.dicom.geometry import lay_out
-from radloom.dicom.headers import quiet
+from radloom.dicom.files import quiet
 from radloom.dicom.pixels import PixelReader, signed_values
 from radloom.dicom.series import Series, why_no_slice
 from radloom.errors import CaseError

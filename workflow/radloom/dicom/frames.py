@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
-from radloom.dicom.headers import Header, integer, items, number, numbers, text, texts
+from radloom.dicom.files import Header, integer, items, number, numbers, text, texts
 from radloom.errors import CaseError
 from radloom.images import Vector
 

@@ -9,7 +9,7 @@ import numpy as np
 from pydicom.uid import UID
 
 from radloom.dicom.frames import Pixels
-from radloom.dicom.headers import UNDEFINED_LENGTH, Header, file_bytes
+from radloom.dicom.files import UNDEFINED_LENGTH, Header, file_bytes
 from radloom.errors import CaseError
 from radloom.images import Array
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from radloom.dicom.headers import Header, integer, number, quiet, read_header, texts
+from radloom.dicom.files import Header, integer, number, quiet, read_header, texts
 from radloom.errors import CaseError
 
 RULES = ("only", "most_slices", "thinnest")
