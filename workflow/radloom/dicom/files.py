@@ -28,6 +28,11 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+CT_CLASSES = (
+    "1.2.840.10008.5.1.4.1.1.2",  # CT
+    "1.2.840.10008.5.1.4.1.1.2.1",  # enhanced CT
+    "1.2.840.10008.5.1.4.1.1.2.2",  # legacy converted enhanced CT
+)
 UNDEFINED_LENGTH = 0xFFFFFFFF
 _FIRST_BYTES = 1 << 16  # holds the header of most CT slices
 _LARGEST_FILE = 1 << 31
@@ -105,7 +110,8 @@ def quiet() -> Iterator[None]:
 def read_header(path: Path) -> Header | str:
     """The header of one file, or why it is passed over: not DICOM, damaged DICOM, empty, DICOMDIR.
 
-    An empty file that is named as DICOM files are counts as damaged: copies that broke off leave such files.
+    An empty file that is named as DICOM files are counts as damaged, as does a CT image without pixels: copies that
+    broke off leave such files.
     Call it within `quiet`. Raises OSError where the file can't be read.
     """
     with open(path, "rb") as file:
@@ -127,7 +133,8 @@ def read_header(path: Path) -> Header | str:
         return "DICOMDIR"
     if not any(header.text(keyword) for keyword in ("SeriesInstanceUID", "SOPClassUID", "Modality")):
         return _DAMAGED if marked else _NOT_DICOM
-    return header
+    is_ct = header.text("SOPClassUID") in CT_CLASSES or header.text("Modality") == "CT"
+    return _DAMAGED if is_ct and header.pixel_offset is None else header
 
 
 def file_bytes(header: Header) -> bytes:

@@ -13,7 +13,7 @@ from radloom.errors import CaseError
 from radloom.images import Array
 from radloom.ingest import AIR_HU
 
-_AIR_BELOW = -900.0  # a padding value above this stands for HU that tissue has too
+_TISSUE_HU = (-900.0, 4000.0)  # a padding value that stands for HU in here may as well be tissue
 _SOLID_SHARE = 0.5  # least share of such padding's pixels with four neighbours of the same value
 
 
@@ -93,7 +93,7 @@ class Stack:
         if not count:
             return None
         hu = low * frame.slope + frame.intercept
-        if max(hu, high * frame.slope + frame.intercept) > _AIR_BELOW:
+        if _TISSUE_HU[0] < max(hu, high * frame.slope + frame.intercept) < _TISSUE_HU[1]:
             solid = found[1:-1, 1:-1] & found[:-2, 1:-1] & found[2:, 1:-1] & found[1:-1, :-2] & found[1:-1, 2:]
             if np.count_nonzero(solid) < _SOLID_SHARE * count:
                 self._ignored[hu] += count
