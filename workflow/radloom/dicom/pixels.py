@@ -68,19 +68,26 @@ class PixelReader:
         if header.pixel_length == UNDEFINED_LENGTH or not promised <= header.pixel_length <= min(there, promised + 1):
             raise truncated()
 
-    def frame(self, index: int) -> Array:
-        """Frame `index` (rows, columns) as unsigned words of the allocated bits, native byte order."""
+    def frame(self, index: int, buffer: Array | None = None) -> Array:
+        """Frame `index` (rows, columns) as unsigned words of the allocated bits, native byte order.
+
+        It may lie in `buffer`, an earlier frame that is not needed any more.
+        """
         pixels = self.pixels
         if self._frames:
             return self._decoded(self._frames[index])
         offset = self._offset + index * pixels.frame_bytes
         count = pixels.rows * pixels.columns
         if self._content is not None:
-            words = np.frombuffer(self._content, self._stored, count, offset)
+            words: Array = np.frombuffer(self._content, self._stored, count, offset)
         else:
-            words = np.fromfile(self.header.path, self._stored, count, offset=offset)
-        if words.size != count:
-            raise truncated()
+            if buffer is None or buffer.size != count or buffer.dtype != self._stored:
+                buffer = np.empty(count, self._stored)
+            with open(self.header.path, "rb", buffering=0) as file:
+                file.seek(offset)
+                if file.readinto(buffer.view(np.uint8).data) != buffer.nbytes:
+                    raise truncated()
+            words = buffer
         return words.reshape(pixels.rows, pixels.columns).astype(self._stored.newbyteorder("="), copy=False)
 
     def _decoded(self, packed: bytes) -> Array:
@@ -105,22 +112,20 @@ class PixelReader:
         return words.astype(f"{words.dtype.kind}{width}", copy=False).view(f"u{width}")
 
 
-def stored_values(words: Array, pixels: Pixels) -> Array:
-    """The stored values of unsigned words: bits beyond the stored ones (old overlays) dropped, signs extended."""
-    if not pixels.signed:
-        top = (1 << pixels.bits_stored) - 1
-        return words if words.max() <= top else words & words.dtype.type(top)
-    values = words.view(f"i{words.itemsize}")
-    half = 1 << (pixels.bits_stored - 1)
-    if values.min() >= -half and values.max() < half:
-        return values
-    return extended(words, pixels.bits_stored)
+def stored_values(words: Array, pixels: Pixels) -> tuple[Array, int, int]:
+    """The stored values of unsigned words, and the least and the largest of them.
 
-
-def extended(words: Array, bits: int) -> Array:
-    """The lowest `bits` of unsigned words as signed values."""
-    unused = 8 * words.itemsize - bits
-    return np.asarray((words << unused).view(f"i{words.itemsize}") >> unused)
+    Bits beyond the stored ones (old overlays) are dropped, signs are extended.
+    """
+    values = words.view(f"i{words.itemsize}") if pixels.signed else words
+    bottom, top = (-1 << pixels.bits_stored - 1, 1 << pixels.bits_stored - 1) if pixels.signed else (
+        0, 1 << pixels.bits_stored)  # fmt: skip
+    low, high = int(values.min()), int(values.max())
+    if bottom <= low and high < top:
+        return values, low, high
+    unused = 8 * words.itemsize - pixels.bits_stored
+    values = np.asarray((words << unused).view(values.dtype) >> unused)  # to the right the sign is extended
+    return values, int(values.min()), int(values.max())
 
 
 def is_lossy(header: Header) -> bool:
