@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from radloom.errors import CaseError
 from radloom.images import Geometry, Volume, from_sitk, read_nifti, to_sitk, write_nifti
-from radloom.ingest import AIR_HU, clean_hu, ingest_case, match_mask, read_source, source_files, to_labels
+from radloom.ingest import AIR_HU, clean_hu, ingest_case
+from radloom.source_names import source_files
+from radloom.volume_files import match_mask, read_source, to_labels
 
 SIZE = (14, 12, 10)
 SPACING = (0.8, 0.9, 2.5)
@@ -297,9 +299,9 @@ def test_noise_below_minus_1024_is_no_padding(air_hu: float, noise: float) -> No
     """Also air that a drifted scanner shows at -1080, and that without any noise."""
     array = scan_in_air(air_hu, noise)
     assert (array < AIR_HU).sum() > 3000
-    found, facts, warnings = clean_hu(array)
+    found, padding, _, warnings = clean_hu(array)
     np.testing.assert_array_equal(found, array)
-    assert (facts["padding_voxels"], warnings) == (0, [])
+    assert (padding, warnings) == (None, [])
 
 
 @pytest.mark.parametrize("value", [-1100, -1500, -2000, -3024])
@@ -308,10 +310,10 @@ def test_the_corners_of_a_round_field_of_view_are_padding(value: int) -> None:
     y, x = np.mgrid[:60, :60] - 29.5
     corners = np.broadcast_to(x**2 + y**2 > 30**2, array.shape)
     assert array.min() < -1100, "the noise reaches below the padding"
-    found, facts, warnings = clean_hu(np.where(corners, np.int16(value), array))
+    found, padding, _, warnings = clean_hu(np.where(corners, np.int16(value), array))
     np.testing.assert_array_equal(found, np.where(corners, AIR_HU, array))
     assert found.dtype == np.int16
-    assert facts["padding_voxels"] == corners.sum()
+    np.testing.assert_array_equal(padding, corners)
     assert warnings == [f"{corners.sum()} voxels of padding (mostly {value}) were set to -1024 HU"]
 
 
@@ -319,9 +321,9 @@ def test_the_end_of_clipped_noise_is_no_padding() -> None:
     """A quarter of the voxels have the lowest value, but scattered among the others."""
     array = np.maximum(scan_in_air(-1040, 40), -1050)
     assert (array == -1050).mean() > 0.2
-    found, facts, _ = clean_hu(array)
+    found, padding, _, _ = clean_hu(array)
     np.testing.assert_array_equal(found, array)
-    assert facts["padding_voxels"] == 0
+    assert padding is None
 
 
 def test_nothing_but_padding_is_refused() -> None:

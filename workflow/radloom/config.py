@@ -155,8 +155,11 @@ def _source_problems(cohort: Sheet, sheet: Path) -> list[str]:
             cell = row.get(column)
             if not cell:
                 continue
+            source = source_path(sheet, cell)
+            if isinstance(source, str):  # a URL: only the server knows
+                continue
             try:
-                source_path(sheet, cell).stat()
+                source.stat()
             except (OSError, ValueError) as error:
                 # Of the system's message only its own words: the rest is the path.
                 reason = getattr(error, "strerror", None) or "no possible path"
