@@ -203,16 +203,11 @@ def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
     assert "may not be read" in refused(path)
 
 
-def test_dicom_and_unknown_suffixes_are_refused(tmp_path: Path) -> None:
-    folder = tmp_path / PATIENT
-    folder.mkdir()
-    for name in ("slice.dcm", "series.zip", "SLICE.IMA"):
-        (tmp_path / name).touch()
-        assert "DICOM is not readable yet" in refused(tmp_path / name)
-    message = refused(folder)
-    assert "dcm2niix" in message
-    (tmp_path / "scan.png").touch()
-    assert ".nii.gz, .nrrd" in refused(tmp_path / "scan.png")
+def test_unknown_suffixes_are_refused(tmp_path: Path) -> None:
+    (tmp_path / f"{PATIENT}.png").touch()
+    assert ".nii.gz, .nrrd" in refused(tmp_path / f"{PATIENT}.png")
+    (tmp_path / f"{PATIENT}.nii").mkdir()
+    assert "is a folder whose name ends as" in refused(tmp_path / f"{PATIENT}.nii")
 
 
 def test_other_dimensions_and_colours_are_refused(tmp_path: Path) -> None:
@@ -285,6 +280,20 @@ def test_padding_is_set_to_air_and_said(tmp_path: Path) -> None:
     assert scan.facts["padding_voxels"] == 10 * 3 * 14
     assert scan.facts["hu_min"] == -3024
     assert scan.warnings == ["420 voxels of padding (mostly -3024) were set to -1024 HU"]
+    assert scan.valid is not None
+    assert (scan.valid.array.dtype, scan.valid.geometry) == (np.dtype(np.uint8), scan.image.geometry)
+    np.testing.assert_array_equal(scan.valid.array, array != -3024)
+    assert ingest_case(write(tmp_path, image())).valid is None
+
+
+def test_validity_turns_with_the_image(tmp_path: Path) -> None:
+    array = ct()
+    array[:2] = -3024
+    turned = sitk.DICOMOrient(image(array), "RAS")
+    scan = ingest_case(write(tmp_path, turned, ".nrrd"))
+    assert scan.valid is not None
+    np.testing.assert_array_equal(scan.valid.array == 0, scan.image.array == AIR_HU)
+    assert scan.facts["padding_voxels"] == 2 * 12 * 14
 
 
 def scan_in_air(air_hu: float, noise: float) -> NDArray[np.int16]:
@@ -438,7 +447,6 @@ def test_masks_must_hold_labels(tmp_path: Path) -> None:
     assert "48 voxels of the mask are not finite" in of(np.where(ball() == 1, np.nan, 0.0))
     assert "values from -1 to 3" in of(np.where(ball() == 0, -1, ball().astype(np.int16)))
     assert "values from 0 to 70000" in of(ball().astype(np.int32) // 3 * 70000)
-    assert "DICOM is not readable yet" in refused(path, tmp_path)
     assert "the mask can't be read" in refused(path, _cut(write(tmp_path, image(ball()), name="mask")))
 
 

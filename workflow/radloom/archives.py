@@ -21,19 +21,21 @@ from typing import IO, cast
 from isal import igzip
 
 from radloom.errors import CaseError, LimitError
+from radloom.images import DAMAGED_GZIP
 from radloom.source_names import ARCHIVES, suffix
 
 MOST_MEMBERS = 50_000
 # Voxels pack well: masks 1000 fold, and then they are small. What is large and packed like that is no scan.
 _RATIO, _RATIO_FROM = 200, 1 << 30
 _BLOCK = 1 << 20
+_TAR_END = 1024
 _ENCRYPTED = 0x1
 _OUTSIDE = re.compile(r"^[/\\]|^[A-Za-z]:|(?:^|[/\\])\.\.(?:[/\\]|$)|\0")
 _LITTER = re.compile(r"(?:^|/)(?:__MACOSX/|\._|\.DS_Store$|Thumbs\.db$)")
-_DAMAGED = (
+_DAMAGED: tuple[type[Exception], ...] = (
     zipfile.BadZipFile,
     tarfile.TarError,
-    igzip.BadGzipFile,
+    *DAMAGED_GZIP,
     zlib.error,
     lzma.LZMAError,
     struct.error,
@@ -67,13 +69,16 @@ class _Meter:
 
 
 class _Metered:
-    """A stream whose bytes are counted as they are read, headers and all."""
+    """A stream whose bytes are counted as they are read, headers and all; `end` are the last ones so far."""
 
     def __init__(self, stream: IO[bytes], meter: _Meter) -> None:
         self._stream, self._meter = stream, meter
+        self.end = b""
 
     def read(self, size: int) -> bytes:
-        return self._meter.count(self._stream.read(size))
+        block = self._meter.count(self._stream.read(size))
+        self.end = (self.end + block)[-_TAR_END:]
+        return block
 
 
 def unpack(path: Path, folder: Path, max_bytes: int, what: str) -> tuple[Path, ...]:
@@ -152,6 +157,9 @@ def _tar_members(path: Path, meter: _Meter, what: str) -> Iterator[tuple[str, _M
                 archive.members = []  # type: ignore[attr-defined]  # tarfile keeps every header that it has seen
         while metered.read(_BLOCK):
             pass  # the checksum stands at the end
+        # Two empty blocks end a tar file; tarfile takes one that broke off after a member for whole.
+        if metered.end != bytes(_TAR_END):
+            raise tarfile.ReadError
 
 
 def _unpacked(path: Path) -> IO[bytes]:

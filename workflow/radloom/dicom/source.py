@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from radloom.dicom.acquisition import scan_day
 from radloom.dicom.ct import CtSeries, CtSettings, read_ct
-from radloom.dicom.masks import MaskFound
 from radloom.dicom.series import Found, Series, choose_series, find_series
-
 from radloom.errors import CaseError
 from radloom.salt import hashed
 from radloom.source_cells import Selection
+
+if TYPE_CHECKING:
+    from radloom.dicom.masks import MaskFound
 
 _STRUCTURES, _SEGMENTATION = "RTSTRUCT", "SEG"
 
@@ -51,7 +51,6 @@ def read_image(files: tuple[Path, ...], selection: Selection, settings: Mapping[
     if found.ignored:
         facts["files_passed_over"] = dict(found.ignored)
     if selection.salt:
-        acquisition["shifted_day"] = scan_day(series.files[0], selection.salt, selection.patient_id)
         facts["series"] = hashed(selection.salt, series.uid)
         if ct.frame_of_reference:
             facts["frame_of_reference"] = hashed(selection.salt, ct.frame_of_reference)
