@@ -212,11 +212,9 @@ def _frames(ds: Dataset) -> list[Array]:
 def _compressed(frame: Array, ds: Dataset, syntax: str) -> bytes:
     """One frame compressed losslessly; JPEG 2000 and JPEG-LS keep the signedness as DICOM encoders do."""
     if syntax == JPEG2000Lossless:
-        import openjpeg
+        from openjpeg.utils import encode_array
 
-        return bytes(
-            openjpeg.encode_array(np.ascontiguousarray(frame), bits_stored=ds.BitsStored, photometric_interpretation=2)
-        )
+        return bytes(encode_array(np.ascontiguousarray(frame), bits_stored=ds.BitsStored, photometric_interpretation=2))
     if syntax == JPEGLSLossless:
         import jpeg_ls
 
