@@ -1,4 +1,4 @@
-"""What a cell of the sheet may name: the same series as a folder, as archives of it, as one file, beside other files."""
+"""What a cell of the sheet may name: the same series as a folder, as archives of it, as one file, beside others."""
 
 import shutil
 import tarfile

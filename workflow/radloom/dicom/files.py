@@ -28,6 +28,8 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from radloom.dicom import acquisition_elements
+
 UNDEFINED_LENGTH = 0xFFFFFFFF
 _FIRST_BYTES = 1 << 16  # holds the header of most CT slices
 _LARGEST_FILE = 1 << 31
@@ -40,7 +42,7 @@ _DICOM_SUFFIXES = ("", ".dcm", ".ima", ".dicom")
 _DEFLATED = str(DeflatedExplicitVRLittleEndian).encode()
 _EXPLICIT = str(ExplicitVRLittleEndian).encode().ljust(len(_DEFLATED), b"\0")
 
-# All that is kept of a header: what the modules of this package look at, and nothing else.
+# All that is kept of a header, beside `acquisition_elements`: what the modules of this package look at.
 KEYWORDS = (
     # What it is, and what it belongs to
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "PatientID",
@@ -63,7 +65,10 @@ KEYWORDS = (
     "ReconstructionAlgorithm", "ReconstructionMethod", "AcquisitionType", "BodyPartExamined",
     "MultienergyCTAcquisition",
 )  # fmt: skip
-_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in KEYWORDS]
+_TAGS: list[BaseTag | int] = [
+    *(Tag(keyword) for keyword in dict.fromkeys((*KEYWORDS, *acquisition_elements.KEYWORDS))),
+    *acquisition_elements.VENDOR_TAGS,
+]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from radloom.dicom.acquisition import scan_day
 from radloom.dicom.ct import CtSeries, CtSettings, read_ct
 from radloom.dicom.series import Found, Series, choose_series, find_series
 from radloom.errors import CaseError
@@ -51,6 +52,8 @@ def read_image(files: tuple[Path, ...], selection: Selection, settings: Mapping[
     if found.ignored:
         facts["files_passed_over"] = dict(found.ignored)
     if selection.salt:
+        headers = [header.dataset for header in series.headers]
+        acquisition["shifted_day"] = scan_day(headers, selection.salt, selection.patient_id)
         facts["series"] = hashed(selection.salt, series.uid)
         if ct.frame_of_reference:
             facts["frame_of_reference"] = hashed(selection.salt, ct.frame_of_reference)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from radloom.acquisition import NAMED as ACQUISITION
 from radloom.analysis_plan import columns_by_key
 from radloom.cohort import KNOWN, PATHS, PRIVATE, Sheet, read_cohort, repeated_patients, source_path
 from radloom.config import check_run, complete
@@ -284,8 +285,10 @@ def _cohort_plan(run: Run, spec: StepSpec, rows: list[dict[str, str]]) -> dict[s
 
 
 def public_row(row: dict[str, str], named: list[str]) -> dict[str, str]:
-    """Return what of a row of the sheet may leave it: its columns that are known or named, and not private."""
-    allowed = (set(KNOWN) | set(named)) - set(PRIVATE)
+    """Return what of a row of the sheet may leave it: the columns of the chain and the acquisition, and those that are
+    named, without the private ones.
+    """
+    allowed = (set(KNOWN) | set(ACQUISITION) | set(named)) - set(PRIVATE)
     return {column: value for column, value in row.items() if column in allowed}
 
 
