@@ -132,7 +132,14 @@ def write_file(path: Path, ds: Dataset, *, syntax: str = ExplicitVRLittleEndian,
     meta.MediaStorageSOPClassUID = ds.get("SOPClassUID") or CTImageStorage
     meta.MediaStorageSOPInstanceUID = ds.get("SOPInstanceUID") or generate_uid()
     meta.TransferSyntaxUID = syntax
-    out = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128 if preamble else None)
+    out = FileDataset(
+        None,
+        {},
+        file_meta=meta,
+        preamble=b"\0" * 128 if preamble else None,
+        is_implicit_VR=syntax == ImplicitVRLittleEndian,
+        is_little_endian=syntax != ExplicitVRBigEndian,
+    )
     out.update(ds)
     if syntax == ExplicitVRBigEndian and ds.BitsAllocated == 16:
         out.PixelData = np.frombuffer(ds.PixelData, "<u2").byteswap().tobytes()
@@ -214,9 +221,7 @@ def _compressed(frame: Array, ds: Dataset, syntax: str) -> bytes:
     if syntax == JPEG2000Lossless:
         from openjpeg.utils import encode_array
 
-        return bytes(
-            encode_array(np.ascontiguousarray(frame), bits_stored=ds.BitsStored, photometric_interpretation=2)
-        )
+        return bytes(encode_array(np.ascontiguousarray(frame), bits_stored=ds.BitsStored, photometric_interpretation=2))
     if syntax == JPEGLSLossless:
         import jpeg_ls
 

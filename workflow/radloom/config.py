@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from radloom.acquisition import NAMED as ACQUISITION
 from radloom.analysis_plan import columns_by_key, outcome_columns
 from radloom.cohort import (
     NAME,
@@ -25,6 +26,7 @@ from radloom.cohort import (
     summarise,
 )
 from radloom.engine.files import sha256_file
+from radloom.engine.sources import suffix
 from radloom.errors import CohortError, ConfigError
 from radloom.extractions import parameter_files
 from radloom.patient_split import read_split
@@ -245,6 +247,8 @@ def _column_problems(config: dict[str, Any], cohort: Sheet, clinical: Sheet) -> 
             "set it to null, or name one column"
         )
     columns = [*cohort.columns, *clinical.columns]
+    if any(not suffix(row.get("image", "")) for row in cohort.rows):
+        columns += ACQUISITION  # ingest may find these in DICOM headers
     # A feature table made elsewhere may carry columns itself; the tables step looks for them there.
     if not config["features"]:
         if wanted and not config["clinical"] and any(column not in columns for column in wanted.values()):

@@ -160,7 +160,7 @@ def _read_source(path: Path, what: str, shape: tuple[int, ...] | None) -> Source
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
-    with _captured() as printed:
+    with captured() as printed:
         try:
             reader.ReadImageInformation()
             _check_pixels(reader.GetDimension(), reader.GetNumberOfComponents(), reader.GetSize(), what)
@@ -550,7 +550,7 @@ def _type_name(image: Any) -> str:
 
 
 @contextmanager
-def _captured() -> Iterator[bytearray]:
+def captured() -> Iterator[bytearray]:
     """Catch what native code prints to stdout and stderr; the bytes are there when the block has ended."""
     printed = bytearray()
     sys.stdout.flush()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from radloom.acquisition import NAMED as ACQUISITION
 from radloom.analysis_plan import columns_by_key
 from radloom.cohort import KNOWN, PATHS, Sheet, read_cohort, repeated_patients, source_path
 from radloom.config import check_run, complete
@@ -260,8 +261,10 @@ def _cohort_plan(run: Run, spec: StepSpec, rows: list[dict[str, str]]) -> dict[s
 
 
 def public_row(row: dict[str, str], named: list[str]) -> dict[str, str]:
-    """Return what of a row of the sheet may leave it: the chain's columns without paths, and those that are named."""
-    allowed = (set(KNOWN) | set(named)) - set(PATHS)
+    """Return what of a row of the sheet may leave it: the chain's columns without paths, those of the acquisition, and
+    those that are named.
+    """
+    allowed = (set(KNOWN) | set(ACQUISITION) | set(named)) - set(PATHS)
     return {column: value for column, value in row.items() if column in allowed}
 
 
