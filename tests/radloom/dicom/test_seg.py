@@ -4,10 +4,11 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from dicom_files import ct_datasets, phantom
+from dicom_files import ct_datasets, phantom, write_file
 from dicom_masks import save, write_seg
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
 from radloom.dicom.seg import seg_mask
 from radloom.errors import CaseError
@@ -93,18 +94,20 @@ def test_frames_lie_where_their_positions_say_in_any_order(path):
     np.testing.assert_array_equal(seg_mask(path, None, GRID, FRAME, uids(images)).volume.array, masks[..., 0])
 
 
-@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.90"])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless, JPEG2000Lossless])
 def test_label_maps_and_fractions_in_compressed_syntaxes(path, syntax):
-    shape = (3, 33, 35)  # encoders of JPEG 2000 want 32
+    shape = (4, 33, 35)  # encoders of JPEG 2000 want 32
     grid = Geometry(shape[::-1], SPACING, ORIGIN)
     images = series(grid)
     labels = np.random.default_rng(3).integers(0, 4, shape).astype(np.uint8)
-    write_seg(path, images, labels, labels=["a", "b", "c"], kind="LABELMAP", transfer_syntax_uid=syntax)
+    write_seg(path, images, labels, labels=["a", "b", "c"], kind="LABELMAP")
+    write_file(path, pydicom.dcmread(path), syntax=syntax)
     for n, label in enumerate("abc", start=1):
         np.testing.assert_array_equal(seg_mask(path, label, grid, FRAME).volume.array, labels == n)
     np.testing.assert_array_equal(seg_mask(path, "union:[ac]", grid, FRAME).volume.array, (labels == 1) | (labels == 3))
     fractions = np.round(np.random.default_rng(4).random(shape), 2).astype(np.float32)
-    write_seg(path, images, fractions, kind="FRACTIONAL", max_fractional_value=100, transfer_syntax_uid=syntax)
+    write_seg(path, images, fractions, kind="FRACTIONAL", max_fractional_value=100)
+    write_file(path, pydicom.dcmread(path), syntax=syntax)
     found = seg_mask(path, None, grid, FRAME)
     np.testing.assert_array_equal(found.volume.array, np.round(fractions * 100) >= 50)
     assert found.facts["type"] == "fractional"

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
 
-from radloom.dicom.files import integer, items, number, numbers, quiet, text
+from radloom.dicom.files import integer, items, number, numbers, quiet, read_header, text
+from radloom.dicom.frames import Pixels
 from radloom.dicom.masks import (
     MaskFound,
     Part,
@@ -26,6 +26,7 @@ from radloom.dicom.masks import (
     choose_parts,
     read_object,
 )
+from radloom.dicom.pixels import PixelReader
 from radloom.errors import CaseError
 from radloom.images import Array, Geometry, Volume, bounding_box, crop, crop_geometry, to_sitk
 
@@ -95,7 +96,7 @@ def _seg_mask(
 
     values = np.zeros(grid.shape, dtype=np.uint8 if top < 256 else np.uint16)
     seen: dict[tuple[int, int | None], Array] = {}
-    for frame, pixels in _decoded(dataset, used):
+    for frame, pixels in _decoded(path, dataset, used):
         if frame.segment is None:
             pixels = np.isin(pixels, list(numbers_chosen)).astype(np.uint8)
         slot = (slots[frame.place], frame.segment)
@@ -263,41 +264,30 @@ def _step(height: Array, first: _Frame, image: Geometry, normal: Array) -> float
     )
 
 
-def _decoded(dataset: Dataset, frames: Sequence[_Frame]) -> Iterator[tuple[_Frame, Array]]:
+def _decoded(path: Path, dataset: Dataset, frames: Sequence[_Frame]) -> Iterator[tuple[_Frame, Array]]:
     """The pixels (y, x) of each frame as stored. Raises CaseError where they aren't all there or can't be decoded."""
     damaged = CaseError("the pixels of the SEG can't be read: cut short, damaged or of an unknown kind", _EXPORT)
     bits, rows, columns = (integer(dataset, key) or 0 for key in ("BitsAllocated", "Rows", "Columns"))
     samples, signed = integer(dataset, "SamplesPerPixel") or 1, integer(dataset, "PixelRepresentation") or 0
     count, size = integer(dataset, "NumberOfFrames") or 1, rows * columns
-    syntax = UID(str(dataset.file_meta.get("TransferSyntaxUID") or "1.2.840.10008.1.2"))
     if bits not in (1, 8, 16) or samples != 1 or signed or "PixelData" not in dataset:
         raise damaged
-    if syntax.is_compressed and not syntax.is_deflated:
-        from pydicom.pixels import iter_pixels
-
-        try:
-            decoded = iter_pixels(dataset, indices=[frame.place for frame in frames], raw=True)
-            for frame, pixels in zip(frames, decoded, strict=True):
-                if pixels.shape != (rows, columns):
-                    raise damaged
-                yield frame, pixels
-        except (CaseError, MemoryError):
-            raise
-        except Exception:  # whatever a decoder stumbles over
-            raise damaged from None
+    if bits > 1:
+        header = read_header(path)
+        if isinstance(header, str):
+            raise damaged
+        reader = PixelReader(header, Pixels(rows, columns, bits, bits, False, count))
+        for frame in frames:
+            yield frame, reader.frame(frame.place)
         return
     data = np.frombuffer(dataset.PixelData, dtype=np.uint8)
-    if data.size * 8 < count * size * bits or not syntax.is_little_endian:
+    if dataset["PixelData"].is_undefined_length or data.size * 8 < count * size or not dataset.original_encoding[1]:
         raise damaged
     for frame in frames:
+        # Frames follow each other bit by bit, the lowest bit of a byte first (PS3.5, 8.1.1).
         start = frame.place * size
-        if bits == 1:
-            # Frames follow each other bit by bit, the lowest bit of a byte first (PS3.5, 8.1.1).
-            packed = data[start // 8 : -(-(start + size) // 8)]
-            flat = np.unpackbits(packed, bitorder="little")[start % 8 :][:size]
-        else:
-            flat = data[start * bits // 8 :][: size * bits // 8].view(f"<u{bits // 8}")
-        yield frame, flat.reshape(rows, columns)
+        packed = data[start // 8 : -(-(start + size) // 8)]
+        yield frame, np.unpackbits(packed, bitorder="little")[start % 8 :][:size].reshape(rows, columns)
 
 
 def _copied(mask: Volume, image: Geometry, top: int, warnings: list[str]) -> Array | None:
