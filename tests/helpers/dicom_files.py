@@ -214,9 +214,7 @@ def _compressed(frame: Array, ds: Dataset, syntax: str) -> bytes:
     if syntax == JPEG2000Lossless:
         from openjpeg.utils import encode_array
 
-        return bytes(
-            encode_array(np.ascontiguousarray(frame), bits_stored=ds.BitsStored, photometric_interpretation=2)
-        )
+        return bytes(encode_array(np.ascontiguousarray(frame), bits_stored=ds.BitsStored, photometric_interpretation=2))
     if syntax == JPEGLSLossless:
         import jpeg_ls
 

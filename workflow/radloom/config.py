@@ -26,11 +26,11 @@ from radloom.cohort import (
     summarise,
 )
 from radloom.engine.files import sha256_file
-from radloom.engine.sources import suffix
 from radloom.errors import CohortError, ConfigError
 from radloom.extractions import parameter_files
 from radloom.patient_split import read_split
 from radloom.roi_definitions import Each, family_of, parse_definitions, reached_from
+from radloom.source_names import is_volume
 
 LEARNED_FROM = ("harmonize.covariates", "analysis_plan.covariates", "analysis_plan.strata", "analysis_plan.subgroups")
 """Keys of columns that must be known before the outcome."""
@@ -157,8 +157,11 @@ def _source_problems(cohort: Sheet, sheet: Path) -> list[str]:
             cell = row.get(column)
             if not cell:
                 continue
+            source = source_path(sheet, cell)
+            if isinstance(source, str):  # a URL: only the server knows
+                continue
             try:
-                source_path(sheet, cell).stat()
+                source.stat()
             except (OSError, ValueError) as error:
                 # Of the system's message only its own words: the rest is the path.
                 reason = getattr(error, "strerror", None) or "no possible path"
@@ -247,7 +250,7 @@ def _column_problems(config: dict[str, Any], cohort: Sheet, clinical: Sheet) -> 
             "set it to null, or name one column"
         )
     columns = [*cohort.columns, *clinical.columns]
-    if any(not suffix(row.get("image", "")) for row in cohort.rows):
+    if any(not is_volume(row.get("image", "")) for row in cohort.rows):
         columns += ACQUISITION  # ingest may find these in DICOM headers
     # A feature table made elsewhere may carry columns itself; the tables step looks for them there.
     if not config["features"]:

@@ -130,7 +130,7 @@ def read_header(path: Path) -> Header | str:
         return _DAMAGED if marked else _NOT_DICOM
     if header.text("SOPClassUID") == _DICOMDIR_CLASS:
         return "DICOMDIR"
-    if not header.text("SeriesInstanceUID"):
+    if not any(header.text(keyword) for keyword in ("SeriesInstanceUID", "SOPClassUID", "Modality")):
         return _DAMAGED if marked else _NOT_DICOM
     return header
 

@@ -14,6 +14,7 @@ SAME_PLACE_MM = 0.01
 _ORTHONORMAL = 1e-3
 _ROUNDED_MM = 0.051  # positions are written with as few as one decimal
 _UNEVEN = 0.02  # of the slice spacing
+_WHOLE = 1e-6  # of a pixel: a shift this near to whole pixels needs no interpolation
 _SIDEWAYS = 0.1  # of a pixel: a drift up to this across the stack is the rounding of the orientation
 
 
@@ -49,6 +50,15 @@ class Layout:
     def tilt_degrees(self) -> float:
         """Angle between the stack and the normal of its slices."""
         return float(np.degrees(np.arctan2(np.hypot(*self.drift), self.step)))
+
+
+@dataclass(frozen=True)
+class Sheared:
+    """An upright stack (float32), where it is known, and the pixel (x, y) of the slices at which it begins."""
+
+    array: Array
+    valid: Array
+    start: tuple[int, int]
 
 
 def lay_out(positions: Array, orientation: Array, pixel_mm: tuple[float, float]) -> Layout:
@@ -100,3 +110,50 @@ def _even(along: Array) -> tuple[Array, float, float]:
             "Send the slices of one reconstruction, evenly spaced.",
         )
     return index, step, error
+
+
+def sheared(array: Array, valid: Array | None, drift: tuple[float, float], outside: float) -> Sheared:
+    """Slices (z, y, x), each shifted sideways by `drift` pixels (x, y) against the one below, on one upright grid.
+
+    The grid is as much larger as the slices need; values between pixels are interpolated linearly within the slice
+    (float32), and what no slice covers, or where a pixel that counts isn't valid, is `outside` and not valid. Along an
+    axis without drift nothing is interpolated.
+    """
+    planes, rows, columns = array.shape
+    shifts = np.arange(planes)[:, None] * np.array(drift)
+    low = np.floor(np.minimum(shifts[-1], 0) + _WHOLE).astype(int)
+    high = np.ceil(np.maximum(shifts[-1], 0) - _WHOLE).astype(int)
+    wide, tall = (np.array([columns, rows]) + high - low).tolist()
+    out = np.full((planes, tall, wide), outside, np.float32)
+    kept = np.zeros(out.shape, bool)
+    for k in range(planes):
+        plane, sure = array[k].astype(np.float32), np.ones((rows, columns), bool) if valid is None else valid[k]
+        for axis, size, shift in ((1, wide, shifts[k, 0] - low[0]), (0, tall, shifts[k, 1] - low[1])):
+            plane, sure = _shifted(plane, sure, axis, size, float(shift))
+        out[k][sure] = plane[sure]
+        kept[k] = sure
+    return Sheared(out, kept, (int(low[0]), int(low[1])))
+
+
+def _shifted(plane: Array, valid: Array, axis: int, size: int, shift: float) -> tuple[Array, Array]:
+    """A plane moved by `shift` >= 0 pixels along an axis into `size` pixels, and where it is known there."""
+    count = plane.shape[axis]
+    whole = int(np.floor(shift + _WHOLE))
+    part = shift - whole
+    if abs(part) < _WHOLE:
+        part = 0.0
+    shape = (size, plane.shape[1]) if axis == 0 else (plane.shape[0], size)
+    out, known = np.zeros(shape, np.float32), np.zeros(shape, bool)
+
+    def cut(start: int, length: int) -> tuple[slice, ...]:
+        return (slice(start, start + length),) if axis == 0 else (slice(None), slice(start, start + length))
+
+    if part:  # the value at pixel j comes from j - shift, between j - whole - 1 and j - whole
+        length = count - 1
+        before, after = cut(0, length), cut(1, length)
+        out[cut(whole + 1, length)] = plane[before] * part + plane[after] * (1 - part)
+        known[cut(whole + 1, length)] = valid[before] & valid[after]
+    else:
+        out[cut(whole, count)] = plane
+        known[cut(whole, count)] = valid
+    return out, known

@@ -69,7 +69,7 @@ def find_series(files: Iterable[Path]) -> Found:
     Files that are no DICOM, damaged, empty or a DICOMDIR are counted. Raises CaseError where one can't be read.
     """
     ignored: Counter[str] = Counter()
-    groups: dict[str, list[Header]] = {}
+    groups: dict[tuple[str, ...], list[Header]] = {}
     with quiet():
         for path in files:
             try:
@@ -79,8 +79,8 @@ def find_series(files: Iterable[Path]) -> Found:
             if isinstance(header, str):
                 ignored[header] += 1
             else:
-                groups.setdefault(header.text("SeriesInstanceUID"), []).append(header)
-        series = [_series(uid, headers) for uid, headers in groups.items()]
+                groups.setdefault(_group(header), []).append(header)
+        series = [_series(headers) for headers in groups.values()]
     series.sort(key=lambda one: (one.number is None, one.number or 0, one.uid))
     return Found(tuple(series), dict(sorted(ignored.items())))
 
@@ -153,12 +153,19 @@ def why_no_slice(header: Header) -> str:
     return ""
 
 
-def _series(uid: str, headers: list[Header]) -> Series:
+def _group(header: Header) -> tuple[str, ...]:
+    """What files of one series share; some de-identifying tools empty the UIDs."""
+    uid = header.text("SeriesInstanceUID")
+    names = ("StudyInstanceUID", "FrameOfReferenceUID", "SeriesNumber", "SeriesDescription", "Modality")
+    return (uid,) if uid else ("", *(header.text(name) for name in names))
+
+
+def _series(headers: list[Header]) -> Series:
     slices = [one for one in headers if is_slice(one)]
     first = (slices or headers)[0]
     dataset = first.dataset
     return Series(
-        uid=uid,
+        uid=first.text("SeriesInstanceUID"),
         modality=first.text("Modality").upper(),
         description=first.text("SeriesDescription"),
         number=integer(dataset, "SeriesNumber"),
@@ -175,8 +182,8 @@ def _series(uid: str, headers: list[Header]) -> Series:
 
 def _listing(series: Iterable[Series], found: Found) -> str:
     """The series by their numbers in the whole heap, without a name or UID."""
-    numbers = {one.uid: k for k, one in enumerate(found.series, 1)}
-    lines = [f"series {numbers[one.uid]} of {len(numbers)}: {one.summary()}" for one in series]
+    numbers = {id(one): k for k, one in enumerate(found.series, 1)}
+    lines = [f"series {numbers[id(one)]} of {len(numbers)}: {one.summary()}" for one in series]
     more = len(lines) - _LISTED
     return "; ".join(lines[:_LISTED]) + (f"; and {more} more" if more > 0 else "") if lines else "no series at all"
 

@@ -67,8 +67,8 @@ STEPS: dict[str, StepSpec] = {
             by_case=True,
             after=(),
             sections=("ingest",),
-            packages=("numpy", "SimpleITK"),
-            limits=("memory_gb", "timeout_s"),
+            packages=("numpy", "SimpleITK", "pydicom", "pylibjpeg-openjpeg", "pyjpegls"),
+            limits=("memory_gb", "timeout_s", "max_unpacked_gb"),
         ),
         StepSpec(
             "resample",
