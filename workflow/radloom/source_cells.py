@@ -46,8 +46,8 @@ class Contents:
 class Sources:
     """The sources of one case, opened: each archive is unpacked once, also where image and mask name the same one.
 
-    Use it as a context: what was unpacked or fetched into the folder `work` is gone when it ends. What servers send goes
-    into the folder `fetched` instead, where there is one, and stays: there a fetch that was stopped is taken up again.
+    Use it as a context: what was unpacked or fetched into the folder `work` is gone when it ends. What servers send
+    goes into the folder `fetched` instead, where there is one, and stays: a fetch that was stopped is taken up again.
     `web` are the settings of `radloom.dicom.web.WebSettings`.
     """
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from radloom.dicom.acquisition import acquisition_of
 from radloom.dicom.files import quiet
 from radloom.dicom.frames import Frame, frames_of
 from radloom.dicom.geometry import Layout, lay_out, sheared
@@ -107,6 +108,8 @@ def read_ct(series: Series, settings: CtSettings = DEFAULTS) -> CtSeries:
         (float(origin[0]), float(origin[1]), float(origin[2])),
         tuple((layout.axes + 0.0).ravel().tolist()),
     )
+    headers = {frame.header.path: frame.header for frame in frames}.values()
+    acquired = acquisition_of([one.dataset for one in headers], warnings, [one.syntax for one in headers])
     facts = {
         "slices": layout.slices,
         "transfer_syntaxes": sorted({syntax_name(frame.header.syntax) for frame in frames}),
@@ -121,7 +124,7 @@ def read_ct(series: Series, settings: CtSettings = DEFAULTS) -> CtSeries:
         valid,
         frames[0].header.text("FrameOfReferenceUID"),
         _uids(layout, frames),
-        {},
+        acquired,
         facts,
         warnings,
     )
