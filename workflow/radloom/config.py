@@ -369,6 +369,7 @@ def _roi_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
             (f"{step}.rois", name, labelled) for step in ("perturb", "voxel_maps") for name in config[step]["rois"]
         ]
         named += [("model.roi", name, known) for name in [roi] if name]
+    named += [("quality.rules", name, labelled) for rule in config["quality"]["rules"] for name in rule.get("rois", [])]
     for key, name, there in named:
         made = name in derived or family_of(name, derived)
         if made and there is labelled:
