@@ -258,7 +258,7 @@ def read_nifti(path: Path, box: Box | None = None) -> Volume:
     """Read a three-dimensional NIfTI-1 file as `write_nifti` writes it, gzipped or not; with `box`, slices (z, y, x)
     within it, only that part is held in memory.
 
-    For the files between the steps; what the world sends is read by `radloom.ingest`. Spacing and origin come
+    For the files between the steps; what the world sends is read by `radloom.volume_files`. Spacing and origin come
     back as the shortest decimal numbers that the file's float32 stand for (0.7, not 0.699999988). Raises
     ValueError, without the path in its text, for what is no such file: another format or byte order, scaled
     values, sform and qform that disagree, a file that is cut short.

@@ -10,7 +10,7 @@ import csv
 import difflib
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from radloom import acquisition
 from radloom.analysis_plan import columns_by_key
+from radloom.cohort import is_missing
 from radloom.engine.step import CohortResult, CohortTask, Entry
 from radloom.errors import CohortError
 from radloom.extractions import facts_of, features_file, table_name
@@ -41,6 +43,7 @@ ACQUISITION_COLUMNS = [
     "centre",
     "format",
     "dtype",
+    *acquisition.NAMED,
     *(f"spacing_{axis}" for axis in "xyz"),
     *(f"size_{axis}" for axis in "xyz"),
     "hu_min",
@@ -221,9 +224,11 @@ def check_complete(
 _NO_ENTRY = Entry("ok", "", "", {}, [], {})
 
 
-def acquisition_rows(cases: Sequence[Mapping[str, str]], entries: Entries) -> list[Row]:
-    """How every readable case was acquired, resampled and calibrated: spacing in mm (x, y, z), size in
-    voxels, HU.
+def acquisition_rows(
+    cases: Sequence[Mapping[str, str]], entries: Entries, acquired: Mapping[str, Mapping[str, Any]]
+) -> list[Row]:
+    """How every readable case was acquired (`acquired`, by case), resampled and calibrated: spacing in mm (x, y, z),
+    size in voxels, HU.
     """
     rows: list[Row] = []
     for case in cases:
@@ -232,6 +237,7 @@ def acquisition_rows(cases: Sequence[Mapping[str, str]], entries: Entries) -> li
             continue
         row: Row = {"case_id": case["case_id"], "centre": case["centre"]}
         row |= {name: entry.facts.get(name) for name in ("format", "dtype", "hu_min", "hu_max")}
+        row |= {name: acquisition.cell(value) for name, value in acquired[case["case_id"]].items()}
         resampled = _facts(entries, "resample", case["case_id"])
         for prefix, facts in (("", entry.facts), ("resampled_", resampled)):
             for name in ("spacing", "size"):
@@ -241,6 +247,30 @@ def acquisition_rows(cases: Sequence[Mapping[str, str]], entries: Entries) -> li
         row |= {f"calibration_{name}": calibrated.get(name) for name in ("method", "slope", "intercept")}
         row |= {name: calibrated.get(name) for name in ("air_hu", "air_voxels")}
         rows.append(row)
+    return rows
+
+
+def with_acquisition(
+    cases: Sequence[Mapping[str, str]],
+    acquired: Mapping[str, Mapping[str, Any]],
+    filled: Collection[str],
+    wanted: Collection[str],
+) -> list[dict[str, str]]:
+    """The cases with the columns of the acquisition table that the configuration names, so that they can be a batch.
+
+    A column of the sheet without a gap stays as it was given. One that isn't there, or has gaps that headers fill, is
+    the acquisition table's, so that one scanner isn't spelled in two ways. `wanted` are the named columns, `filled`
+    those of them that headers may fill: the others are the clinical table's.
+    """
+    rows = [{name: cell for name, cell in case.items() if name not in acquisition.NAMED} for case in cases]
+    for name in acquisition.NAMED:
+        given = [case.get(name, "") for case in cases]
+        known = [_cell(acquisition.cell(acquired[case["case_id"]].get(name))) for case in cases]
+        there = any(name in case for case in cases)
+        fills = name in filled and any(is_missing(old) and new for old, new in zip(given, known, strict=True))
+        if name in wanted and (there or fills):
+            for row, cell in zip(rows, known if fills else given, strict=True):
+                row[name] = cell
     return rows
 
 
@@ -461,6 +491,9 @@ def build_tables(task: CohortTask) -> CohortResult:
         exclusions.sort(key=lambda row: place[row["case_id"]])
     table = tables[main]
 
+    headers = {case["case_id"]: _facts(entries, "ingest", case["case_id"]).get("acquisition") or {} for case in cases}
+    acquired, doubts = acquisition.join_sheet(cases, headers)
+    cases = with_acquisition(cases, acquired, set(wanted) - set(clinical.columns if clinical else ()), wanted)
     sheet_columns = list(dict.fromkeys(name for case in cases for name in case))
     columns = ["case_id", "patient_id", "centre"]
     columns += [name for name in sheet_columns if name not in columns and name not in NOT_IN_COHORT]
@@ -476,6 +509,9 @@ def build_tables(task: CohortTask) -> CohortResult:
     ]
     clinical_columns, patients, without = clinical_rows(cases, columns, clinical, wanted)
     qc = qc_rows(cases, entries, {name if name != main else "": one for name, one in tables.items()}, gate)
+    centres = {case["case_id"]: case["centre"] for case in cases}
+    for case_id, text in doubts:
+        qc.append(dict(zip(QC_COLUMNS, (case_id, centres[case_id], "", "tables", "warning", None, text), strict=True)))
     warnings = [f"{name}: {text}" if name else text for name, one in tables.items() for text in one.warnings]
     if without:
         shown = ", ".join(without[:10]) + (f" and {len(without) - 10} more" if len(without) > 10 else "")
@@ -495,7 +531,7 @@ def build_tables(task: CohortTask) -> CohortResult:
     for name, one in tables.items():
         write_features(folder, table_name(name, main), feature_frame(one))
     write_table(folder / "exclusions.csv", NAMED_EXCLUSION_COLUMNS if main else EXCLUSION_COLUMNS, exclusions)
-    write_table(folder / "acquisition.csv", ACQUISITION_COLUMNS, acquisition_rows(cases, entries))
+    write_table(folder / "acquisition.csv", ACQUISITION_COLUMNS, acquisition_rows(cases, entries, acquired))
     write_table(folder / "qc.csv", QC_COLUMNS, qc)
     excluded = sum(row["status"] == "excluded" for row in cohort)
     facts = {
