@@ -119,6 +119,18 @@ def test_a_patient_in_two_centres() -> None:
     ingest = {"a": {"patient_hash": "ff"}, "b": {"patient_hash": "ee"}, "c": {"patient_hash": "ff"}}
     assert [one.case_id for one in gate(rules, scans, rows, ingest).warnings] == ["a", "c"]
     assert gate(rules, scans).warnings == []
+    # An id that was made the same for everybody is none.
+    many = {case: facts(n % 8) for n, case in enumerate("abcdef")}
+    rows = {case: {"centre": f"c{n}"} for n, case in enumerate(many)}
+    assert gate(rules, many, rows, {case: {"patient_hash": "ff"} for case in many}).warnings == []
+
+
+def test_the_same_series_in_two_cases() -> None:
+    scans = {"a": facts(0), "b": facts(1), "c": facts(2)}
+    ingest = {"a": {"series": "ff"}, "b": {"series": "ee"}, "c": {"series": "ff"}}
+    found = gate([{"figure": "same_series", "above": 0, "action": "warn"}], scans, ingest=ingest)
+    assert [values(found, case)["same_series"] for case in scans] == [1, 0, 1]
+    assert found.warnings[0].text == "number of other cases of the same series is 1, above 0 (same_series): c"
 
 
 def test_the_gap_between_slices() -> None:

@@ -151,6 +151,13 @@ FIGURES = {
         "number of other cases with the same voxels",
         advice="Keep one of the rows, or give both the same patient_id.",
     ),
+    "same_series": Figure(
+        "cohort",
+        "1",
+        "Other cases of the same DICOM series, but for repeats and further ROIs of the same patient.",
+        "number of other cases of the same series",
+        advice="Keep one of the rows, or give both the same patient_id.",
+    ),
     "nearest_picture": Figure(
         "cohort",
         "1",
@@ -162,7 +169,7 @@ FIGURES = {
     "patient_centres": Figure(
         "cohort",
         "1",
-        "Centres that sent scans of the case's patient.",
+        "Centres that sent scans of the case's patient, by the sheet's patient_id or the id in the DICOM files.",
         "number of centres of the patient",
         advice="Look whether it is one patient, who then must not count twice, or two that have one name.",
     ),
