@@ -110,6 +110,12 @@ def box_of_rois(labels: Volume) -> Box | None:
     return sides[0], sides[1], sides[2]
 
 
+def read_box(planes: Iterable[Array], box: Box) -> Array:
+    """What lies within `box` (z, y, x) of a volume whose planes come in order; those after it are not asked for."""
+    wanted = itertools.islice(planes, box[0].start, box[0].stop)
+    return np.stack([plane[box[1:]].copy() for plane in wanted])
+
+
 def measure_rois(
     image: Array,
     box: Box,
