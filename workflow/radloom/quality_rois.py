@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from radloom.images import Array, Box, Geometry, bounding_box
-from radloom.quality_artefacts import METAL_HU
+from radloom.quality_artefacts import METAL_HU, gaussian
 
 SHIFT_REACH_MM = 10.0
 SHIFT_MARGIN_MM = 14.0  # of image around an ROI that the search for a shift reads
@@ -104,7 +104,7 @@ def find_shift(view: RoiView) -> tuple[float | None, float | None]:
     points, normals = _border(part, spacing)
     if len(points) < _FEWEST_POINTS:
         return None, None
-    steps = np.array(np.gradient(_gaussian(image, spacing), *spacing))
+    steps = np.array(np.gradient(gaussian(image, (_SMOOTH_MM / spacing).tolist()), *spacing))
     reach = [int(SHIFT_REACH_MM // step) for step in spacing]
     shifts = np.stack(np.meshgrid(*[np.arange(-r, r + 1) for r in reach], indexing="ij"), -1).reshape(-1, 3)
     distance = np.linalg.norm(shifts * spacing, axis=1)
@@ -159,22 +159,20 @@ def _blocks(array: Array, factors: Array, window: tuple[float, float] | None = N
     return result
 
 
-def _gaussian(image: Array, spacing: Array) -> Array:
-    from scipy import ndimage
-
-    return np.asarray(ndimage.gaussian_filter(image, _SMOOTH_MM / spacing))
-
-
 def _border(part: Array, spacing: Array) -> tuple[Array, Array]:
     """Voxels (n, 3) of the ROI's inner border, at most 1000 evenly picked, and the outward normals (n, 3) there."""
-    from scipy import ndimage
-
     mask = part >= 0.5
-    inner = mask & ~ndimage.binary_erosion(mask, border_value=1)
+    padded = np.pad(mask, 1, constant_values=True)
+    inner = np.zeros_like(mask)
+    for axis in range(3):
+        along = np.moveaxis(padded, axis, 0)
+        neighbours = np.moveaxis(~along[:-2] | ~along[2:], 0, axis)
+        inner |= neighbours[tuple(slice(None) if other == axis else slice(1, -1) for other in range(3))]
+    inner &= mask
     points = np.argwhere(inner)
     if len(points) > _POINTS:
         points = points[np.linspace(0, len(points) - 1, _POINTS).round().astype(int)]
-    smooth = ndimage.gaussian_filter(part, _SMOOTH_MM / spacing)
+    smooth = gaussian(part, (_SMOOTH_MM / spacing).tolist())
     normals = -np.stack([grad[tuple(points.T)] for grad in np.gradient(smooth, *spacing)], axis=1)
     length = np.linalg.norm(normals, axis=1)
     some = length > 1e-6
