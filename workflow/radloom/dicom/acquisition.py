@@ -74,7 +74,14 @@ class _Elements:
         self._items: list[Dataset] = [header]
         for name in _GROUPS:
             for group in self._sequence(header, name):
-                self._items += [item for part in group if part.VR == "SQ" for item in part.value or ()]
+                self._items += self._nested(group)
+
+    @staticmethod
+    def _nested(group: Dataset) -> list[Dataset]:
+        try:
+            return [item for part in group if part.VR == "SQ" for item in part.value or ()]
+        except Exception:  # whatever pydicom makes of a damaged group
+            return []
 
     @staticmethod
     def _sequence(header: Dataset, name: str) -> Sequence[Dataset]:
