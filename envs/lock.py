@@ -13,8 +13,9 @@ ENVS = Path(__file__).resolve().parent
 
 def freeze(python: Path, requirements: str) -> list[str]:
     """Install a requirements file and return all that is then installed, pinned."""
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", ENVS / requirements], check=True)
-    frozen = subprocess.run([python, "-m", "pip", "freeze"], check=True, text=True, capture_output=True).stdout
+    pip = [python, "-I", "-m", "pip"]  # isolated: packages on PYTHONPATH are none of the environment's
+    subprocess.run([*pip, "install", "--quiet", "-r", ENVS / requirements], check=True)
+    frozen = subprocess.run([*pip, "freeze"], check=True, text=True, capture_output=True).stdout
     # A build for CPU alone calls itself 2.13.0+cpu; the pin is for any build.
     return [line.split("+")[0] for line in frozen.splitlines() if "==" in line]
 

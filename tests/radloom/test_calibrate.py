@@ -1,5 +1,7 @@
 """HU calibration and the air around the body."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,6 +20,7 @@ from radloom.calibrate import (
 from radloom.errors import CaseError
 from radloom.images import Geometry, Volume
 from radloom.ingest import AIR_HU, clean_hu
+from radloom.phantom_table import Line
 from radloom.resample import resample_image
 
 
@@ -57,10 +60,15 @@ def test_a_drift_is_the_phantom_that_shows_it(drift: float, true: float) -> None
 
 def test_the_case_s_own_values_come_before_its_centre_s() -> None:
     row = {"water_hu": "5", "air_hu": "-990"}
-    assert choose_calibration(row, {"drift": 0.01}) == phantom_calibration(5, -990)
-    assert choose_calibration({"water_hu": "", "air_hu": " "}, {"drift": 0.01}) == drift_calibration(0.01)
-    assert choose_calibration({}, {"water_hu": 3, "air_hu": -1003}) == phantom_calibration(3, -1003)
+    own, drift, of_centre = phantom_calibration(5, -990), drift_calibration(0.01), phantom_calibration(3, -1003)
+    assert choose_calibration(row, {"drift": 0.01}) == replace(own, source="case")
+    assert choose_calibration({"water_hu": "", "air_hu": " "}, {"drift": 0.01}) == replace(drift, source="centre")
+    assert choose_calibration({}, {"water_hu": 3, "air_hu": -1003}) == replace(of_centre, source="centre")
     assert choose_calibration({}, {}) == Calibration("none", 1.0, 0.0)
+    # The scanner's phantom stands between them.
+    line = Line(1.01, 2.0, None)
+    assert choose_calibration({}, {"drift": 0.01}, line) == Calibration("phantom", 1.01, 2.0, "scanner")
+    assert choose_calibration(row, {}, line).source == "case"
 
 
 @pytest.mark.parametrize(
@@ -147,7 +155,7 @@ def test_noisy_air_from_the_source_to_the_check(
     y, x = np.mgrid[:120, :120] - 60.0
     if padding is not None:
         array[:, x**2 + y**2 > 59**2] = padding
-    clean, _, _ = clean_hu(array)
+    clean, *_ = clean_hu(array)
     image = resample_image(volume(clean), (spacing, spacing, 0.0), "bspline")
     found, _ = calibrate_image(image, phantom_calibration(0, air_hu), round_hu=True)
     py, px = np.meshgrid(*[np.linspace(-1, 1, n) * (n * spacing - spacing) / 2 for n in found.array.shape[1:]])
@@ -173,7 +181,7 @@ def test_resampling_does_not_ring_at_what_was_padding() -> None:
     array = body(-1000, 0)
     y, x = np.mgrid[:120, :120] - 60.0
     array[:, x**2 + y**2 > 59**2] = -3024
-    clean, _, _ = clean_hu(array)
+    clean, *_ = clean_hu(array)
     found = resample_image(volume(clean), (0.7, 0.7, 0.7), "bspline").array
     whole = resample_image(volume(body(-1000, 0)), (0.7, 0.7, 0.7), "bspline").array
     assert found.min() > AIR_HU - 6

@@ -207,7 +207,7 @@ def _jpeg(packed: bytes, pixels: Pixels, syntax: str) -> Array:
     from pydicom.encaps import encapsulate
     from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
 
-    from radloom.ingest import captured
+    from radloom.volume_files import captured
 
     _jpeg_precision(packed, pixels)
     meta = FileMetaDataset()
