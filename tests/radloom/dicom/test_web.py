@@ -288,7 +288,7 @@ def test_urls_that_are_refused(url: str, told: str, tmp_path: Path) -> None:
 
 
 def test_by_hand_and_in_the_workflow_the_settings_are_the_same() -> None:
-    own = dict(complete({})["ingest"]["dicomweb"])
+    own = dict(complete({"results": "results"})["ingest"]["dicomweb"])
     assert own.pop("keep") is False
     assert WebSettings(**own) == WebSettings()
 
