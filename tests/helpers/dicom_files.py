@@ -132,7 +132,14 @@ def write_file(path: Path, ds: Dataset, *, syntax: str = ExplicitVRLittleEndian,
     meta.MediaStorageSOPClassUID = ds.get("SOPClassUID") or CTImageStorage
     meta.MediaStorageSOPInstanceUID = ds.get("SOPInstanceUID") or generate_uid()
     meta.TransferSyntaxUID = syntax
-    out = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128 if preamble else None)
+    out = FileDataset(
+        None,
+        {},
+        file_meta=meta,
+        preamble=b"\0" * 128 if preamble else None,
+        is_implicit_VR=syntax == ImplicitVRLittleEndian,
+        is_little_endian=syntax != ExplicitVRBigEndian,
+    )
     out.update(ds)
     if syntax == ExplicitVRBigEndian and ds.BitsAllocated == 16:
         out.PixelData = np.frombuffer(ds.PixelData, "<u2").byteswap().tobytes()

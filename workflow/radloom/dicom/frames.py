@@ -77,7 +77,7 @@ def _frame(header: Header, index: int, pixels: Pixels, levels: list[Dataset]) ->
     """One frame by its functional groups, the nearest level first, the file's own elements last."""
 
     def holder(sequence: str, keyword: str) -> Dataset:
-        for level in levels:
+        for level in levels[:-1]:
             for item in items(level, sequence):
                 if keyword in item:
                     return item

@@ -96,7 +96,7 @@ def lay_out(positions: Array, orientation: Array, pixel_mm: tuple[float, float])
 def _even(along: Array) -> tuple[Array, float, float]:
     """The slice of an even grid for each ascending place, its step, and the largest distance (mm) from it."""
     steps = np.diff(along)
-    usual = float(np.median(steps))
+    usual = np.sort(steps)[(len(steps) - 1) // 2]  # the median; of an even number the lower of both
     whole = np.maximum(np.rint(steps / usual), 1)
     index = np.concatenate([[0], np.cumsum(whole)]).astype(int)
     step = float((along[-1] - along[0]) / index[-1])

@@ -68,64 +68,64 @@ class PixelReader:
         if header.pixel_length == UNDEFINED_LENGTH or not promised <= header.pixel_length <= min(there, promised + 1):
             raise truncated()
 
-    def frame(self, index: int) -> Array:
-        """Frame `index` (rows, columns) as unsigned words of the allocated bits, native byte order."""
+    def frame(self, index: int, buffer: Array | None = None) -> Array:
+        """Frame `index` (rows, columns) as unsigned words of the allocated bits, native byte order.
+
+        It may lie in `buffer`, an earlier frame that is not needed any more.
+        """
         pixels = self.pixels
         if self._frames:
             return self._decoded(self._frames[index])
         offset = self._offset + index * pixels.frame_bytes
         count = pixels.rows * pixels.columns
         if self._content is not None:
-            words = np.frombuffer(self._content, self._stored, count, offset)
+            words: Array = np.frombuffer(self._content, self._stored, count, offset)
         else:
-            words = np.fromfile(self.header.path, self._stored, count, offset=offset)
-        if words.size != count:
-            raise truncated()
+            if buffer is None or buffer.size != count or buffer.dtype != self._stored:
+                buffer = np.empty(count, self._stored)
+            with open(self.header.path, "rb", buffering=0) as file:
+                file.seek(offset)
+                if file.readinto(buffer.view(np.uint8).data) != buffer.nbytes:
+                    raise truncated()
+            words = buffer
         return words.reshape(pixels.rows, pixels.columns).astype(self._stored.newbyteorder("="), copy=False)
 
     def _decoded(self, packed: bytes) -> Array:
         syntax = self.header.syntax
         try:
             if syntax == _RLE:
-                found, precision, is_signed = _rle(packed, self.pixels), self.pixels.bits_allocated, False
+                found = _rle(packed, self.pixels)
             elif syntax in _JPEG_2000:
-                found, precision, is_signed = _jpeg_2000(packed, self.pixels)
+                found = _jpeg_2000(packed, self.pixels)
             elif syntax in _JPEG_LS:
-                found, precision, is_signed = _jpeg_ls(packed, self.pixels)
+                found = _jpeg_ls(packed, self.pixels)
             else:
-                found, precision, is_signed = _jpeg(packed, self.pixels, syntax)
+                found = _jpeg(packed, self.pixels, syntax)
         except (CaseError, MemoryError):
             raise
         except Exception:
             raise truncated() from None
-        if found.size != self.pixels.rows * self.pixels.columns or precision > self.pixels.bits_allocated:
+        if found.size != self.pixels.rows * self.pixels.columns or found.itemsize > self.pixels.bits_allocated // 8:
             raise truncated()
         words = found.reshape(self.pixels.rows, self.pixels.columns)
         width = self.pixels.bits_allocated // 8
-        if is_signed:
-            words = words.view(f"i{words.itemsize}").astype(f"i{width}", copy=False)
-        elif self.pixels.signed and precision < self.pixels.bits_allocated:
-            # The code stream knows no signs: its words are as wide as its precision.
-            words = extended(words.astype(f"u{width}", copy=False), precision)
-        return words.astype(f"i{width}" if words.dtype.kind == "i" else f"u{width}", copy=False).view(f"u{width}")
+        return words.astype(f"{words.dtype.kind}{width}", copy=False).view(f"u{width}")
 
 
-def stored_values(words: Array, pixels: Pixels) -> Array:
-    """The stored values of unsigned words: bits beyond the stored ones (old overlays) dropped, signs extended."""
-    if not pixels.signed:
-        top = (1 << pixels.bits_stored) - 1
-        return words if words.max() <= top else words & words.dtype.type(top)
-    values = words.view(f"i{words.itemsize}")
-    half = 1 << (pixels.bits_stored - 1)
-    if values.min() >= -half and values.max() < half:
-        return values
-    return extended(words, pixels.bits_stored)
+def stored_values(words: Array, pixels: Pixels) -> tuple[Array, int, int]:
+    """The stored values of unsigned words, and the least and the largest of them.
 
-
-def extended(words: Array, bits: int) -> Array:
-    """The lowest `bits` of unsigned words as signed values."""
-    unused = 8 * words.itemsize - bits
-    return np.asarray((words << unused).view(f"i{words.itemsize}") >> unused)
+    Bits beyond the stored ones (old overlays) are dropped, signs are extended.
+    """
+    values = words.view(f"i{words.itemsize}") if pixels.signed else words
+    bottom, top = (-1 << pixels.bits_stored - 1, 1 << pixels.bits_stored - 1) if pixels.signed else (
+        0, 1 << pixels.bits_stored)  # fmt: skip
+    low, high = int(values.min()), int(values.max())
+    if bottom <= low and high < top:
+        return values, low, high
+    unused = 8 * words.itemsize - pixels.bits_stored
+    values = np.asarray((words << unused).view(values.dtype) >> unused)  # to the right the sign is extended
+    return values, int(values.min()), int(values.max())
 
 
 def is_lossy(header: Header) -> bool:
@@ -171,27 +171,35 @@ def _encapsulated(data: bytes, frames: int) -> list[bytes]:
     return [b"".join(fragments[start:end]) for start, end in zip(first, ends, strict=True)]
 
 
-def _jpeg_2000(packed: bytes, pixels: Pixels) -> tuple[Array, int, bool]:
+def _jpeg_2000(packed: bytes, pixels: Pixels) -> Array:
     from openjpeg import decode_pixel_data, get_parameters
 
     claimed = get_parameters(packed)
     shape = claimed["rows"], claimed["columns"], claimed["samples_per_pixel"]
     if shape != (pixels.rows, pixels.columns, 1):
         raise truncated()
-    precision = int(claimed["precision"])
-    words = np.frombuffer(decode_pixel_data(packed, version=2), f"<u{1 if precision <= 8 else 2}")
-    return words, precision, bool(claimed["is_signed"])
+    precision, kind = int(claimed["precision"]), "i" if claimed["is_signed"] else "u"
+    if precision > pixels.bits_allocated:
+        raise truncated()
+    words = np.frombuffer(decode_pixel_data(packed, version=2), f"<{kind}{1 if precision <= 8 else 2}")
+    if kind == "u" and pixels.signed and precision < pixels.bits_stored and words.max() >> (precision - 1):
+        raise CaseError(
+            f"a slice has signed values of {pixels.bits_stored} bits, and {precision} bits without sign in JPEG 2000",
+            "Export the series uncompressed.",
+        )
+    return words
 
 
-def _jpeg_ls(packed: bytes, pixels: Pixels) -> tuple[Array, int, bool]:
+def _jpeg_ls(packed: bytes, pixels: Pixels) -> Array:
+    """Decode by CharLS; the code stream knows no signs, and its words are extended by the stored bits later."""
     import jpeg_ls
 
     precision = _jpeg_precision(packed, pixels)
     decoded, _ = jpeg_ls.decode_pixel_data(packed)
-    return np.frombuffer(decoded, f"<u{1 if precision <= 8 else 2}"), precision, False
+    return np.frombuffer(decoded, f"<u{1 if precision <= 8 else 2}")
 
 
-def _jpeg(packed: bytes, pixels: Pixels, syntax: str) -> tuple[Array, int, bool]:
+def _jpeg(packed: bytes, pixels: Pixels, syntax: str) -> Array:
     """Decode by the GDCM inside SimpleITK, which reads files only: one with this frame and nothing of the patient."""
     import SimpleITK as sitk
     from pydicom.dataset import FileDataset, FileMetaDataset
@@ -215,8 +223,7 @@ def _jpeg(packed: bytes, pixels: Pixels, syntax: str) -> tuple[Array, int, bool]
         path = Path(folder) / "frame.dcm"
         frame.save_as(path, enforce_file_format=True)
         array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-    words = array.astype(f"{'i' if pixels.signed else 'u'}{pixels.bits_allocated // 8}")
-    return words, pixels.bits_allocated, pixels.signed
+    return np.asarray(array)
 
 
 def _jpeg_precision(packed: bytes, pixels: Pixels) -> int:

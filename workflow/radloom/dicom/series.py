@@ -8,15 +8,10 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from radloom.dicom.files import Header, integer, number, quiet, read_header, texts
+from radloom.dicom.files import CT_CLASSES, Header, integer, number, quiet, read_header, texts
 from radloom.errors import CaseError
 
 RULES = ("only", "most_slices", "thinnest")
-_CT_CLASSES = (
-    "1.2.840.10008.5.1.4.1.1.2",  # CT
-    "1.2.840.10008.5.1.4.1.1.2.1",  # enhanced CT
-    "1.2.840.10008.5.1.4.1.1.2.2",  # legacy converted enhanced CT
-)
 _FEWEST_SLICES = 2  # of what counts as a volume
 _LISTED = 12
 
@@ -134,17 +129,15 @@ def choose_series(found: Found, wanted: str = "", rule: str = "only") -> Series:
 
 
 def is_slice(header: Header) -> bool:
-    """Whether an image can be a slice of a CT: no localizer, no secondary capture, no colour, and with pixels."""
+    """Whether an image can be a slice of a CT: no localizer, no secondary capture, no colour."""
     return not why_no_slice(header)
 
 
 def why_no_slice(header: Header) -> str:
     """Why an image of a series is no slice of its volume; "" if it can be one."""
     dataset = header.dataset
-    if header.text("SOPClassUID") not in ("", *_CT_CLASSES):
+    if header.text("SOPClassUID") not in ("", *CT_CLASSES):
         return "secondary captures or other objects"
-    if header.pixel_offset is None:
-        return "objects without pixels"
     kind = [part.upper() for part in texts(dataset, "ImageType")]
     if "LOCALIZER" in kind:
         return "localizers"

@@ -13,7 +13,7 @@ from radloom.errors import CaseError
 from radloom.images import Array
 from radloom.ingest import AIR_HU
 
-_AIR_BELOW = -900.0  # a padding value above this stands for HU that tissue has too
+_TISSUE_HU = (-900.0, 4000.0)  # a padding value that stands for HU in here may as well be tissue
 _SOLID_SHARE = 0.5  # least share of such padding's pixels with four neighbours of the same value
 
 
@@ -26,6 +26,7 @@ class Stack:
         self.array: Array = np.empty((layout.slices, first.rows, first.columns), np.int16 if whole else np.float32)
         self.valid: Array | None = None
         self._readers: dict[int, PixelReader] = {}
+        self._buffer: Array | None = None
         self._padding: Counter[float] = Counter()
         self._ignored: Counter[float] = Counter()
         for k, place in zip(layout.index.tolist(), layout.places, strict=True):
@@ -59,22 +60,25 @@ class Stack:
         else:
             reader = self._readers.get(id(frame.header)) or PixelReader(frame.header, frame.pixels)
             self._readers[id(frame.header)] = reader
-        words = reader.frame(frame.index)
-        values = stored_values(words, frame.pixels)
+        words = reader.frame(frame.index, self._buffer)
+        self._buffer = words.reshape(-1)
+        values, low, high = stored_values(words, frame.pixels)
         padding = self._where_padding(frame, words, values)
         if padding is not None:
             inside = values[~padding]
-            values = np.where(padding, inside[0] if inside.size else 0, values)
+            low, high = (int(inside.min()), int(inside.max())) if inside.size else (0, 0)
         if out.dtype == np.int16:
-            ends = [int(end) * frame.slope + frame.intercept for end in (values.min(), values.max())]
+            ends = [end * frame.slope + frame.intercept for end in (low, high)]
             if min(ends) < -32768 or max(ends) > 32767:
                 raise CaseError(
                     f"values from {min(ends):g} to {max(ends):g} are no HU",
                     "Export the series again as the scanner made it.",
                 )
-            # Modulo 2^16 all steps are exact where the result fits.
-            np.multiply(values.astype(np.int16), np.int64(frame.slope).astype(np.int16), out=out)
-            np.add(out, np.int64(frame.intercept).astype(np.int16), out=out)
+            # Modulo 2^16 all steps are exact where the result fits, and others are padding.
+            small = values.view(np.int16) if values.itemsize == 2 else values.astype(np.int16)
+            if frame.slope != 1:
+                small = small * np.int64(frame.slope).astype(np.int16)
+            np.add(small, np.int64(frame.intercept).astype(np.int16), out=out)
         else:
             out[:] = values * frame.slope + frame.intercept
         if padding is not None:
@@ -93,7 +97,7 @@ class Stack:
         if not count:
             return None
         hu = low * frame.slope + frame.intercept
-        if max(hu, high * frame.slope + frame.intercept) > _AIR_BELOW:
+        if _TISSUE_HU[0] < max(hu, high * frame.slope + frame.intercept) < _TISSUE_HU[1]:
             solid = found[1:-1, 1:-1] & found[:-2, 1:-1] & found[2:, 1:-1] & found[1:-1, :-2] & found[1:-1, 2:]
             if np.count_nonzero(solid) < _SOLID_SHARE * count:
                 self._ignored[hu] += count
