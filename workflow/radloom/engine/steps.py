@@ -68,7 +68,7 @@ STEPS: dict[str, StepSpec] = {
             after=(),
             sections=("ingest",),
             packages=("numpy", "SimpleITK", "pydicom", "pylibjpeg-openjpeg", "pyjpegls"),
-            limits=("memory_gb", "timeout_s", "max_unpacked_gb"),
+            limits=("memory_gb", "timeout_s", "max_unpacked_gb", "dicomweb"),
         ),
         StepSpec(
             "resample",
