@@ -98,3 +98,61 @@ def _contour(drawn: Drawn, digits: int) -> Dataset:
         item.add_new("ContourData", "UN", content)
         pydicom.config.replace_un_with_known_vr = known
     return item
+
+
+def write_seg(
+    path: Path,
+    sources: Sequence[Dataset],
+    masks: NDArray[Any],
+    *,
+    labels: Sequence[str] = ("tumour",),
+    kind: str = "BINARY",
+    **options: Any,
+) -> Path:
+    """Write a DICOM SEG by highdicom: `masks` (frames, y, x) with labels 1, 2, ..., or with a last axis of segments.
+
+    `sources` are the images of the frames, in their order. `options` are those of highdicom's Segmentation.
+    """
+    from highdicom.seg import Segmentation, SegmentDescription
+    from pydicom.sr.codedict import codes
+
+    descriptions = [
+        SegmentDescription(
+            segment_number=number,
+            segment_label=label,
+            segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+            segmented_property_type=codes.SCT.Neoplasm,
+            algorithm_type="MANUAL",
+        )
+        for number, label in enumerate(labels, start=1)
+    ]
+    seg = Segmentation(
+        source_images=[_complete(source) for source in sources],
+        pixel_array=masks,
+        segmentation_type=kind,
+        segment_descriptions=descriptions,
+        series_instance_uid="1.2.3.6",
+        series_number=100,
+        sop_instance_uid="1.2.3.7",
+        instance_number=1,
+        manufacturer="test",
+        manufacturer_model_name="test",
+        software_versions="1",
+        device_serial_number="1",
+        **options,
+    )
+    seg.save_as(path)
+    return path
+
+
+def _complete(source: Dataset) -> Dataset:
+    """A copy of an image with what highdicom copies from it and a test series may lack."""
+    out = Dataset()
+    out.update(source)
+    needed = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime")
+    for keyword in (*needed, "AccessionNumber", "ReferringPhysicianName"):
+        if keyword not in out:
+            setattr(out, keyword, None)
+    out.file_meta = FileMetaDataset()
+    out.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return out

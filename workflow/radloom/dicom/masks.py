@@ -123,6 +123,34 @@ def check_frame_of_reference(mask: str | None, image: str | None, kind: str) -> 
     return [f"the {silent} names no frame of reference: that they belong together is told by position only"]
 
 
+def check_references(drawn: Sequence[tuple[str, float, float]], sop_uids: Sequence[str], kind: str) -> list[str]:
+    """Warnings where contours or frames (`kind`) weren't drawn on the image's slices.
+
+    `drawn` has of each the SOP instance that it names, and its lowest and highest z on the image's grid; `sop_uids` are
+    the image's, one a slice in the order of z. Raises CaseError where most lie elsewhere than the slices they name.
+    """
+    places = {uid: z for z, uid in enumerate(sop_uids) if uid}
+    if not places or not drawn:
+        return []
+    known = [(uid, low - places[uid], high - places[uid]) for uid, low, high in drawn if uid in places]
+    if not known:
+        return [f"the {kind} were drawn on another series of the same frame of reference"]
+    warnings = []
+    if len(known) < len(drawn):
+        missing = len(drawn) - len(known)
+        warnings.append(f"{missing} of {len(drawn)} {kind} were drawn on slices that the image doesn't have")
+    away = sum(low > 1 or high < -1 for _, low, high in known)
+    # One and the same slice for all is what some programs write that don't know better.
+    if away > len(known) / 2 and len({uid for uid, _, _ in known}) > 1:
+        raise CaseError(
+            f"{away} of {len(known)} {kind} lie more than a slice from the slice that they were drawn on",
+            "The image or the mask was moved after drawing: export both again from one system.",
+        )
+    if away:
+        warnings.append(f"{away} {kind} lie more than a slice from the slice that they name; their position counts")
+    return warnings
+
+
 def _matching(parts: Sequence[Part], pattern: str) -> list[Part]:
     folded = pattern.casefold()
     tests = (

@@ -22,7 +22,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from radloom.dicom.files import integer, items, numbers, quiet, text
-from radloom.dicom.masks import MaskFound, Part, check_frame_of_reference, choose_parts, read_object
+from radloom.dicom.masks import MaskFound, Part, check_frame_of_reference, check_references, choose_parts, read_object
 from radloom.dicom.polygons import Window, area, distance, inside, window_of
 from radloom.errors import CaseError
 from radloom.images import Array, Geometry, Volume
@@ -85,7 +85,8 @@ def _rtstruct_mask(
         warnings += check_frame_of_reference(known, frame_of_reference, "RTSTRUCT")
         contours = list(_contours(dataset, part.number, geometry))
         contours = _closed(contours, warnings)
-        warnings += _check_references(contours, sop_uids)
+        drawn_on = [(c.image_uid, c.points[:, 2].min(), c.points[:, 2].max()) for c in contours if c.image_uid]
+        warnings += check_references(drawn_on, sop_uids, "contours")
         axis = _stacking_axis(contours)
         if axis != 2:
             warnings.append(f"the contours lie on planes of the image's {_AXES[axis]}, not of its slices")
@@ -190,34 +191,6 @@ def _closed(contours: list[Contour], warnings: list[str]) -> list[Contour]:
             "Choose another ROI in mask_roi, or draw this one as closed contours.",
         )
     return kept
-
-
-def _check_references(contours: list[Contour], sop_uids: Sequence[str]) -> list[str]:
-    """Warnings of contours that name slices of another series; raises CaseError where they lie elsewhere than named."""
-    places = {uid: z for z, uid in enumerate(sop_uids) if uid}
-    named = [contour for contour in contours if contour.image_uid]
-    if not places or not named:
-        return []
-    known = [contour for contour in named if contour.image_uid in places]
-    if not known:
-        return ["the contours were drawn on another series of the same frame of reference"]
-    warnings = []
-    if len(known) < len(named):
-        warnings.append(
-            f"{len(named) - len(known)} of {len(named)} contours were drawn on slices that the image doesn't have"
-        )
-    away = [c for c in known if np.abs(c.points[:, 2] - places[c.image_uid]).min() > 1]
-    # One and the same slice for all contours is what some programs write that don't know better.
-    if len({contour.image_uid for contour in known}) > 1 and len(away) > len(known) / 2:
-        raise CaseError(
-            f"{len(away)} of {len(known)} contours lie more than a slice from the slice that they were drawn on",
-            "The image or the contours were moved after drawing: export both again from one system.",
-        )
-    if away:
-        warnings.append(
-            f"{len(away)} contours lie more than a slice from the slice that they name; their position counts"
-        )
-    return warnings
 
 
 def _stacking_axis(contours: list[Contour]) -> int:
