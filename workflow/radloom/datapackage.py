@@ -31,6 +31,7 @@ IDENTIFIERS = frozenset(
         "format",
         "dtype",
         "calibration_method",
+        "calibration_source",
         "model",
         "arm",
         "term",
