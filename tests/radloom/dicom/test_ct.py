@@ -124,6 +124,23 @@ def test_bits_signs_and_whole_rescales_give_exact_int16(
     np.testing.assert_array_equal(found, expected)
 
 
+def test_slices_of_8_bits(tmp_path: Path) -> None:
+    """17 x 21 pixels are an odd number of bytes, which one more makes even."""
+    stored = np.arange(3 * 17 * 21).reshape(3, 17, 21) % 256
+    write_series(tmp_path, stored * 16 - 1024, slope=16, bits_stored=8, signed=False,
+                 change=lambda _, ds: set_fields(ds, {"PixelData": ds.PixelData + b"\0"}))  # fmt: skip
+    np.testing.assert_array_equal(read(tmp_path).volume.array, stored * 16 - 1024)
+
+
+def test_slices_of_32_bits(tmp_path: Path) -> None:
+    def widen(_: int, ds: Dataset) -> None:
+        ds.PixelData = np.frombuffer(ds.PixelData, "<i2").astype("<i4").tobytes()
+        set_fields(ds, {"BitsAllocated": 32, "BitsStored": 32, "HighBit": 31})
+
+    write_series(tmp_path, HU, change=widen)
+    np.testing.assert_array_equal(read(tmp_path).volume.array, HU)
+
+
 def test_a_fractional_slope_gives_the_float32_nearest_to_each_value(tmp_path: Path) -> None:
     write_series(tmp_path, HU, slope=0.5371, intercept=-1000.25)
     found = read(tmp_path).volume.array
@@ -478,6 +495,7 @@ def test_slices_shifted_sideways_without_order_are_refused(tmp_path: Path) -> No
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "colour picture"),
         ({"Rows": 17}, "different sizes"),
         ({"PixelData": b"\0\0"}, "truncated or damaged"),
+        ({"PixelData": bytes(16 * 20 * 2 + 2)}, "more pixel data than its size"),
     ],
 )
 def test_one_odd_slice_is_refused(tmp_path: Path, fields: dict[str, Any], reason: str) -> None:

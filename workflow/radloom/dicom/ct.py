@@ -162,7 +162,7 @@ def _check_alike(frames: list[Frame]) -> None:
     if len(places) > 1:
         raise CaseError(f"the slices have {len(places)} different frames of reference", _ONE_SERIES)
     for name in ("kernel", "kV"):
-        found = {dict(frame.phase)[name] for frame in frames}
+        found = {dict(frame.phase)[name] for frame in frames} - {""}
         if len(found) > 1:
             raise CaseError(f"the series mixes slices of {len(found)} values of {name}", _ONE_SERIES)
 

@@ -66,8 +66,13 @@ class PixelReader:
         size = len(self._content) if self._content is not None else os.stat(header.path).st_size
         there = size - self._offset
         promised = pixels.frame_bytes * pixels.frames
-        if header.pixel_length == UNDEFINED_LENGTH or not promised <= header.pixel_length <= min(there, promised + 1):
+        if header.pixel_length == UNDEFINED_LENGTH or not promised <= header.pixel_length <= there:
             raise truncated()
+        if header.pixel_length > promised + 1:  # one byte makes the length even
+            raise CaseError(
+                "a slice has more pixel data than its size and number of frames need",
+                "Export the series again as the scanner made it.",
+            )
 
     def frame(self, index: int, buffer: Array | None = None) -> Array:
         """Frame `index` (rows, columns) as unsigned words of the allocated bits, native byte order.
