@@ -66,16 +66,18 @@ def ingest_case(
     selection: Selection = NO_CHOICE,
     dicom: Mapping[str, Any] = MappingProxyType({}),
     max_unpacked_gb: float = 4,
+    web: Mapping[str, Any] = MappingProxyType({}),
     work: Path | None = None,
+    fetched: Path | None = None,
 ) -> Scan:
     """Read an image and its mask, check them, and bring both to the axes nearest to LPS.
 
     Each is a path (a volume, a DICOM file, a folder, an archive) or the URL of a series on a DICOMweb server. Spacings
     and the tolerance are in mm. `dicom` are the settings of the section `ingest` that DICOM is read by (`series_rule`
-    and those of `CtSettings`). Archives are unpacked to a folder in `work` that is removed. Raises CaseError for
-    everything that makes the case unusable.
+    and those of `CtSettings`). Archives are unpacked to a folder in `work` that is removed. `web` and
+    `fetched` are as in `Sources`. Raises CaseError for everything that makes the case unusable.
     """
-    with Sources(work or Path(tempfile.gettempdir()), max_unpacked_gb, dicom) as sources:
+    with Sources(work or Path(tempfile.gettempdir()), max_unpacked_gb, web, fetched) as sources:
         contents = sources.open(image, "image")
         if contents.volume is not None:
             read = _read_volume(contents.volume)

@@ -6,6 +6,7 @@ name or none. No message repeats a path or a name of a file: they carry patients
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -45,13 +46,16 @@ class Contents:
 class Sources:
     """The sources of one case, opened: each archive is unpacked once, also where image and mask name the same one.
 
-    Use it as a context: what was unpacked or fetched into the folder `work` is gone when it ends.
+    Use it as a context: what was unpacked or fetched into the folder `work` is gone when it ends. What servers send
+    goes into the folder `fetched` instead, where there is one, and stays: a fetch that was stopped is taken up again.
+    `web` are the settings of `radloom.dicom.web.WebSettings`.
     """
 
-    def __init__(self, work: Path, max_unpacked_gb: float, web: Mapping[str, Any]) -> None:
+    def __init__(self, work: Path, max_unpacked_gb: float, web: Mapping[str, Any], fetched: Path | None = None) -> None:
         self._work = work
         self._max_unpacked = int(max_unpacked_gb * 2**30)
         self._web = web
+        self._fetched = fetched
         self._opened: dict[Path | str, Contents] = {}
         self._held = ExitStack()
 
@@ -73,9 +77,12 @@ class Sources:
 
     def _open(self, source: Path | str, what: str) -> Contents:
         if isinstance(source, str):
-            from radloom.dicom.web import fetch_series
+            from radloom.dicom.web import WebSettings, fetch_series
 
-            return Contents(None, tuple(fetch_series(source, self._folder(), self._web)))
+            # By a hash, since a URL has UIDs in it; what stands after a # only asks for the same series again.
+            name = hashlib.sha256(source.partition("#")[0].encode()).hexdigest()[:32]
+            into = self._folder() if self._fetched is None else self._fetched / name
+            return Contents(None, tuple(fetch_series(source, into, WebSettings(**self._web))))
         if not source.exists():
             raise CaseError(f"the {what} file does not exist", "Correct its path in the cohort sheet.")
         kind = suffix(source.name)

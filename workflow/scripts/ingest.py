@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 def run_case(task: CaseTask) -> CaseResult:
     """Read the case's image and, if it has one, its mask."""
+    from radloom.engine.records import fetched_path
     from radloom.ingest import ingest_case
     from radloom.source_cells import Selection
 
@@ -39,7 +40,9 @@ def run_case(task: CaseTask) -> CaseResult:
         ),
         dicom=task.params,
         max_unpacked_gb=task.limits["max_unpacked_gb"],
+        web={key: value for key, value in task.limits["dicomweb"].items() if key != "keep"},
         work=task.out,
+        fetched=fetched_path(task.out.parent),
     )
     write(scan, task.out / "image.nii.gz", task.out / "mask.nii.gz", task.out / "valid.nii.gz")
     return CaseResult(facts=scan.facts, warnings=scan.warnings)

@@ -155,6 +155,8 @@ def test_the_result_tells_images_and_frame_of_reference(tmp_path: Path) -> None:
     assert found.sop_uids == tuple(ds.SOPInstanceUID for ds in datasets)
     assert found.frame_of_reference == datasets[0].FrameOfReferenceUID
     assert (found.facts["slices"], found.warnings) == (6, [])
+    assert (found.acquisition["kernel"], found.acquisition["kvp"]) == ("B30f", 120)
+    assert found.acquisition["transfer_syntax"] == "explicit little endian"
 
 
 # Padding

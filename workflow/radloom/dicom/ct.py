@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from radloom.dicom.acquisition import acquisition_of
 from radloom.dicom.files import quiet
 from radloom.dicom.frames import Frame, frames_of
 from radloom.dicom.geometry import Layout, lay_out, sheared
@@ -100,9 +101,13 @@ def read_ct(series: Series, settings: CtSettings = DEFAULTS) -> CtSeries:
         (float(origin[0]), float(origin[1]), float(origin[2])),
         tuple((layout.axes + 0.0).ravel().tolist()),
     )
+    headers = list({id(frame.header): frame.header for frame in frames}.values())
+    acquisition = acquisition_of(
+        [header.dataset for header in headers], warnings, sorted({header.syntax for header in headers})
+    )
     facts = {
         "slices": layout.slices,
-        "transfer_syntaxes": sorted({syntax_name(frame.header.syntax) for frame in frames}),
+        "transfer_syntaxes": sorted({syntax_name(header.syntax) for header in headers}),
         "files_left_out": {what: count for what, count in left_out.items() if count},
         "duplicate_slices": len(frames) - len(layout.places),
         "interpolated_slices": layout.missing,
@@ -114,7 +119,7 @@ def read_ct(series: Series, settings: CtSettings = DEFAULTS) -> CtSeries:
         valid,
         frames[0].header.text("FrameOfReferenceUID"),
         _uids(layout, frames),
-        {},
+        acquisition,
         facts,
         warnings,
     )

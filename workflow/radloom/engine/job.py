@@ -23,7 +23,7 @@ from radloom.engine.codehash import code_hash
 from radloom.engine.files import read_json, sha256_file, sha256_json, write_json
 from radloom.engine.locks import Superseded, check_run, hold_case
 from radloom.engine.progress import report_case, report_failure
-from radloom.engine.records import SCRATCH, Record, adopt, as_listed, cache_path, clear, scratch
+from radloom.engine.records import SCRATCH, Record, adopt, as_listed, cache_path, clear, fetched_path, scratch
 from radloom.engine.sources import choice, private_cells, source_hash, source_identity
 from radloom.engine.step import CaseStep, CaseTask, CohortStep, CohortTask, Entry
 from radloom.engine.steps import CASE_STEPS, STEPS, VOLUME_STEPS, case_params, cases_at_once, resource_hash
@@ -288,6 +288,7 @@ def _prepare(
             old.write(folder)
         # What a run left that was killed while it tried another setting: unpacked archives may be among it.
         shutil.rmtree(folder / SCRATCH, ignore_errors=True)
+        _forget_fetched(plan, folder)
         return old
     record = Record(
         step=step.name,
@@ -315,9 +316,16 @@ def _finish(computation: _Computation, answer: Answer, plan: dict[str, Any], res
     record, folder = computation.record, computation.folder
     _judge(record, answer, plan["limits"])
     resources.check()
+    _forget_fetched(plan, folder)
     if record.step in VOLUME_STEPS:
         _untidy(folder, record.step)
     _commit(record, folder)
+
+
+def _forget_fetched(plan: dict[str, Any], folder: Path) -> None:
+    """Remove what a server sent for a case that ingest is done with, unless the configuration keeps it."""
+    if plan["step"] == "ingest" and not plan["limits"]["dicomweb"]["keep"]:
+        shutil.rmtree(fetched_path(folder), ignore_errors=True)
 
 
 def _still_good(record: Record, plan: dict[str, Any], case: dict[str, Any], folder: Path) -> bool:
