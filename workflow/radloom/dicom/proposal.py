@@ -215,13 +215,13 @@ def _usable(tree: Tree, places: _Places, min_slices: int, found: Proposal) -> li
     usable = []
     large = 0
     for scan in tree.scans:
-        problem = scan.problem
+        place = places.of(scan)
+        # Damaged files first: they may be the slices that a series lacks.
+        problem = place.problem or scan.problem
         if not problem and scan.slices < min_slices:
             problem = f"it has fewer than the {min_slices} slices that were asked for"
         if not problem and not scan.uid and without_uid[os.path.dirname(scan.files[0])] > 1:
             problem = "it has no series UID, and other series lie in its folder"
-        place = places.of(scan)
-        problem = problem or place.problem
         if problem:
             found.leave_out("CT series", problem, scan.files[0])
             continue
