@@ -51,9 +51,7 @@ class Sources:
     `web` are the settings of `radloom.dicom.web.WebSettings`.
     """
 
-    def __init__(
-        self, work: Path, max_unpacked_gb: float, web: Mapping[str, Any], fetched: Path | None = None
-    ) -> None:
+    def __init__(self, work: Path, max_unpacked_gb: float, web: Mapping[str, Any], fetched: Path | None = None) -> None:
         self._work = work
         self._max_unpacked = int(max_unpacked_gb * 2**30)
         self._web = web
