@@ -39,6 +39,7 @@ _FORMAT_NAMES = {"nifti": "NIfTI", "nrrd": "NRRD", "mha": "MetaImage"}
 _ORTHONORMAL = 1e-3
 _HEADER_BYTES = 348
 _CHUNK_BYTES = 1 << 20
+_PACKED_BYTES = 1 << 16  # unpack to 64 MB at most
 _ZLIB_OR_GZIP = 47
 _LARGEST_OFFSET = 1 << 28  # extensions of a NIfTI header are small
 
@@ -293,8 +294,8 @@ def _check_nrrd_file(path: Path, what: str, damaged: CaseError) -> list[str]:
         raise damaged
     if not fields.keys() & {"space directions", "spacings"}:
         raise CaseError(f"the {what}'s header gives no voxel spacing", "Export it with its geometry.")
-    if fields.get("encoding", "").lower() in ("gzip", "gz"):
-        _check_packed(path, start or 0, damaged)
+    packed = {"gzip": True, "gz": True, "raw": False}.get(fields.get("encoding", "").lower())
+    _check_voxels(path, start or 0, fields.get("sizes", ""), packed, damaged)
     if "space" not in fields:
         return [f"the {what}'s header gives no orientation: left and right are as stored"]
     return []
@@ -308,8 +309,7 @@ def _check_meta_file(path: Path, what: str, damaged: CaseError) -> None:
         raise damaged
     if not fields.keys() & {"ElementSpacing", "ElementSize"}:
         raise CaseError(f"the {what}'s header gives no voxel spacing", "Export it with its geometry.")
-    if fields.get("CompressedData", "").lower() == "true":
-        _check_packed(path, start, damaged)
+    _check_voxels(path, start, fields.get("DimSize", ""), fields.get("CompressedData", "").lower() == "true", damaged)
 
 
 def _text_header(path: Path, end: re.Pattern[bytes], damaged: CaseError) -> tuple[str, int | None]:
@@ -322,24 +322,39 @@ def _text_header(path: Path, end: re.Pattern[bytes], damaged: CaseError) -> tupl
     return start[: found.end() if found else None].decode("latin-1"), found.end() if found else None
 
 
-def _check_packed(path: Path, start: int, damaged: CaseError) -> None:
-    """Raise `damaged` unless the packed voxels unpack and match their checksum, which ITK doesn't look at.
+def _check_voxels(path: Path, start: int, sizes: str, packed: bool | None, damaged: CaseError) -> None:
+    """Raise `damaged` unless there is at least a byte for each voxel that the header speaks of.
 
-    They lie behind the header, from the byte `start`, or in a file of their own.
+    ITK takes the memory for all that a header claims before it looks for them, and at no checksum of packed ones.
+    The voxels lie behind the header, from the byte `start`, or in a file of their own; `packed` is None where that
+    isn't known.
     """
     *_, data = source_files(path)
     if data != path:
         path, start = data, 0
+    try:
+        voxels = math.prod(int(size) for size in sizes.split())
+    except ValueError:
+        raise damaged from None
+    held = _unpacked_bytes(path, start, damaged) if packed else path.stat().st_size - start
+    if voxels < 1 or (packed is not None and held < voxels):
+        raise damaged
+
+
+def _unpacked_bytes(path: Path, start: int, damaged: CaseError) -> int:
+    """The number of bytes that packed voxels unpack to; raises `damaged` unless they match their checksum."""
+    count = 0
     unpack = isal_zlib.decompressobj(wbits=_ZLIB_OR_GZIP)
     with open(path, "rb") as file:
         file.seek(start)
         try:
-            while not unpack.eof and (chunk := file.read(_CHUNK_BYTES)):
-                unpack.decompress(chunk)
+            while not unpack.eof and (chunk := file.read(_PACKED_BYTES)):
+                count += len(unpack.decompress(chunk))
         except DAMAGED_GZIP:
             raise damaged from None
     if not unpack.eof:
         raise damaged
+    return count
 
 
 def _decimals(values: tuple[float, ...], kind: str) -> tuple[float, float, float]:
