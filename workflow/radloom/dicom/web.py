@@ -481,7 +481,7 @@ def _texts(content: list[Any], tag: str) -> list[str]:
         element = item.get(tag) if isinstance(item, dict) else None
         values = element.get("Value") if isinstance(element, dict) else None
         if isinstance(values, list) and values:
-            found.append(str(values[0]))
+            found.append(str(values[0]).strip(" \0"))
     return found
 
 
