@@ -1,5 +1,7 @@
 """HU calibration and the air around the body."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,6 +20,7 @@ from radloom.calibrate import (
 from radloom.errors import CaseError
 from radloom.images import Geometry, Volume
 from radloom.ingest import AIR_HU, clean_hu
+from radloom.phantom_table import Line
 from radloom.resample import resample_image
 
 
@@ -57,10 +60,15 @@ def test_a_drift_is_the_phantom_that_shows_it(drift: float, true: float) -> None
 
 def test_the_case_s_own_values_come_before_its_centre_s() -> None:
     row = {"water_hu": "5", "air_hu": "-990"}
-    assert choose_calibration(row, {"drift": 0.01}) == phantom_calibration(5, -990)
-    assert choose_calibration({"water_hu": "", "air_hu": " "}, {"drift": 0.01}) == drift_calibration(0.01)
-    assert choose_calibration({}, {"water_hu": 3, "air_hu": -1003}) == phantom_calibration(3, -1003)
+    own, drift, of_centre = phantom_calibration(5, -990), drift_calibration(0.01), phantom_calibration(3, -1003)
+    assert choose_calibration(row, {"drift": 0.01}) == replace(own, source="case")
+    assert choose_calibration({"water_hu": "", "air_hu": " "}, {"drift": 0.01}) == replace(drift, source="centre")
+    assert choose_calibration({}, {"water_hu": 3, "air_hu": -1003}) == replace(of_centre, source="centre")
     assert choose_calibration({}, {}) == Calibration("none", 1.0, 0.0)
+    # The scanner's phantom stands between them.
+    line = Line(1.01, 2.0, None)
+    assert choose_calibration({}, {"drift": 0.01}, line) == Calibration("phantom", 1.01, 2.0, "scanner")
+    assert choose_calibration(row, {}, line).source == "case"
 
 
 @pytest.mark.parametrize(

@@ -370,6 +370,7 @@ def test_what_a_training_needs(good: dict[str, Any]) -> None:
     assert "split: the file none.csv does not exist" in message(split="none.csv")
     assert "set loss.dice_over to item" in message(robust="group_dro")
     assert "it is a sum of nothing" in message(loss={"cross_entropy": 0, "dice": 0})
+    assert "augmentation.flip: a net of slices has no z" in message(augmentation={"flip": ["x", "z"]})
     assert "slices is an odd number" in message(architecture={"slices": 2})
 
 

@@ -1,5 +1,7 @@
 """Resampling: the grid of IBSI, B-splines against SciPy and ITK, and points that stay where they were."""
 
+import math
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -9,9 +11,19 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from radloom.axis_matrices import bspline_matrix
 from radloom.errors import CaseError
-from radloom.images import Geometry, Volume, from_sitk, to_sitk
-from radloom.resample import bspline_matrix, new_grid, resample_image, resample_mask
+from radloom.images import Geometry, Volume, crop, from_sitk, to_sitk
+from radloom.resample import (
+    Alignment,
+    Sampling,
+    crop_box,
+    new_grid,
+    passage,
+    resample_image,
+    resample_mask,
+    resample_valid,
+)
 
 Vector = tuple[float, float, float]
 
@@ -266,3 +278,177 @@ def test_labels_that_fall_between_the_samples_of_a_coarse_grid_are_lost_with_a_r
     mask = Volume(array, Geometry((12, 12, 12), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)))
     with pytest.raises(CaseError, match="nothing of the mask is left"):
         resample_mask(mask, (30.0, 30.0, 30.0))
+
+
+# ------------------------------------------------------------------ orders, windowed sinc, filters, grids
+
+
+@pytest.mark.parametrize("order", range(6))
+@pytest.mark.parametrize("spacing", [(1.03, 1.01, 1.0), (0.5, 0.62, 0.9), (2.3, 2.3, 5.0)])
+def test_every_order_is_scipy_s_on_the_whole_volume(order: int, spacing: Vector) -> None:
+    """Within 1e-3 HU: SciPy's coefficients in float64, here sums in float64 and planes between the axes in float32."""
+    image = noise((50, 41, 30), (0.8, 0.9, 1.5))
+    found = resample_image(image, spacing, Sampling(order=order))
+    index = np.clip(image.geometry.to_index(points_of(found.geometry))[..., ::-1], 0, np.array(image.array.shape) - 1)
+    # What lies half-way between two voxels is rounding's to decide for the order 0.
+    clear = (np.abs(index % 1 - 0.5) > 1e-6).all(axis=-1) if order == 0 else np.ones(index.shape[:3], bool)
+    values = image.array.astype(np.float64)
+    expected = ndimage.map_coordinates(values, np.moveaxis(index, -1, 0), order=order, mode="mirror")
+    assert clear.mean() > 0.3
+    assert np.abs(found.array - expected)[clear].max() < 1e-3
+
+
+@pytest.mark.parametrize(("order", "itk"), [(n, getattr(sitk, f"sitkBSpline{n}")) for n in range(1, 6)])
+def test_every_order_is_itk_s_within_the_borders(order: int, itk: int) -> None:
+    """Within 5e-3 HU: ITK's coefficients are float32 of values up to three times those of the image."""
+    image = noise((44, 40, 30), (0.8, 0.9, 2.0))
+    plain = Volume(image.array.astype(np.float32), image.geometry)
+    found = resample_image(plain, (1.0, 1.0, 1.0), Sampling(order=order))
+    expected = from_sitk(sitk.Resample(to_sitk(plain), to_sitk(found), sitk.Transform(), itk, -5000.0))
+    index = plain.geometry.to_index(points_of(found.geometry))
+    inside = ((index >= 0) & (index <= np.array(plain.geometry.size) - 1)).all(axis=-1)
+    assert inside.mean() > 0.9
+    assert np.abs(found.array - expected.array)[inside].max() < 5e-3
+
+
+def test_the_sinc_is_itk_s_over_the_sum_of_its_weights() -> None:
+    """Five voxels from the borders, where ITK repeats the outer voxel; within 5e-3 HU, ITK working in float32 sums."""
+    image = noise((26, 24, 18), (0.8, 0.9, 2.0))
+    plain = Volume(image.array.astype(np.float32), image.geometry)
+    found = resample_image(plain, (1.0, 1.0, 1.0), Sampling("sinc", radius=5))
+    ones = Volume(np.ones_like(plain.array), plain.geometry)
+    theirs, sums = (
+        from_sitk(
+            sitk.Resample(to_sitk(v), to_sitk(found), sitk.Transform(), sitk.sitkLanczosWindowedSinc, -5000.0)
+        ).array
+        for v in (plain, ones)
+    )
+    index = plain.geometry.to_index(points_of(found.geometry))
+    inside = ((index >= 5) & (index <= np.array(plain.geometry.size) - 6)).all(axis=-1)
+    assert inside.mean() > 0.1
+    assert np.abs(found.array - theirs / sums)[inside].max() < 5e-3
+    assert np.abs(found.array - theirs)[inside].max() > 0.5, "without the division ITK's own values are others"
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(), Sampling(order=2), Sampling("linear"), Sampling("sinc"), Sampling(antialias=True)],
+    ids=["bspline", "order2", "linear", "sinc", "antialias"],
+)
+@settings(max_examples=15, deadline=None)
+@given(
+    spacing=st.tuples(*[st.floats(0.5, 3)] * 3), flips=st.tuples(*[st.booleans()] * 3), order=st.permutations([0, 1, 2])
+)
+def test_mirrored_and_permuted_images_give_mirrored_and_permuted_results(
+    sampling: Sampling, spacing: Vector, flips: tuple[bool, bool, bool], order: list[int]
+) -> None:
+    image = noise((14, 17, 20), (0.8, 0.9, 1.5))
+    found = resample_image(image, spacing, sampling).array
+    part = tuple(slice(None, None, -1 if flip else 1) for flip in flips)
+    moved = np.ascontiguousarray(image.array[part].transpose(order))
+    old = image.geometry.spacing[::-1]
+    steps = tuple(old[axis] for axis in order)
+    geometry = Geometry(moved.shape[::-1], steps[::-1], (0.0, 0.0, 0.0))
+    wanted = tuple(spacing[::-1][axis] for axis in order)[::-1]
+    again = resample_image(Volume(moved, geometry), wanted, sampling).array
+    # The axes come one after the other, with float32 in between.
+    np.testing.assert_allclose(again, found[part].transpose(order), atol=2e-3)
+
+
+def test_antialiasing_takes_out_what_the_coarse_grid_cannot_show() -> None:
+    """A ripple of 2.5 voxels on a grid of 4: without the filter it comes back as another one of most of its height."""
+    geometry = Geometry((120, 6, 6), (1.0, 1.0, 1.0), (0, 0, 0))
+    ripple = np.broadcast_to(100 * np.sin(2 * np.pi * np.arange(120) / 2.5), geometry.shape)
+    plain, filtered = (
+        resample_image(Volume(ripple, geometry), (4.0, 0.0, 0.0), Sampling(antialias=on)).array[:, :, 8:-8]
+        for on in (False, True)
+    )
+    assert np.abs(plain).max() > 60
+    # exp(-(2 pi sigma / 2.5)^2 / 2) at sigma^2 = 15 / (8 ln 2).
+    assert np.abs(filtered).max() < 100 * np.exp(-((2 * np.pi / 2.5) ** 2) * (15 / (8 * np.log(2))) / 2) * 1.1
+    # What the grid can show is damped by the same formula and no more.
+    slow = np.broadcast_to(100 * np.sin(2 * np.pi * np.arange(120) / 40), geometry.shape)
+    shown = resample_image(Volume(slow, geometry), (4.0, 0.0, 0.0), Sampling(antialias=True)).array[0, 0, 8:-8]
+    at = 59.5 + (np.arange(30) - 14.5) * 4
+    damping = np.exp(-((2 * np.pi / 40) ** 2) * (15 / (8 * np.log(2))) / 2)
+    np.testing.assert_allclose(shown, (100 * damping * np.sin(2 * np.pi * at / 40))[8:-8], atol=0.05)
+
+
+def test_antialiasing_leaves_axes_that_do_not_become_coarser() -> None:
+    image = noise((20, 18, 12), (0.8, 0.9, 3.0))
+    for spacing in ((0.8, 0.9, 1.0), (0.5, 0.5, 3.0)):
+        plain, filtered = (resample_image(image, spacing, Sampling(antialias=on)).array for on in (False, True))
+        np.testing.assert_array_equal(plain, filtered)
+
+
+@pytest.mark.parametrize("align", ["centre", "origin", "corner"])
+@settings(max_examples=40, deadline=None)
+@given(geometry=geometries(), spacing=st.tuples(*[st.floats(0.5, 4)] * 3))
+def test_grids_share_what_they_should(align: Alignment, geometry: Geometry, spacing: Vector) -> None:
+    grid = new_grid(geometry, spacing, align)
+    assert grid.size == new_grid(geometry, spacing).size
+    first = {"centre": None, "origin": (0, 0, 0), "corner": (-0.5, -0.5, -0.5)}[align]
+    if first is None:
+        np.testing.assert_allclose(grid.centre(), geometry.centre(), atol=1e-9)
+    else:
+        np.testing.assert_allclose(grid.to_physical(first), geometry.to_physical(first), atol=1e-9)
+    ramp = (points_of(geometry) - geometry.centre()) @ np.array([0.5, -2.0, 1.0])
+    image = resample_image(Volume(ramp, geometry), spacing, Sampling("linear", align=align))
+    assert image.geometry == grid
+    points = points_of(grid)
+    index = geometry.to_index(points)
+    inside = ((index >= 0) & (index <= np.array(geometry.size) - 1)).all(axis=-1)
+    expected = (points - geometry.centre()) @ np.array([0.5, -2.0, 1.0])
+    np.testing.assert_allclose(image.array[inside], expected[inside], atol=2e-4 * max(1.0, np.abs(ramp).max()))
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(),
+        Sampling(order=5, align="corner"),
+        Sampling("linear"),
+        Sampling("sinc"),
+        Sampling(antialias=True, sigma_mm=(1.0, 1.0, 2.0)),
+    ],
+    ids=["bspline", "order5", "linear", "sinc", "filtered"],
+)
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (2.0, 0.0, 4.0), (0.0, 0.0, 0.0)])
+def test_a_box_has_the_values_of_the_whole(sampling: Sampling, spacing: Vector) -> None:
+    image = noise((60, 51, 40), (0.8, 0.9, 1.5))
+    whole = resample_image(image, spacing, sampling)
+    box = tuple(slice(n // 3, n // 3 + max(n // 5, 1)) for n in whole.array.shape)
+    assert len(box) == 3
+    part = resample_image(image, spacing, sampling, box)
+    expected = crop(whole, box)
+    assert part.geometry == expected.geometry
+    # A digit of float32 at 3000 HU, in the result and in the planes between the axes.
+    np.testing.assert_allclose(part.array, expected.array, atol=1e-3)
+    way = passage(image.geometry, new_grid(image.geometry, spacing, sampling.align), sampling, box)
+    if sampling == Sampling():
+        seen = math.prod(side.stop - side.start for side in way.seen)
+        assert seen < 0.7 * image.array.size, "only what decides the box is looked at"
+
+
+def test_the_box_of_an_roi() -> None:
+    labels = np.zeros((30, 40, 50), np.uint8)
+    labels[10:12, 20:25, 1:5] = 3
+    mask = Volume(labels, Geometry((50, 40, 30), (1.0, 1.0, 2.0), (0, 0, 0)))
+    assert crop_box(mask, 5) == (slice(7, 15), slice(15, 30), slice(0, 10))
+    assert crop_box(mask, 0) == (slice(8, 14), slice(18, 27), slice(0, 7))
+    with pytest.raises(CaseError, match="empty"):
+        crop_box(Volume(labels * 0, mask.geometry), 5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(geometry=geometries(least=3), spacing=spacings, seed=st.integers(0, 9))
+def test_a_voxel_is_valid_where_all_that_it_is_made_of_is(geometry: Geometry, spacing: Vector, seed: int) -> None:
+    """Against the linear interpolation of the invalid ones: any share of them makes it invalid."""
+    valid = (np.random.default_rng(seed).random(geometry.shape) > 0.1).astype(np.uint8)
+    grid = new_grid(geometry, spacing)
+    found = resample_valid(Volume(valid, geometry), grid)
+    assert found.geometry == grid
+    assert found.array.dtype == np.uint8
+    share = resample_image(Volume(1.0 - valid, geometry), spacing, "linear").array
+    clear = (share < 1e-7) | (share > 1e-4)
+    np.testing.assert_array_equal(found.array[clear] == 1, (share < 1e-7)[clear])

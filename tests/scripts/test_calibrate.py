@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 
+from radloom.config import complete
 from radloom.engine.step import CaseTask
 from radloom.images import Geometry, Volume, read_nifti, write_nifti
 
@@ -17,6 +19,12 @@ def run(repo: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     """The script by hand."""
     command = [sys.executable, repo / "workflow/scripts/calibrate.py", *arguments]
     return subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+
+
+def settings(**section: Any) -> dict[str, Any]:
+    """The section of a configuration with these settings, as the step gets it."""
+    found: dict[str, Any] = complete({"results": "r", "calibrate": section})["calibrate"]
+    return {key: value for key, value in found.items() if key not in ("centres", "phantom_table")} | {"centre": {}}
 
 
 @pytest.fixture
@@ -84,7 +92,7 @@ def test_as_a_step(
     method: str,
     warned: bool,
 ) -> None:
-    params = {"centre": centre, "round_hu": True, "air_tolerance": 50}
+    params = settings() | {"centre": centre}
     (tmp_path / "out").mkdir()
     result = script.run_case(CaseTask("case", {"resample/image.nii.gz": image}, params, row, tmp_path / "out"))
     assert result.facts["method"] == method

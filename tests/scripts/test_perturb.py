@@ -22,7 +22,6 @@ SETTINGS = {
     "noise": 1,
     "contour": True,
     "rois": [],
-    "resample.interpolator": "bspline",
     "calibrate.round_hu": True,
     "extract.rois": ["tumour"],
     "extract.min_voxels": 64,
@@ -53,6 +52,7 @@ def case(tmp_path: Path) -> Path:
     roi[12:, 10:, 10:] = 2
     write_nifti(tmp_path / "roi.nii.gz", Volume(roi, grid))
     (tmp_path / "labels.json").write_text(json.dumps({"1": "tumour", "2": "node"}))
+    (tmp_path / "sampling.json").write_text(json.dumps({"interpolator": "bspline", "order": 3}))
     (tmp_path / "calibration.json").write_text(json.dumps({"method": "drift", "slope": 1.01, "intercept": 10.0}))
     return tmp_path
 
@@ -62,6 +62,7 @@ def test_a_case_of_the_workflow(script: ModuleType, case: Path, repo: Path) -> N
     out.mkdir()
     inputs = {
         "ingest/image.nii.gz": case / "image.nii.gz",
+        "resample/sampling.json": case / "sampling.json",
         "calibrate/calibration.json": case / "calibration.json",
         "postprocess/roi.nii.gz": case / "roi.nii.gz",
         "postprocess/labels.json": case / "labels.json",

@@ -4,10 +4,12 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from radloom.config import complete
 from radloom.engine.step import CaseTask
 from radloom.images import Geometry, Volume, read_nifti, write_nifti
 
@@ -16,6 +18,12 @@ def run(repo: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     """The script by hand."""
     command = [sys.executable, repo / "workflow/scripts/resample.py", *arguments]
     return subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+
+
+def settings(**section: Any) -> dict[str, Any]:
+    """The section of a configuration with these settings."""
+    found: dict[str, Any] = complete({"results": "r", "resample": section})["resample"]
+    return found
 
 
 @pytest.fixture
@@ -52,7 +60,7 @@ def test_by_hand_and_as_a_step(repo: Path, case: Path) -> None:
         CaseTask(
             "case",
             {"ingest/image.nii.gz": image, "ingest/mask.nii.gz": mask},
-            {"spacing": [2, 2, 1.5], "interpolator": "bspline"},
+            settings(spacing=[2, 2, 1.5]),
             {},
             case / "out",
         )

@@ -2,23 +2,33 @@
 
 Every calibration is a line, HU_true = slope HU_observed + intercept. With the values that water and air were
 measured at, it sends them to 0 and -1000; a drift e of the scanner is HU_true = (HU_observed + 1000)(1 + e)
-- 1000.
+- 1000; through several materials of a phantom, or references in the image, it is fitted.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from radloom.errors import CaseError
 from radloom.images import Array, Volume
+from radloom.phantom_table import Covariance, Line, fit_line
+from radloom.tissue_peaks import TISSUES
 
 _SLOPES = (0.8, 1.25)
 _MOST_WATER_SHIFT = 100.0
+_MOST_SD = 25.0  # HU; of the corrected value of water
+# Standard deviations in HU, for the line through references in the image: of water, that a scanner is adjusted to (the
+# tolerance of +-4 HU of IEC 61223-3-5), and of air, which nothing but noise and scatter moves.
+_WATER_SD = 4.0
+_AIR_SD = 3.0
+SHOWN_HU = (-1000.0, 0.0, 100.0)
+"""Corrected values whose uncertainty is told."""
+
 # What ingest leaves in padding. It is also the lowest value that a 12-bit scanner stores, and a value of the
 # noise like any other; only whole areas of it are padding.
 _FLOOR_HU = -1024.0
@@ -37,11 +47,22 @@ _LIGHTER_THAN_LUNG = -960.0  # a peak below it, however wide, is air with much n
 
 @dataclass(frozen=True)
 class Calibration:
-    """HU_true = slope HU_observed + intercept, and where it comes from."""
+    """HU_true = slope HU_observed + intercept, where it comes from, and the covariance of the two where it is known.
 
-    method: Literal["phantom", "drift", "none"]
+    `method` is how the line came about, `source` who it was measured for: the case, its scanner (a table of phantom
+    measurements), its centre, or the image itself.
+    """
+
+    method: Literal["phantom", "drift", "references", "none"]
     slope: float = 1.0
     intercept: float = 0.0
+    source: Literal["case", "scanner", "centre", "image", "none"] = "none"
+    covariance: Covariance | None = None
+
+    def uncertainty(self) -> dict[str, float | None]:
+        """Standard deviation in HU at the corrected values `SHOWN_HU`, by their text; None where it is not known."""
+        line = Line(self.slope, self.intercept, self.covariance)
+        return {f"{hu:g}": line.sd((hu - self.intercept) / self.slope) for hu in SHOWN_HU}
 
 
 def phantom_calibration(water_hu: float, air_hu: float) -> Calibration:
@@ -65,9 +86,37 @@ def drift_calibration(drift: float) -> Calibration:
     return Calibration("drift", 1 + drift, 1000 * drift)
 
 
-def choose_calibration(row: Mapping[str, str], centre: Mapping[str, Any]) -> Calibration:
-    """The case's calibration: its own `water_hu` and `air_hu` (`row`, text) before those or the `drift` of
-    its centre.
+def line_calibration(line: Line, method: Literal["phantom", "references"]) -> Calibration:
+    """A fitted line as a calibration. Raises CaseError for an absurd line, and for one that is hardly known."""
+    source: Literal["scanner", "image"] = "scanner" if method == "phantom" else "image"
+    found = Calibration(method, line.slope, line.intercept, source, line.covariance)
+    what = "the line through the phantom measurements" if method == "phantom" else "the line through the references"
+    advice = _TABLE_ADVICE if method == "phantom" else _REFERENCES_ADVICE
+    _check_slope(line.slope, what, advice)
+    water = -line.intercept / line.slope
+    if not abs(water) <= _MOST_WATER_SHIFT:
+        raise CaseError(f"{what} has water at {water:.0f} HU, more than {_MOST_WATER_SHIFT:g} from 0", advice)
+    sd = found.uncertainty()["0"]
+    if sd is not None and sd > _MOST_SD:
+        raise CaseError(f"{what} leaves water uncertain by {sd:.0f} HU (standard deviation)", advice)
+    return found
+
+
+def references_calibration(found: Mapping[str, float]) -> Calibration:
+    """The line through water, taken to be where the scanner is adjusted to, and the references found in the image.
+
+    `found` has observed HU of `air`, which is needed, and of tissues. What tissues have differs between patients, so
+    they count with their spread.
+    """
+    measured = [0.0, found["air"], *(found[name] for name in TISSUES if name in found)]
+    expected = [0.0, -1000.0, *(tissue.expected for name, tissue in TISSUES.items() if name in found)]
+    sd = [_WATER_SD, _AIR_SD, *(tissue.sd for name, tissue in TISSUES.items() if name in found)]
+    return line_calibration(fit_line(measured, expected, sd), "references")
+
+
+def choose_calibration(row: Mapping[str, str], centre: Mapping[str, Any], scanner: Line | None = None) -> Calibration:
+    """The case's calibration: its own `water_hu` and `air_hu` (`row`, text), else the line of its scanner's phantom,
+    else the values or the `drift` of its centre.
 
     Empty cells count as absent. Raises CaseError where only one of the two is given, or where they are no
     numbers.
@@ -78,11 +127,15 @@ def choose_calibration(row: Mapping[str, str], centre: Mapping[str, Any]) -> Cal
         missing = "air_hu" if given == "water_hu" else "water_hu"
         raise CaseError(f"{given} is given, but {missing} is not", "Give both in the cohort sheet, or neither.")
     if own:
-        return phantom_calibration(_number(own["water_hu"], "water_hu"), _number(own["air_hu"], "air_hu"))
+        found = phantom_calibration(_number(own["water_hu"], "water_hu"), _number(own["air_hu"], "air_hu"))
+        return replace(found, source="case")
+    if scanner is not None:
+        return line_calibration(scanner, "phantom")
     if "drift" in centre:
-        return drift_calibration(float(centre["drift"]))
+        return replace(drift_calibration(float(centre["drift"])), source="centre")
     if centre:
-        return phantom_calibration(float(centre["water_hu"]), float(centre["air_hu"]))
+        found = phantom_calibration(float(centre["water_hu"]), float(centre["air_hu"]))
+        return replace(found, source="centre")
     return Calibration("none")
 
 
@@ -110,24 +163,27 @@ def calibrate_image(image: Volume, calibration: Calibration, *, round_hu: bool) 
     return Volume(result, image.geometry), warnings
 
 
-def measure_air(array: Array, calibration: Calibration) -> tuple[float | None, int]:
+def measure_air(array: Array, calibration: Calibration, valid: Array | None = None) -> tuple[float | None, int]:
     """HU of the air around the body in a calibrated image (z, y, x), and of how many voxels; None without
     air.
 
     Looked at is what the four sides of at most 32 axial slices see before anything above -500 HU, two voxels
-    off its edge: no lung or bowel. Padding is left out, with two voxels around it: where all of 3 x 3 pixels
-    were observed at -1024; single voxels of that value are noise and stay. Clothes, foam and partial volume
-    are denser than air, so the first peak of the histogram is the air, and its median is returned. Fewer than
-    1000 voxels, no peak, or one above -960 HU that is wide on the side of the lower values too, as lung at
-    the border of a crop makes it, are no air.
+    off its edge: no lung or bowel. Padding is left out, with two voxels around it: where `valid` (z, y, x) is 0, or
+    without it where all of 3 x 3 pixels were observed at -1024; single voxels of that value are noise and stay.
+    Clothes, foam and partial volume are denser than air, so the first peak of the histogram is the air, and its median
+    is returned. Fewer than 1000 voxels, no peak, or one above -960 HU that is wide on the side of the lower values too,
+    as lung at the border of a crop makes it, are no air.
     """
     floor = calibration.slope * _FLOOR_HU + calibration.intercept
     count = min(_AIR_SLICES, array.shape[0])
-    planes = array[np.unique(np.linspace(0, array.shape[0] - 1, count).round().astype(int))]
     seen = []
-    for plane in planes:
+    for z in np.unique(np.linspace(0, array.shape[0] - 1, count).round().astype(int)):
+        plane = array[z]
         region = _seen_from_outside(plane < _AIR_BELOW)
-        region &= ~_eroded(np.abs(plane - floor) <= _FLOOR_WIDTH, _PADDING_MARGIN)
+        if valid is None:
+            region &= ~_eroded(np.abs(plane - floor) <= _FLOOR_WIDTH, _PADDING_MARGIN)
+        else:
+            region &= valid[z] != 0
         seen.append(plane[_eroded(region, _AIR_EROSION)].astype(np.float64))
     around = np.concatenate(seen)
     if around.size < _AIR_VOXELS:
@@ -153,11 +209,13 @@ def air_warning(air_hu: float | None, tolerance: float) -> list[str]:
 
 
 _ADVICE = "Correct them in the cohort sheet or in calibrate: centres of the configuration."
+_TABLE_ADVICE = "Correct them in the table of phantom measurements, or leave the scanner out of it."
+_REFERENCES_ADVICE = "Look at the image; with calibrate: correct_by_references: false it stays as it is."
 
 
-def _check_slope(slope: float, shown: str) -> None:
+def _check_slope(slope: float, shown: str, advice: str = _ADVICE) -> None:
     if not _SLOPES[0] <= slope <= _SLOPES[1]:  # NaN too
-        raise CaseError(f"{shown} would scale HU by {slope:.3g}, outside {_SLOPES[0]:g} to {_SLOPES[1]:g}", _ADVICE)
+        raise CaseError(f"{shown} would scale HU by {slope:.3g}, outside {_SLOPES[0]:g} to {_SLOPES[1]:g}", advice)
 
 
 def _number(text: str, name: str) -> float:

@@ -144,6 +144,8 @@ def check_run(config: dict[str, Any]) -> Sheet:
     problems += _extraction_problems(config)
     problems += _roi_problems(config, cohort)
     problems += _stability_problems(config, cohort)
+    problems += _resampling_problems(config, cohort)
+    problems += _phantom_problems(config, cohort)
     problems += _training_problems(config, cohort)
     if problems:
         raise ConfigError(summarise(problems))
@@ -181,6 +183,60 @@ def _centre_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
         for centre in config["calibrate"]["centres"]
         if centre not in centres
     ]
+
+
+def _resampling_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
+    """List what is missing for cropping and for matching the point spread."""
+    section, match = config["resample"], config["resample"]["match"]
+    problems = []
+    if section["crop_mm"] is not None and config["segment"]["source"] != "mask":
+        problems.append("config: resample.crop_mm: the segmentation needs whole scans: set it to null")
+    if not cohort.columns:
+        return problems
+    if match["fwhm_mm"] is not None and match["fwhm_column"] not in cohort.columns:
+        if not match["kernels"]:
+            problems.append(
+                f"config: resample.match: the sheet has no column {match['fwhm_column']}, and there are no kernels"
+                + _nearest(match["fwhm_column"], cohort.columns)
+            )
+        elif match["kernel_column"] not in cohort.columns:
+            problems.append(
+                f"config: resample.match.kernel_column: the sheet has no column {match['kernel_column']}"
+                + _nearest(match["kernel_column"], cohort.columns)
+            )
+    thickness = match["thickness_column"]
+    if match["thickness_mm"] is not None and thickness is not None and thickness not in cohort.columns:
+        problems.append(
+            f"config: resample.match.thickness_column: the sheet has no column {thickness}"
+            + _nearest(thickness, cohort.columns)
+        )
+    return problems
+
+
+def _phantom_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
+    """List what is wrong with the table of phantom measurements and with the columns that lead into it."""
+    section = config["calibrate"]
+    if section["phantom_table"] is None or config["features"]:
+        return []
+    from radloom.phantom_table import is_day, read_phantom_table  # numpy, which most runs don't need here
+
+    rows, problems = read_phantom_table(Path(section["phantom_table"]))
+    if not cohort.columns:
+        return problems
+    wanted = ["scanner_column"] + ["day_column"] * any(row.day is not None for row in rows)
+    for key in wanted:
+        if section[key] not in cohort.columns:
+            nearest = _nearest(section[key], cohort.columns)
+            problems.append(f"config: calibrate.{key}: the sheet has no column {section[key]}{nearest}")
+        elif key == "day_column":
+            for row, line in zip(cohort.rows, cohort.lines, strict=True):
+                if not is_missing(row[section[key]]) and not is_day(row[section[key]]):
+                    # Not the value: it may be a date.
+                    problems.append(
+                        f"cohort sheet, line {line}: {section[key]} is no number of days; write days since a day of "
+                        "your choice, not a date"
+                    )
+    return problems
 
 
 def _clinical_problems(config: dict[str, Any], clinical: Sheet) -> list[str]:
@@ -313,6 +369,7 @@ def _roi_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
             (f"{step}.rois", name, labelled) for step in ("perturb", "voxel_maps") for name in config[step]["rois"]
         ]
         named += [("model.roi", name, known) for name in [roi] if name]
+    named += [("quality.rules", name, labelled) for rule in config["quality"]["rules"] for name in rule.get("rois", [])]
     for key, name, there in named:
         made = name in derived or family_of(name, derived)
         if made and there is labelled:
@@ -408,6 +465,7 @@ def _training_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
             and not training["loss"]["cross_entropy"] + training["loss"]["focal"]
         ),
         "loss: it is a sum of nothing": not any(training["loss"][k] for k in ("cross_entropy", "dice", "focal")),
+        "augmentation.flip: a net of slices has no z": dimensions == 2 and "z" in training["augmentation"]["flip"],
         "architecture: slices is an odd number, and 1 in 3 dimensions": (
             training["architecture"]["slices"] % 2 == 0 or (dimensions == 3 and training["architecture"]["slices"] != 1)
         ),

@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, sparse
 
+from radloom.axis_matrices import gaussian_matrix, sinc_weights
 from radloom.calibrate import Calibration, calibrate_image
 from radloom.errors import CaseError
 from radloom.extract import extract_features
 from radloom.feature_params import FeatureParams, feature_columns
 from radloom.images import Array, Box, Geometry, Vector, Volume, bounding_box, crop, crop_geometry
-from radloom.resample import Interpolator, bspline_matrix, linear_matrix
+from radloom.resample import LINEAR, Sampling
 from radloom.supervoxels import supervoxels
 
 PARAMETERS = ("angle_deg", "shift_x", "shift_y", "shift_z", "volume_change", "noise_hu", "voxels", "dice")
@@ -42,6 +43,8 @@ RANGE_MARGIN = 0.1
 SURELY_IN, SURELY_OUT = 0.9, 0.2
 # Voxels beyond those interpolated that the prefilter of the B-spline sees: its weights fall to 1e-9 of the first.
 _PREFILTER_MARGIN = 16
+_LONG_PREFILTER_MARGIN = 26  # of the orders 4 and 5
+_FILTER_MARGIN = 8.0  # standard deviations of a Gaussian that comes before the interpolation
 _MASK_ROUNDING = 1e-6
 _MAD_OF_NORMAL = 0.6744897501960817  # median of |x| of a standard normal x
 
@@ -71,7 +74,7 @@ class Perturbation:
 class Chain:
     """How an unperturbed image became what features are extracted from: interpolation, then calibration."""
 
-    interpolator: Interpolator
+    sampling: Sampling
     calibration: Calibration
     round_hu: bool
 
@@ -178,13 +181,21 @@ class Scene:
 
     def _interpolated(self, grid: Geometry, perturbation: Perturbation | None) -> Array:
         """The source on a grid, before calibration; with noise where a perturbation is given."""
-        box = _wider(_index_box(self.source.geometry, grid), [_PREFILTER_MARGIN] * 3, self.source.array.shape)
+        source, sampling = self.source.geometry, self.chain.sampling
+        sigmas = [sampling.sigma(axis, source.spacing[axis], grid.spacing[axis]) for axis in range(3)]
+        least = _PREFILTER_MARGIN if sampling.order <= 3 else _LONG_PREFILTER_MARGIN
+        margin = [least + math.ceil(_FILTER_MARGIN * sigma) for sigma in sigmas]
+        box = _wider(_index_box(source, grid), margin, self.source.array.shape)
         part = crop(self.source, box)
         values = part.array.astype(np.float64)
         deviation = self.noise_sd * self.amplitudes.noise
         if perturbation is not None and deviation:
             values += _random(self.seed, perturbation.number, "noise").normal(0, deviation, values.shape)
-        return interpolate(Volume(values, part.geometry), grid, self.chain.interpolator)
+        for axis, sigma in zip((2, 1, 0), sigmas, strict=True):
+            if sigma:
+                filtered = np.tensordot(gaussian_matrix(values.shape[axis], sigma), values, axes=(1, axis))
+                values = np.moveaxis(filtered, 0, axis)
+        return interpolate(Volume(values, part.geometry), grid, sampling)
 
 
 def _digest(image: Array, mask: Array, spacing: Vector) -> bytes:
@@ -237,11 +248,11 @@ def estimate_noise(image: Array) -> float:
     return float(np.median(textured)) / _MAD_OF_NORMAL if textured.size else 0.0
 
 
-def interpolate(image: Volume, grid: Geometry, interpolator: Interpolator) -> Array:
+def interpolate(image: Volume, grid: Geometry, sampling: Sampling) -> Array:
     """The image on a grid whose z axis is parallel to its own: float64, (z, y, x), once interpolated.
 
-    Cubic B-spline (mirrored at the borders) or linear, as in `radloom.resample`; points outside take the value at the
-    border.
+    B-spline (mirrored at the borders), linear or windowed sinc, as in `radloom.resample`; points outside take the value
+    at the border. The Gaussians of `sampling` are not applied.
     """
     nx, ny, nz = grid.size
     source = image.array
@@ -251,15 +262,26 @@ def interpolate(image: Volume, grid: Geometry, interpolator: Interpolator) -> Ar
     at = [
         np.clip(plane[..., axis], 0, n - 1) for axis, n in zip((1, 0), (source.shape[1], source.shape[2]), strict=True)
     ]
-    matrix = (bspline_matrix if interpolator == "bspline" else linear_matrix)(
-        source.shape[0], np.clip(z, 0, source.shape[0] - 1)
-    )
+    matrix = sampling.matrix(source.shape[0], np.clip(z, 0, source.shape[0] - 1))
     stack = (matrix @ source.reshape(source.shape[0], -1).astype(np.float64)).reshape(nz, *source.shape[1:])
-    order = 3 if interpolator == "bspline" else 1
     result = np.empty(grid.shape)
+    if sampling.interpolator == "sinc":
+        flat = stack.reshape(nz, -1).T
+        result[...] = (_sinc_in_plane(source.shape[1:], at, sampling.radius) @ flat).T.reshape(grid.shape)
+        return result
+    order = 1 if sampling.interpolator == "linear" else sampling.order
     for target, values in zip(result, stack, strict=True):
         ndimage.map_coordinates(values, at, output=target, order=order, mode="mirror")
     return result
+
+
+def _sinc_in_plane(shape: tuple[int, ...], at: list[Array], radius: int) -> Any:
+    """Sparse matrix that takes the values of a slice (y, x) to those at the positions `at` (y and x)."""
+    (row, share_y), (column, share_x) = (sinc_weights(n, a.ravel(), radius) for n, a in zip(shape, at, strict=True))
+    index = (row[:, :, None] * shape[1] + column[:, None, :]).reshape(len(row), -1)
+    shares = (share_y[:, :, None] * share_x[:, None, :]).ravel()
+    ends = np.arange(len(row) + 1) * index.shape[1]
+    return sparse.csr_array((shares, index.ravel(), ends), shape=(len(row), shape[0] * shape[1]))
 
 
 def perturbed_grid(roi: Volume, perturbation: Perturbation, margin_mm: float) -> Geometry:
@@ -292,7 +314,7 @@ def move_mask(roi: Volume, grid: Geometry) -> Array:
     x, y, z = geometry.to_physical([-1, -1, -1]).tolist()
     size = geometry.size
     padded = Geometry((size[0] + 2, size[1] + 2, size[2] + 2), geometry.spacing, (x, y, z), geometry.direction)
-    weight = interpolate(Volume(np.pad(roi.array, 1).astype(np.float32), padded), grid, "linear")
+    weight = interpolate(Volume(np.pad(roi.array, 1).astype(np.float32), padded), grid, LINEAR)
     return np.asarray(weight >= 0.5 - _MASK_ROUNDING)
 
 

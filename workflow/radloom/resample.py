@@ -1,9 +1,9 @@
 """Interpolation of image and mask to one voxel spacing.
 
-The new grid keeps the axes of the image, and shares its centre with it (IBSI, section 2.4). So the
-interpolation splits into one small matrix an axis, whatever the direction of the axes: B-spline prefilter,
-interpolation and border are all in it, and a volume is resampled by matrix products. Masks are interpolated
-linearly: where the weight of all labels together is at least 0.5 a voxel is labelled, by the label of the
+The new grid keeps the axes of the image, and shares its centre with it (IBSI, section 2.4) unless told otherwise. So
+the interpolation splits into one small matrix an axis, whatever the direction of the axes: filters, prefilter,
+interpolation and border are all in it, and a volume, or a box of it, is resampled by matrix products. Masks are
+interpolated linearly: where the weight of all labels together is at least 0.5 a voxel is labelled, by the label of the
 largest weight. So the union of the labels is what it would be as one label, however they are divided.
 """
 
@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from radloom.axis_matrices import FWHM, bspline_matrix, gaussian_matrix, linear_matrix, sinc_matrix
 from radloom.errors import CaseError
-from radloom.images import Array, Box, Geometry, Volume, bounding_box
+from radloom.images import Array, Box, Geometry, Vector, Volume, bounding_box, crop_geometry
 
-Interpolator = Literal["bspline", "linear"]
+Interpolator = Literal["bspline", "linear", "sinc"]
+Alignment = Literal["centre", "origin", "corner"]
 Weights = tuple[Array | None, Array | None, Array | None]
 
 # An extent that is a whole number of new voxels up to rounding in the headers must not gain a voxel.
@@ -31,13 +34,56 @@ _NEGLIGIBLE = 1e-10
 # At whole ratios of the spacings many weights are 0.5 but for rounding, on both sides of an ROI; all count
 # as 0.5.
 _WEIGHT_ROUNDING = 1e-6
+# Voxels; grids that are nearer to each other than this share a centre, or their voxels.
+_SAME_PLACE = 1e-6
 
 
-def new_grid(geometry: Geometry, spacing: tuple[float, float, float]) -> Geometry:
-    """The grid of `spacing` (x, y, z; mm; 0 keeps an axis) with the axes and the centre of `geometry`.
+@dataclass(frozen=True)
+class Sampling:
+    """How an image is interpolated; the section `resample` of the configuration explains it.
 
-    Its size is ceil(n s / s_new) (IBSI reference manual, section 2.4). Raises CaseError where the grid would
-    have over 10^9 voxels.
+    `order` is that of the B-spline, `radius` (voxels of the image) that of the windowed sinc. `sigma_mm` (x, y, z) is
+    a Gaussian that the image is filtered with first, beside that of `antialias`.
+    """
+
+    interpolator: Interpolator = "bspline"
+    order: int = 3
+    radius: int = 5
+    antialias: bool = False
+    align: Alignment = "centre"
+    sigma_mm: Vector = (0.0, 0.0, 0.0)
+
+    def sigma(self, axis: int, old: float, new: float) -> float:
+        """Standard deviation in old voxels of the Gaussian along an axis (x, y, z) of the spacings `old` and `new`.
+
+        Against aliasing where the new spacing is larger: sigma^2 = (new^2 - old^2) / (8 ln 2), which takes a point
+        spread of the full width `old` to one of the full width `new` (Cardoso et al., MICCAI 2015, LNCS 9350:674).
+        """
+        variance = self.sigma_mm[axis] ** 2
+        if self.antialias and new > old:
+            variance += (new**2 - old**2) / FWHM**2
+        return math.sqrt(variance) / old
+
+    def matrix(self, n: int, at: Array, sigma: float = 0.0) -> Array:
+        """Matrix (len(at) x n) that filters n samples by `sigma` (voxels) and interpolates them at `at`, 0 to n - 1."""
+        if self.interpolator == "linear":
+            matrix = linear_matrix(n, at)
+        elif self.interpolator == "sinc":
+            matrix = sinc_matrix(n, at, self.radius)
+        else:
+            matrix = bspline_matrix(n, at, self.order)
+        return matrix @ gaussian_matrix(n, sigma) if sigma > 0 else matrix
+
+
+LINEAR = Sampling("linear")
+
+
+def new_grid(geometry: Geometry, spacing: Vector, align: Alignment = "centre") -> Geometry:
+    """The grid of `spacing` (x, y, z; mm; 0 keeps an axis) with the axes of `geometry`.
+
+    Its size is ceil(n s / s_new) (IBSI reference manual, section 2.4). It shares with `geometry` its centre (what IBSI
+    recommends), the centre of the first voxel (`origin`, IBSI's other choice), or the outer corner of the first voxel
+    (`corner`, as PyRadiomics). Raises CaseError where the grid would have over 10^9 voxels.
     """
     size, step, first = [], [], []
     for n, old, wanted in zip(geometry.size, geometry.spacing, spacing, strict=True):
@@ -45,9 +91,14 @@ def new_grid(geometry: Geometry, spacing: tuple[float, float, float]) -> Geometr
             size.append(n)
             step.append(old)
             first.append(0.0)
+            continue
+        size.append(max(math.ceil(n * old / wanted - _PART_OF_A_VOXEL), 1))
+        step.append(float(wanted))
+        if align == "origin":
+            first.append(0.0)
+        elif align == "corner":
+            first.append((wanted / old - 1) / 2)
         else:
-            size.append(max(math.ceil(n * old / wanted - _PART_OF_A_VOXEL), 1))
-            step.append(float(wanted))
             first.append((n - 1) / 2 - (size[-1] - 1) / 2 * wanted / old)
     if math.prod(size) > _MOST_VOXELS:
         raise CaseError(
@@ -58,32 +109,99 @@ def new_grid(geometry: Geometry, spacing: tuple[float, float, float]) -> Geometr
     return Geometry((size[0], size[1], size[2]), (step[0], step[1], step[2]), (x, y, z), geometry.direction)
 
 
-def resample_image(image: Volume, spacing: tuple[float, float, float], interpolator: Interpolator) -> Volume:
-    """The image at `spacing` (x, y, z; mm; 0 keeps an axis) as float32, on the grid of `new_grid`.
+@dataclass(frozen=True)
+class Passage:
+    """The way from one grid to a box of another with the same axes.
 
-    `bspline` is the interpolating cubic B-spline, its coefficients mirrored at the borders as SciPy's
-    "mirror" and ITK have them. Points of the new grid outside the centres of the outer voxels (by less than
-    half a new voxel) take the value at the border. An axis whose spacing stays is not touched: at the
-    image's own spacing the values come back bit for bit.
+    `seen` is the part of the old grid that decides the box, so all of an image that has to be read; `weights` lead from
+    there to `grid`.
     """
-    grid = new_grid(image.geometry, spacing)
-    weights = axis_weights(image.geometry, grid, interpolator)
-    return Volume(_multiply(image.array, weights), grid)
+
+    seen: Box
+    grid: Geometry
+    weights: Weights
+
+    def apply(self, array: Array) -> Array:
+        """The values (z, y, x) on the new grid of those in the box `seen`, float32."""
+        return _multiply(array, self.weights)
 
 
-def resample_mask(mask: Volume, spacing: tuple[float, float, float]) -> tuple[Volume, list[str]]:
+def passage(old: Geometry, new: Geometry, sampling: Sampling, box: Box | None = None) -> Passage:
+    """How an image on the grid `old` comes to the box (z, y, x; default: all) of the grid `new`."""
+    parts, seen = [], []
+    whole = box or (slice(0, new.shape[0]), slice(0, new.shape[1]), slice(0, new.shape[2]))
+    for matrix, rows in zip(axis_weights(old, new, sampling), whole, strict=True):
+        part = None if matrix is None or box is None else matrix[rows]
+        if part is None:
+            parts.append(matrix)
+            seen.append(rows if matrix is None else slice(0, matrix.shape[1]))
+        else:
+            columns = _used(part)
+            parts.append(np.ascontiguousarray(part[:, columns]))
+            seen.append(columns)
+    grid = new if box is None else crop_geometry(new, box)
+    return Passage((seen[0], seen[1], seen[2]), grid, (parts[0], parts[1], parts[2]))
+
+
+def resample_image(image: Volume, spacing: Vector, sampling: Sampling | Interpolator, box: Box | None = None) -> Volume:
+    """The image at `spacing` (x, y, z; mm; 0 keeps an axis) as float32, on the grid of `new_grid` or a box of it.
+
+    The name of an interpolator stands for its default settings. `bspline` is the interpolating B-spline, its
+    coefficients mirrored at the borders as SciPy's "mirror" and ITK have them. Points of the new grid outside the
+    centres of the outer voxels (by less than half a new voxel) take the value at the border. An axis whose spacing
+    stays, and that is not filtered, is not touched: at the image's own spacing the values come back bit for bit. A box
+    (z, y, x; voxels of the new grid) has the values of the whole but for the last digit of float32.
+    """
+    sampling = Sampling(sampling) if isinstance(sampling, str) else sampling
+    way = passage(image.geometry, new_grid(image.geometry, spacing, sampling.align), sampling, box)
+    return Volume(way.apply(image.array[way.seen]), way.grid)
+
+
+def crop_box(mask: Volume, margin_mm: float) -> Box:
+    """The box (z, y, x) around what is labelled in a mask, `margin_mm` wider on each side, but within the grid.
+
+    It is at least two voxels wider, so that nothing labelled touches a side that is not the image's own.
+    """
+    tight = bounding_box(mask.array)
+    if tight is None:
+        raise CaseError("the mask is empty", "Check the mask, or set resample: crop_mm to null.")
+    z, y, x = (
+        slice(max(part.start - margin, 0), min(part.stop + margin, n))
+        for part, n, step in zip(tight, mask.array.shape, reversed(mask.geometry.spacing), strict=True)
+        for margin in [max(math.ceil(margin_mm / step), 2)]
+    )
+    return z, y, x
+
+
+def resample_valid(valid: Volume, grid: Geometry) -> Volume:
+    """Which voxels of another grid with the same axes are measured (uint8), from where those of `valid` (not 0) are.
+
+    A voxel is, if all of the (up to eight) voxels are that a linear interpolation sees there: what any padding went
+    into is no measurement. The B-spline and filters see further, with weights that fall off.
+    """
+    result = valid.array != 0
+    for axis, (matrix, n) in enumerate(zip(axis_weights(valid.geometry, grid, LINEAR), valid.array.shape, strict=True)):
+        if matrix is None:
+            continue
+        (low, share), (high, rest) = _neighbours(matrix, n)
+        first, second = np.where(share > _SAME_PLACE, low, high), np.where(rest > _SAME_PLACE, high, low)
+        result = result.take(first, axis) & result.take(second, axis)
+    return Volume(result.astype(np.uint8), grid)
+
+
+def resample_mask(mask: Volume, spacing: Vector, align: Alignment = "centre") -> tuple[Volume, list[str]]:
     """The labelled mask at `spacing` on the grid of `new_grid`, of the same type, and warnings: see `mask_on_grid`."""
-    return mask_on_grid(mask, new_grid(mask.geometry, spacing))
+    return mask_on_grid(mask, new_grid(mask.geometry, spacing, align))
 
 
 def mask_on_grid(mask: Volume, grid: Geometry) -> tuple[Volume, list[str]]:
-    """The labelled mask on another grid with its axes and its centre, of the same type, and warnings.
+    """The labelled mask on another grid with its axes, of the same type, and warnings.
 
     A voxel whose linearly interpolated weight of all labels together is at least 0.5 takes the label of the
     largest weight, of equal ones the lower. A label too small for the new grid is warned of. Raises CaseError
     where none is left.
     """
-    weights = axis_weights(mask.geometry, grid, "linear")
+    weights = axis_weights(mask.geometry, grid, LINEAR)
     result = np.zeros(grid.shape, dtype=mask.array.dtype)
     left: set[int] = set()
     spans = _label_planes(mask.array)
@@ -165,58 +283,28 @@ def _neighbours(matrix: Array | None, n: int) -> tuple[tuple[Array, Array], tupl
     return (low, share), (np.minimum(low + 1, n - 1), 1 - share)
 
 
-def axis_weights(old: Geometry, new: Geometry, interpolator: Interpolator) -> Weights:
-    """Matrices (new size x old size) of the z, y and x axes; None for an axis that stays as it is."""
+def axis_weights(old: Geometry, new: Geometry, sampling: Sampling) -> Weights:
+    """Matrices (new size x old size) of the z, y and x axes; None for an axis that stays as it is.
+
+    Both grids have the same axes.
+    """
     matrices: list[Array | None] = []
+    shift = old.to_index(new.centre()) - (np.array(old.size) - 1) / 2
     for axis in (2, 1, 0):
-        if _kept(old.spacing[axis], new.spacing[axis]):
+        n, m = old.size[axis], new.size[axis]
+        # Grids that share their centre do so exactly, whatever the rounding of their origins.
+        moved = float(shift[axis]) if abs(shift[axis]) > _SAME_PLACE else 0.0
+        sigma = sampling.sigma(axis, old.spacing[axis], new.spacing[axis])
+        kept = _kept(old.spacing[axis], new.spacing[axis])
+        if kept and not sigma and not moved and n == m:
             matrices.append(None)
             continue
-        n, m = old.size[axis], new.size[axis]
-        ratio = new.spacing[axis] / old.spacing[axis]
-        at = np.clip((n - 1) / 2 + (np.arange(m) - (m - 1) / 2) * ratio, 0, n - 1)
-        matrix = bspline_matrix(n, at) if interpolator == "bspline" else linear_matrix(n, at)
-        matrices.append(matrix)
+        ratio = 1.0 if kept else new.spacing[axis] / old.spacing[axis]
+        at = np.clip((n - 1) / 2 + moved + (np.arange(m) - (m - 1) / 2) * ratio, 0, n - 1)
+        if kept and np.abs(at - at.round()).max() <= _SAME_PLACE:
+            at = at.round()  # a box of the old voxels
+        matrices.append(sampling.matrix(n, at, sigma))
     return matrices[0], matrices[1], matrices[2]
-
-
-def linear_matrix(n: int, at: Array) -> Array:
-    """Matrix (len(at) x n) that interpolates n samples linearly at the positions `at`, 0 to n - 1."""
-    low = np.clip(np.floor(at).astype(np.intp), 0, max(n - 2, 0))
-    rows = np.arange(len(at))
-    matrix = np.zeros((len(at), n))
-    matrix[rows, low] = 1 - (at - low)
-    if n > 1:
-        matrix[rows, low + 1] = at - low
-    return matrix
-
-
-def bspline_matrix(n: int, at: Array) -> Array:
-    """Matrix (len(at) x n) that interpolates n samples by the cubic B-spline at the positions `at`, 0 to n -
-    1.
-
-    The spline through the samples has the coefficients c with P c = samples, where P holds the cubic
-    B-spline at the samples (1/6, 4/6, 1/6), mirrored at both ends (Unser, IEEE Signal Process. Mag.
-    16(6):22, 1999).
-    """
-    if n == 1:
-        return np.ones((len(at), 1))
-    prefilter = _bspline_basis(n, np.arange(n, dtype=np.float64))
-    return np.linalg.solve(prefilter.T, _bspline_basis(n, at).T).T
-
-
-def _bspline_basis(n: int, at: Array) -> Array:
-    matrix = np.zeros((len(at), n))
-    rows = np.arange(len(at))
-    base = np.floor(at).astype(np.intp)
-    t = at - base
-    values = ((1 - t) ** 3 / 6, 2 / 3 - t**2 + t**3 / 2, 2 / 3 - (1 - t) ** 2 + (1 - t) ** 3 / 2, t**3 / 6)
-    period = 2 * (n - 1)
-    for offset, value in zip((-1, 0, 1, 2), values, strict=True):
-        index = (base + offset) % period
-        # Two of the four may be mirrored onto one sample, so they are added.
-        np.add.at(matrix, (rows, np.where(index < n, index, period - index)), value)
-    return matrix
 
 
 def _multiply(array: Array, weights: Weights) -> Array:
@@ -261,10 +349,15 @@ def _blocks(matrix: Array) -> list[tuple[Array, slice]]:
     blocks = []
     for start in range(0, matrix.shape[0], _BLOCK_ROWS):
         block = matrix[start : start + _BLOCK_ROWS]
-        used = np.flatnonzero((np.abs(block) > _NEGLIGIBLE).any(axis=0))
-        columns = slice(int(used[0]), int(used[-1]) + 1)
+        columns = _used(block)
         blocks.append((np.ascontiguousarray(block[:, columns]), columns))
     return blocks
+
+
+def _used(matrix: Array) -> slice:
+    """The columns from the first to the last that isn't 0, or as good as."""
+    used = np.flatnonzero((np.abs(matrix) > _NEGLIGIBLE).any(axis=0))
+    return slice(int(used[0]), int(used[-1]) + 1)
 
 
 def _part(matrix: Array | None, columns: slice) -> tuple[Array | None, slice]:

@@ -12,24 +12,59 @@ from radloom.engine.step import CaseResult, CaseStep, CaseTask, main
 
 
 def run_case(task: CaseTask) -> CaseResult:
-    """Calibrate the case's image by its own values or by those of its centre (`params["centre"]`)."""
-    from radloom.calibrate import air_warning, calibrate_image, choose_calibration, measure_air
+    """Calibrate the case's image by its own values, its scanner's phantom, those of its centre (`params["centre"]`), or
+    references in the image, and measure the air around the body.
+    """
+    from radloom.calibrate import (
+        air_warning,
+        calibrate_image,
+        choose_calibration,
+        measure_air,
+        references_calibration,
+    )
     from radloom.images import read_nifti, write_nifti
+    from radloom.phantom_table import phantom_line, read_phantom_table
+    from radloom.tissue_peaks import TISSUES, tissue_hu
 
-    calibration = choose_calibration(task.row, task.params["centre"])
+    params = task.params
+    warnings: list[str] = []
+    line = None
+    own = any(task.row.get(name) for name in ("water_hu", "air_hu"))
+    if "phantom_table" in task.resources and not own:
+        line = phantom_line(read_phantom_table(task.resources["phantom_table"])[0], task.row, params)
+        if line is None:
+            warnings.append("the table of phantom measurements has none of the scan's scanner")
+    calibration = choose_calibration(task.row, params["centre"], line)
     image = read_nifti(task.inputs["resample/image.nii.gz"])
-    image, warnings = calibrate_image(image, calibration, round_hu=task.params["round_hu"])
+    known = task.inputs.get("resample/valid.nii.gz")
+    valid = None if known is None else read_nifti(known).array
+    tissues = {name: tissue_hu(image.array, TISSUES[name], valid) for name in params["references"]}
+    if params["correct_by_references"] and calibration.method == "none":
+        air = measure_air(image.array, calibration, valid)[0]
+        if air is None:
+            warnings.append("no air around the body was found: not calibrated by references")
+        else:
+            found = {name: hu for name, hu in {"air": air, **tissues}.items() if hu is not None}
+            calibration = references_calibration(found)
+    image, notes = calibrate_image(image, calibration, round_hu=params["round_hu"])
+    warnings += notes
     write_nifti(task.out / "image.nii.gz", image)
-    air_hu, air_voxels = measure_air(image.array, calibration)
-    warnings += air_warning(air_hu, task.params["air_tolerance"])
+    air_hu, air_voxels = measure_air(image.array, calibration, valid)
+    warnings += air_warning(air_hu, params["air_tolerance"])
     # For steps that interpolate anew and have to calibrate as this one did.
     (task.out / "calibration.json").write_text(json.dumps(dataclasses.asdict(calibration)) + "\n", encoding="utf-8")
     facts = {
         "method": calibration.method,
+        "source": calibration.source,
         "slope": calibration.slope,
         "intercept": calibration.intercept,
+        "sd_hu": calibration.uncertainty(),
         "air_hu": air_hu,
         "air_voxels": air_voxels,
+        # In the calibrated image, as the air.
+        "tissue_hu": {
+            name: None if hu is None else calibration.slope * hu + calibration.intercept for name, hu in tissues.items()
+        },
     }
     return CaseResult(facts, warnings)
 

@@ -18,6 +18,7 @@ def run_case(task: CaseTask) -> CaseResult:
     from radloom.images import read_nifti
     from radloom.labels import read_names
     from radloom.perturb import Amplitudes, Chain, perturb_features, write_perturbed
+    from radloom.resample import Sampling
 
     params = task.params
     made = perturb_features(
@@ -28,7 +29,7 @@ def run_case(task: CaseTask) -> CaseResult:
             task.resources["params"], *(params[f"extract.{key}"] for key in ("ibsi", "outlier_sigma", "engine"))
         ),
         Chain(
-            params["resample.interpolator"],
+            Sampling(**json.loads(task.inputs["resample/sampling.json"].read_text(encoding="utf-8"))),
             Calibration(**json.loads(task.inputs["calibrate/calibration.json"].read_text(encoding="utf-8"))),
             params["calibrate.round_hu"],
         ),
@@ -54,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--volume", type=float, default=0.2, help="largest change of the volume (default: 0.2)")
     parser.add_argument("--noise", type=float, default=1, help="noise, in units of that measured (default: 1)")
     parser.add_argument("--no-contour", action="store_true", help="keep the contour")
-    parser.add_argument("--interpolator", choices=["bspline", "linear"], default="bspline")
+    parser.add_argument("--interpolator", choices=["bspline", "linear", "sinc"], default="bspline")
     parser.add_argument("--drift", type=float, default=0.0, help="e in HU_true = (HU_observed + 1000)(1 + e) - 1000")
     parser.add_argument("--no-round", action="store_true", help="keep fractions of HU")
 
@@ -69,6 +70,7 @@ def by_hand(args: argparse.Namespace) -> None:
     from radloom.images import read_nifti
     from radloom.labels import number_names, read_names
     from radloom.perturb import Amplitudes, Chain, perturb_features, write_perturbed
+    from radloom.resample import Sampling
 
     params = read_params(args.params)
     try:
@@ -77,7 +79,7 @@ def by_hand(args: argparse.Namespace) -> None:
         raise CaseError(str(error)) from None
     labels = read_names(args.labels) if args.labels else number_names(roi.array)
     calibration = drift_calibration(args.drift) if args.drift else Calibration("none")
-    chain = Chain(args.interpolator, calibration, not args.no_round)
+    chain = Chain(Sampling(args.interpolator), calibration, not args.no_round)
     amplitudes = Amplitudes(args.rotation, args.shift, args.volume, args.noise, not args.no_contour)
     made = perturb_features(image, roi, labels, params, chain, amplitudes, args.count)
     args.out.mkdir(parents=True, exist_ok=True)

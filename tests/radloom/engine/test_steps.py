@@ -9,6 +9,7 @@ from radloom.engine.steps import (
     STABILITY,
     STEPS,
     active_steps,
+    segmentation_mb,
     segmentation_minutes,
     step_files,
     step_params,
@@ -35,9 +36,8 @@ def test_stability_is_left_out_where_there_is_nothing_to_compare(sections: dict[
 
 
 def test_perturbations_follow_what_the_steps_that_they_repeat_do() -> None:
-    params = step_params(STEPS["perturb"], config(extract={"min_voxels": 65}, resample={"interpolator": "linear"}))
+    params = step_params(STEPS["perturb"], config(extract={"min_voxels": 65}))
     assert params["extract.min_voxels"] == 65
-    assert params["resample.interpolator"] == "linear"
     assert params["calibrate.round_hu"] is True
     assert params["rotation"] == 13
     assert "params" not in params
@@ -89,6 +89,11 @@ def test_gpus_that_a_segmentation_job_asks_for(source: str, device: str, gpus: i
 
 
 def test_minutes_that_a_segmentation_may_take() -> None:
+    assert segmentation_mb(config(segment={"source": "model"})) == 8000
+    samples = {"source": "model", "uncertainty": {"samples": 3}}
+    assert segmentation_mb(config(segment=samples)) == 8000 + 2 * 1500
+    ensemble = {**samples, "model": {"a": "x", "b": "y"}, "device": "cuda", "cases_at_once": 2}
+    assert segmentation_mb(config(segment=ensemble)) == 2 * (8000 + 5 * 1500)
     assert segmentation_minutes(config(segment={"source": "command", "command_timeout_s": 1800})) == 30
     assert segmentation_minutes(config(segment={"source": "mask", "command_timeout_s": 1800})) == 10
 

@@ -41,6 +41,7 @@ from radloom.engine.steps import (
     active_steps,
     package_versions,
     resource_hash,
+    step_columns,
     step_files,
     step_params,
 )
@@ -203,6 +204,8 @@ def _resources(spec: StepSpec, config: dict[str, Any]) -> dict[str, dict[str, st
         if spec.name != "segment" or config["segment"]["source"] == "model":
             # All extractions are the step extract's; the steps that do it over follow the main one.
             given = main_file(config) if key == "extract.params" and spec.name != "extract" else config[section][name]
+            if given is None:
+                continue
             # Several files by name: `params.portal`, `params.fine`.
             paths = {name: given} if isinstance(given, str) else {f"{name}.{k}": path for k, path in given.items()}
             found |= {k: {"path": str(Path(p)), "sha256": resource_hash(Path(p))} for k, p in paths.items()}
@@ -233,10 +236,11 @@ def _plans(
             "results": str(run.results),
         }
         if spec.by_case:
+            columns = step_columns(spec, config)
             for chunk in run.chunks:
                 cases = []
                 for case_id in chunk.case_ids:
-                    row = {c: by_id[case_id][c] for c in spec.columns if by_id[case_id].get(c)}
+                    row = {c: by_id[case_id][c] for c in columns if by_id[case_id].get(c)}
                     entry: dict[str, Any] = {"case_id": case_id, "row": row}
                     if name == "ingest":
                         entry["row"] = choice(by_id[case_id], salt)

@@ -52,6 +52,8 @@ _AS_EXTRACTED = tuple(f"extract.{key}" for key in ("rois", "min_voxels", "engine
 # What of the section `segment` is for other sources of labels.
 _MODEL_KEYS = ("cpu_precision", "tta", "uncertainty", "saliency")
 _COMMAND_KEYS = ("command", "command_version")
+# What of the section `quality` judges the figures: the tables do, for the whole cohort, and no figure changes by it.
+_QUALITY_RULES = ("rules",)
 _IDLE_IN_SEGMENT = {
     "mask": ("device", *_MODEL_KEYS, *_COMMAND_KEYS),
     "model": ("labels", *_COMMAND_KEYS),
@@ -74,8 +76,8 @@ STEPS: dict[str, StepSpec] = {
             "resample",
             by_case=True,
             after=("ingest",),
-            files=("ingest/image.nii.gz", "ingest/mask.nii.gz"),
-            optional=("ingest/mask.nii.gz",),
+            files=("ingest/image.nii.gz", "ingest/mask.nii.gz", "ingest/valid.nii.gz"),
+            optional=("ingest/mask.nii.gz", "ingest/valid.nii.gz"),
             sections=("resample",),
             packages=("numpy",),
         ),
@@ -83,10 +85,12 @@ STEPS: dict[str, StepSpec] = {
             "calibrate",
             by_case=True,
             after=("resample",),
-            files=("resample/image.nii.gz",),
+            files=("resample/image.nii.gz", "resample/valid.nii.gz"),
+            optional=("resample/valid.nii.gz",),
             sections=("calibrate",),
             columns=("water_hu", "air_hu", "centre"),
             packages=("numpy",),
+            resources=("calibrate.phantom_table",),
         ),
         StepSpec(
             "segment",
@@ -115,6 +119,24 @@ STEPS: dict[str, StepSpec] = {
             packages=("numpy", "scipy", "connected-components-3d", "edt"),
         ),
         StepSpec(
+            "quality",
+            by_case=True,
+            after=("ingest", "resample", "calibrate", "postprocess"),
+            files=(
+                "ingest/image.nii.gz",
+                "ingest/valid.nii.gz",
+                "resample/valid.nii.gz",
+                "calibrate/image.nii.gz",
+                "calibrate/calibration.json",
+                "postprocess/roi.nii.gz",
+                "postprocess/labels.json",
+            ),
+            optional=("ingest/valid.nii.gz", "resample/valid.nii.gz"),
+            sections=("quality",),
+            settings=("extract.rois",),
+            packages=("numpy", "scipy", "connected-components-3d"),
+        ),
+        StepSpec(
             "train_segmentation",
             by_case=False,
             after=("ingest", "resample", "calibrate", "segment", "postprocess"),
@@ -135,15 +157,16 @@ STEPS: dict[str, StepSpec] = {
         StepSpec(
             "perturb",
             by_case=True,
-            after=("ingest", "calibrate", "postprocess"),
+            after=("ingest", "resample", "calibrate", "postprocess"),
             files=(
                 "ingest/image.nii.gz",
+                "resample/sampling.json",
                 "calibrate/calibration.json",
                 "postprocess/roi.nii.gz",
                 "postprocess/labels.json",
             ),
             sections=("perturb",),
-            settings=("resample.interpolator", "calibrate.round_hu", *_AS_EXTRACTED),
+            settings=("calibrate.round_hu", *_AS_EXTRACTED),
             packages=(*_FEATURES, *_DERIVED),
             resources=("extract.params",),
         ),
@@ -158,20 +181,18 @@ STEPS: dict[str, StepSpec] = {
         StepSpec(
             "sensitivity",
             by_case=True,
-            after=("ingest", "calibrate", "postprocess", "extract"),
+            after=("ingest", "resample", "calibrate", "postprocess", "extract"),
             files=(
                 "ingest/image.nii.gz",
+                "resample/sampling.json",
+                "calibrate/calibration.json",
                 "calibrate/image.nii.gz",
                 "postprocess/roi.nii.gz",
                 "postprocess/labels.json",
                 "extract/features.csv",
             ),
             sections=("sensitivity",),
-            settings=(
-                *("resample.spacing", "resample.interpolator", "calibrate.centres", "calibrate.round_hu"),
-                *("extract.derived_rois", *_AS_EXTRACTED),
-            ),
-            columns=("water_hu", "air_hu", "centre"),
+            settings=("resample.spacing", "calibrate.round_hu", "extract.derived_rois", *_AS_EXTRACTED),
             packages=(*_FEATURES, *_DERIVED),
             resources=("extract.params",),
         ),
@@ -188,9 +209,9 @@ STEPS: dict[str, StepSpec] = {
         StepSpec(
             "tables",
             by_case=False,
-            after=_IMAGING,
+            after=(*_IMAGING, "quality"),
             files=("extract/features.csv",),  # of each extraction, see `step_files`
-            sections=("tables", "run", "harmonize", "model", "analysis_plan"),
+            sections=("tables", "quality", "run", "harmonize", "model", "analysis_plan"),
             packages=("numpy", "pandas", "pyarrow"),
         ),
         StepSpec(
@@ -227,15 +248,15 @@ STEPS: dict[str, StepSpec] = {
         StepSpec(
             "sensitivity_table",
             by_case=False,
-            after=("sensitivity",),
-            files=("sensitivity/features.csv",),
+            after=("sensitivity", "tables"),
+            files=("sensitivity/features.csv", "tables/cohort.csv"),
             packages=("numpy", "scipy"),
         ),
         StepSpec(
             "report",
             by_case=False,
             after=(
-                *(*_IMAGING, "overlay", "voxel_maps", "tables", "stability", "harmonize"),
+                *(*_IMAGING, "train_segmentation", "overlay", "voxel_maps", "tables", "stability", "harmonize"),
                 *("model_cox", "model_logistic", "sensitivity_table"),
             ),
             files=("overlay/overlay.png", "voxel_maps/voxel_maps.png"),
@@ -250,7 +271,7 @@ COHORT_STEPS = tuple(name for name, spec in STEPS.items() if not spec.by_case)
 # Steps whose files are volumes that nobody reads once the features and the picture are there.
 VOLUME_STEPS = ("ingest", "resample", "calibrate", "segment")
 # The steps after which nothing needs them any more.
-VOLUME_READERS = ("extract", "perturb", "overlay", "sensitivity", "voxel_maps")
+VOLUME_READERS = ("quality", "extract", "perturb", "overlay", "sensitivity", "voxel_maps")
 
 
 def active_steps(config: dict[str, Any]) -> list[str]:
@@ -308,6 +329,8 @@ def step_params(spec: StepSpec, config: dict[str, Any]) -> dict[str, Any]:
         idle = {key.split(".")[1] for key in spec.resources} | set(spec.limits)
         if spec.name == "segment":
             idle |= {*_IDLE_IN_SEGMENT[config["segment"]["source"]]}
+        if spec.name == "quality":
+            idle |= {*_QUALITY_RULES}
         own = {key: value for key, value in config[spec.sections[0]].items() if key not in idle}
         if "uncertainty" in own:
             asked = own["uncertainty"].items()
@@ -340,15 +363,29 @@ def _uncertainty_limits(config: dict[str, Any]) -> dict[str, Any]:
 def case_params(spec: StepSpec, params: dict[str, Any], row: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the settings and the sheet's cells that decide one case, so that another case's don't.
 
-    Where a step calibrates, the table of centres becomes the entry of the case's own centre, and not even that where
-    the sheet has the case's own values: a case that moves to another centre computes again only if its HU change.
+    The table of centres becomes the entry of the case's own centre, and not even that where the sheet has the case's
+    own values: a case that moves to another centre computes again only if its HU change.
     """
-    centres = {"calibrate": "centres", "sensitivity": "calibrate.centres"}.get(spec.name)
-    if centres is None:
+    if spec.name != "calibrate":
         return params, row
     own = {key: row[key] for key in ("water_hu", "air_hu") if row.get(key)}
-    entry = {} if own else params[centres].get(row.get("centre", ""), {})
-    return {**{key: value for key, value in params.items() if key != centres}, "centre": entry}, own
+    entry = {} if own else params["centres"].get(row.get("centre", ""), {})
+    rest = own or {key: value for key, value in row.items() if key != "centre"}
+    return {**{key: value for key, value in params.items() if key != "centres"}, "centre": entry}, rest
+
+
+def step_columns(spec: StepSpec, config: dict[str, Any]) -> tuple[str, ...]:
+    """Return the columns of the cohort sheet that decide a step's result, those that the configuration names too."""
+    named: list[str] = []
+    if spec.name == "calibrate" and config["calibrate"]["phantom_table"]:
+        named = [config["calibrate"][key] for key in ("scanner_column", "day_column")]
+    if spec.name == "resample":
+        match = config["resample"]["match"]
+        if match["fwhm_mm"] is not None:
+            named += [match["fwhm_column"], match["kernel_column"]]
+        if match["thickness_mm"] is not None and match["thickness_column"] is not None:
+            named.append(match["thickness_column"])
+    return (*spec.columns, *named)
 
 
 def resource_hash(path: Path) -> str:
@@ -400,10 +437,17 @@ def cases_at_once(step: str, plan: dict[str, Any]) -> int:
 
 
 def segmentation_mb(config: dict[str, Any]) -> int:
-    """Return the memory in MB that a segmentation job may take: that of a case for each that is at work at once."""
+    """Return the memory in MB that a segmentation job may take: that of a case for each that is at work at once.
+
+    Samples for the uncertainty go through the net side by side; of each a row of windows and a slab of classes is held.
+    """
     segment = config["segment"]
-    on_card = segment["source"] == "model" and _takes_gpu(segment["device"])
-    return 8000 * (int(segment["cases_at_once"]) if on_card else 1)
+    if segment["source"] != "model":
+        return 8000
+    members = len(segment["model"]) if isinstance(segment["model"], dict) else 1
+    samples = members * int(segment["uncertainty"]["samples"])
+    case = 8000 + 1500 * max(0, samples - 1)
+    return case * (int(segment["cases_at_once"]) if _takes_gpu(segment["device"]) else 1)
 
 
 def trains_on_gpus(config: dict[str, Any]) -> int:
