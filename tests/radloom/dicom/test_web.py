@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from orthanc import running_orthanc
 
+from radloom.config import complete
 from radloom.dicom import web
 from radloom.dicom.ct import read_ct
 from radloom.dicom.series import find_series
@@ -284,6 +285,12 @@ def test_lists_in_pages(serve: Make, files: list[Path], tmp_path: Path) -> None:
 )
 def test_urls_that_are_refused(url: str, told: str, tmp_path: Path) -> None:
     assert told in refused(CaseError, url, tmp_path)
+
+
+def test_by_hand_and_in_the_workflow_the_settings_are_the_same() -> None:
+    own = dict(complete({"results": "results"})["ingest"]["dicomweb"])
+    assert own.pop("keep") is False
+    assert WebSettings(**own) == WebSettings()
 
 
 def test_this_computer_and_what_is_allowed_may_be_asked_without_encryption() -> None:

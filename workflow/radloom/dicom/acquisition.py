@@ -9,17 +9,21 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 
 from radloom.acquisition import COLUMNS, MIXED, RANGES, Value, clean, contrast_given, is_known_zero, manufacturer_name
 from radloom.dicom.acquisition_elements import DATES, DESCRIPTIONS, IDENTIFIERS, VENDORS
-from radloom.dicom.files import quiet
+from radloom.dicom.files import items, quiet, text, texts
 from radloom.salt import hashed
 
 FIRST_CT = 1971
 """No CT is older; headers from which the date was removed often have an earlier one."""
 
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+# Functional groups of enhanced CT that have values of the table (PS3.3, C.8.15.3).
+_MACROS = (
+    *("CTExposureSequence", "CTXRayDetailsSequence", "CTReconstructionSequence", "PixelMeasuresSequence"),
+    *("CTTableDynamicsSequence", "CTAcquisitionDetailsSequence"),
+)
 _SYNTAXES = {
     "1.2.840.10008.1.2": "implicit little endian",
     "1.2.840.10008.1.2.1": "explicit little endian",
@@ -67,33 +71,18 @@ def acquisition_of(
 
 
 class _Elements:
-    """Values of a header by keyword, also of the functional groups of a multi-frame image; an unreadable one is "?"."""
+    """Values of a header as texts, by keyword, also of the functional groups of a multi-frame image."""
 
     def __init__(self, header: Dataset) -> None:
         self.header = header
         self._items: list[Dataset] = [header]
-        for name in _GROUPS:
-            for group in self._sequence(header, name):
-                self._items += [item for part in group if part.VR == "SQ" for item in part.value or ()]
-
-    @staticmethod
-    def _sequence(header: Dataset, name: str) -> Sequence[Dataset]:
-        try:
-            return header.get(name) or ()
-        except Exception:
-            return ()
+        for group in (group for name in _GROUPS for group in items(header, name)):
+            self._items += [item for name in _MACROS for item in items(group, name)]
 
     def all(self, keyword: str) -> list[Any]:
-        """Every value that is there and not empty; of one with several parts they are a list."""
-        found = []
-        for item in self._items:
-            try:
-                value = item.get(keyword)
-            except Exception:  # whatever pydicom makes of a damaged value
-                value = "?"
-            if value is not None and value != "" and not (_is_several(value) and not len(value)):
-                found.append([str(one) for one in value] if _is_several(value) else value)
-        return found
+        """The element's value wherever it is there and not empty; of one with several parts they are a list."""
+        found = [texts(item, keyword) for item in self._items]
+        return [list(value) if len(value) > 1 else value[0] for value in found if any(value)]
 
     def has(self, keyword: str) -> bool:
         """Whether the element is there, if empty."""
@@ -108,10 +97,6 @@ class _Elements:
             return ""
         text = value.decode("ascii", "ignore") if isinstance(value, bytes) else str(value)
         return text.strip(" \0")
-
-
-def _is_several(value: Any) -> bool:
-    return not isinstance(value, str | bytes) and hasattr(value, "__len__")
 
 
 def _first(*keywords: str) -> Callable[[_Elements], list[Any]]:
@@ -261,11 +246,11 @@ def _same(column: str, values: Sequence[tuple[Any, _Elements]], told: list[str])
     first = {str(value).strip(): elements for value, elements in reversed(values)}
     kept = set()
     refused = False
-    for text, elements in first.items():
-        value = text if column in _OWN_WORDS else clean(column, text)
-        known = column == "manufacturer" and manufacturer_name(text) is not None
+    for written, elements in first.items():
+        value = written if column in _OWN_WORDS else clean(column, written)
+        known = column == "manufacturer" and manufacturer_name(written) is not None
         if value is None or (column not in _OWN_WORDS and not known and _is_private(str(value), elements.header)):
-            refused = refused or bool(text)
+            refused = refused or bool(written)
         else:
             kept.add(str(value))
     if refused:
@@ -282,7 +267,7 @@ def _is_private(text: str, header: Dataset) -> bool:
     own = text.casefold()
     words = set(_words(own))
     for keyword in (*IDENTIFIERS, *DESCRIPTIONS):
-        for other in _texts(header, keyword):
+        for other in (one.casefold() for one in texts(header, keyword)):
             if other == own:
                 return True
             if keyword in IDENTIFIERS and any(
@@ -294,15 +279,6 @@ def _is_private(text: str, header: Dataset) -> bool:
 
 def _words(text: str) -> list[str]:
     return [word for word in re.split(r"[^a-z0-9]+", text) if len(word) >= _LEAST_WORD]
-
-
-def _texts(header: Dataset, keyword: str) -> list[str]:
-    try:
-        value = header.get(keyword)
-    except Exception:
-        return []
-    several = value if isinstance(value, MultiValue | list | tuple) else [value]
-    return [str(one).strip().casefold() for one in several if one]
 
 
 def scan_day(headers: Iterable[Dataset], salt: bytes, patient_id: str) -> int | None:
@@ -321,12 +297,8 @@ def scan_day(headers: Iterable[Dataset], salt: bytes, patient_id: str) -> int | 
 
 
 def _date(header: Dataset, keyword: str) -> datetime.date | None:
-    try:
-        text = str(header.get(keyword) or "")[:10]
-    except Exception:
-        return None
     # Until 1993 dates were written with points.
-    digits = text.replace(".", "")[:8]
+    digits = text(header, keyword)[:10].replace(".", "")[:8]
     try:
         date = datetime.datetime.strptime(digits, "%Y%m%d").date()
     except ValueError:
