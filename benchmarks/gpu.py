@@ -39,7 +39,7 @@ from radloom.nets.architecture import Architecture, build_net
 from radloom.nets.flops import cost, on_meta
 from radloom.nets.folder import ModelDescription
 from radloom.nets.net import Net
-from radloom.nets.prediction import Member, Predictor, Scan, Settings, split_head
+from radloom.nets.prediction import Predictor, Scan, Settings, member_of
 from radloom.nets.windows import gaussian_weights, window_starts
 
 SPACING = (0.8, 0.8, 1.5)
@@ -247,8 +247,7 @@ def prediction(card: Card, size: Size, classes: int, bandwidth: float, rate: flo
 
     def predictor(precision: str, batch: int, device: str = card.name) -> Predictor:
         own, description = copy.deepcopy(net).cpu(), describe_model(size, classes, precision)
-        head = split_head(own, description)
-        return Predictor([Member("net", own, description, head)], Settings(device=device, batch=batch), device)
+        return Predictor([member_of("net", own, description)], Settings(device=device, batch=batch), device)
 
     like_radloom()
     ours = predictor(half, size.batch)

@@ -71,7 +71,7 @@ def one(scene: Scene, tool: str, folder: Path) -> None:
 
     from radloom.nets.architecture import Architecture, build_net
     from radloom.nets.folder import ModelDescription
-    from radloom.nets.prediction import Member, Predictor, Settings, split_head
+    from radloom.nets.prediction import Member, Predictor, Settings, member_of
     from radloom.nets.windows import window_starts
 
     torch.set_num_threads(1)
@@ -98,7 +98,7 @@ def one(scene: Scene, tool: str, folder: Path) -> None:
     softmax = scene.outputs == "softmax"
 
     if tool == "radloom":
-        predictor = Predictor([Member("net", net, description, split_head(net, description))], Settings(device="cpu"))
+        predictor = Predictor([member_of("net", net, description)], Settings(device="cpu"))
         work: Callable[[], np.ndarray] = lambda: predictor.labels(scan, spacing)  # noqa: E731
     else:
         with torch.no_grad():

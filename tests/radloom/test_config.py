@@ -52,6 +52,15 @@ def test_bin_widths_must_matter(good: dict[str, Any], params: str) -> None:
     assert "nothing in own.yaml depends on its binWidth" in problems_of({**good, "sensitivity": {"bin_widths": [10]}})
 
 
+def test_a_column_of_dicom_headers_can_be_the_batch(good: dict[str, Any]) -> None:
+    own = {**good, "harmonize": {"batch": "manufacturer"}}
+    assert "harmonize.batch: manufacturer is no column" in problems_of(own)
+    Path("scan").mkdir()
+    Path("cohort.tsv").write_text("case_id\tcentre\timage\tkernel\nP1\tA\tscan\tsoft\n")
+    assert check_run(complete(own))
+    assert "did you mean manufacturer?" in problems_of({**good, "harmonize": {"batch": "manufaturer"}})
+
+
 def test_a_good_configuration_passes_with_its_defaults(good: dict[str, Any]) -> None:
     config = complete(good)
     assert check_run(config).rows[0]["case_id"] == "P1"
@@ -361,6 +370,7 @@ def test_what_a_training_needs(good: dict[str, Any]) -> None:
     assert "split: the file none.csv does not exist" in message(split="none.csv")
     assert "set loss.dice_over to item" in message(robust="group_dro")
     assert "it is a sum of nothing" in message(loss={"cross_entropy": 0, "dice": 0})
+    assert "augmentation.flip: a net of slices has no z" in message(augmentation={"flip": ["x", "z"]})
     assert "slices is an odd number" in message(architecture={"slices": 2})
 
 

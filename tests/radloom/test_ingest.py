@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from radloom.errors import CaseError
 from radloom.images import Geometry, Volume, from_sitk, read_nifti, to_sitk, write_nifti
-from radloom.ingest import AIR_HU, clean_hu, ingest_case, match_mask, read_source, source_files, to_labels
+from radloom.ingest import AIR_HU, clean_hu, ingest_case
+from radloom.source_names import source_files
+from radloom.volume_files import match_mask, read_source, to_labels
 
 SIZE = (14, 12, 10)
 SPACING = (0.8, 0.9, 2.5)
@@ -201,16 +203,11 @@ def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
     assert "may not be read" in refused(path)
 
 
-def test_dicom_and_unknown_suffixes_are_refused(tmp_path: Path) -> None:
-    folder = tmp_path / PATIENT
-    folder.mkdir()
-    for name in ("slice.dcm", "series.zip", "SLICE.IMA"):
-        (tmp_path / name).touch()
-        assert "DICOM is not readable yet" in refused(tmp_path / name)
-    message = refused(folder)
-    assert "dcm2niix" in message
-    (tmp_path / "scan.png").touch()
-    assert ".nii.gz, .nrrd" in refused(tmp_path / "scan.png")
+def test_unknown_suffixes_are_refused(tmp_path: Path) -> None:
+    (tmp_path / f"{PATIENT}.png").touch()
+    assert ".nii.gz, .nrrd" in refused(tmp_path / f"{PATIENT}.png")
+    (tmp_path / f"{PATIENT}.nii").mkdir()
+    assert "is a folder whose name ends as" in refused(tmp_path / f"{PATIENT}.nii")
 
 
 def test_other_dimensions_and_colours_are_refused(tmp_path: Path) -> None:
@@ -283,6 +280,20 @@ def test_padding_is_set_to_air_and_said(tmp_path: Path) -> None:
     assert scan.facts["padding_voxels"] == 10 * 3 * 14
     assert scan.facts["hu_min"] == -3024
     assert scan.warnings == ["420 voxels of padding (mostly -3024) were set to -1024 HU"]
+    assert scan.valid is not None
+    assert (scan.valid.array.dtype, scan.valid.geometry) == (np.dtype(np.uint8), scan.image.geometry)
+    np.testing.assert_array_equal(scan.valid.array, array != -3024)
+    assert ingest_case(write(tmp_path, image())).valid is None
+
+
+def test_validity_turns_with_the_image(tmp_path: Path) -> None:
+    array = ct()
+    array[:2] = -3024
+    turned = sitk.DICOMOrient(image(array), "RAS")
+    scan = ingest_case(write(tmp_path, turned, ".nrrd"))
+    assert scan.valid is not None
+    np.testing.assert_array_equal(scan.valid.array == 0, scan.image.array == AIR_HU)
+    assert scan.facts["padding_voxels"] == 2 * 12 * 14
 
 
 def scan_in_air(air_hu: float, noise: float) -> NDArray[np.int16]:
@@ -297,9 +308,9 @@ def test_noise_below_minus_1024_is_no_padding(air_hu: float, noise: float) -> No
     """Also air that a drifted scanner shows at -1080, and that without any noise."""
     array = scan_in_air(air_hu, noise)
     assert (array < AIR_HU).sum() > 3000
-    found, facts, warnings = clean_hu(array)
+    found, padding, _, warnings = clean_hu(array)
     np.testing.assert_array_equal(found, array)
-    assert (facts["padding_voxels"], warnings) == (0, [])
+    assert (padding, warnings) == (None, [])
 
 
 @pytest.mark.parametrize("value", [-1100, -1500, -2000, -3024])
@@ -308,10 +319,10 @@ def test_the_corners_of_a_round_field_of_view_are_padding(value: int) -> None:
     y, x = np.mgrid[:60, :60] - 29.5
     corners = np.broadcast_to(x**2 + y**2 > 30**2, array.shape)
     assert array.min() < -1100, "the noise reaches below the padding"
-    found, facts, warnings = clean_hu(np.where(corners, np.int16(value), array))
+    found, padding, _, warnings = clean_hu(np.where(corners, np.int16(value), array))
     np.testing.assert_array_equal(found, np.where(corners, AIR_HU, array))
     assert found.dtype == np.int16
-    assert facts["padding_voxels"] == corners.sum()
+    np.testing.assert_array_equal(padding, corners)
     assert warnings == [f"{corners.sum()} voxels of padding (mostly {value}) were set to -1024 HU"]
 
 
@@ -319,9 +330,9 @@ def test_the_end_of_clipped_noise_is_no_padding() -> None:
     """A quarter of the voxels have the lowest value, but scattered among the others."""
     array = np.maximum(scan_in_air(-1040, 40), -1050)
     assert (array == -1050).mean() > 0.2
-    found, facts, _ = clean_hu(array)
+    found, padding, _, _ = clean_hu(array)
     np.testing.assert_array_equal(found, array)
-    assert facts["padding_voxels"] == 0
+    assert padding is None
 
 
 def test_nothing_but_padding_is_refused() -> None:
@@ -436,7 +447,6 @@ def test_masks_must_hold_labels(tmp_path: Path) -> None:
     assert "48 voxels of the mask are not finite" in of(np.where(ball() == 1, np.nan, 0.0))
     assert "values from -1 to 3" in of(np.where(ball() == 0, -1, ball().astype(np.int16)))
     assert "values from 0 to 70000" in of(ball().astype(np.int32) // 3 * 70000)
-    assert "DICOM is not readable yet" in refused(path, tmp_path)
     assert "the mask can't be read" in refused(path, _cut(write(tmp_path, image(ball()), name="mask")))
 
 

@@ -373,6 +373,20 @@ def test_one_batch_is_described_without_comparisons(results: CohortTask, tmp_pat
     assert "not estimable: fewer than two batches with 5 patients" in _section(page, "harmonisation")
 
 
+def test_scanners_are_shown_by_centre_where_they_are_known(results: CohortTask, tmp_path: Path) -> None:
+    assert "Scanners and protocols" not in _page(results)
+    table = pd.read_csv(results.inputs["tables/acquisition.csv"], dtype=str, keep_default_na=False)
+    table = table.assign(manufacturer="Siemens", scanner_model="Edge", kernel="B30f", kvp="120", slice_thickness="3")
+    table.loc[table.index[0], ["kernel", "slice_thickness"]] = ["B70s", ""]
+    table.to_csv(tmp_path / "own.csv", index=False)
+    page = _page(replace(results, inputs={**results.inputs, "tables/acquisition.csv": tmp_path / "own.csv"}))
+    quality = _section(page, "quality")
+    assert "Scanners and protocols" in quality
+    first = table["centre"].iloc[0]
+    n = int((table["centre"] == first).sum())
+    assert re.search(rf"<td>{first}</td><td[^>]*>Siemens Edge {n}</td><td[^>]*>B70s 1, B30f {n - 1}</td>", quality)
+
+
 @pytest.mark.usefixtures("real_figures")
 def test_sections_show_the_tables(results: CohortTask) -> None:
     page = _page(results)

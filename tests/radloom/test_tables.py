@@ -178,6 +178,71 @@ def test_too_many_exclusions_stop_with_reasons_and_cases(tmp_path: Path, cases: 
         build_tables(_task(tmp_path, cases, everybody, run={"max_excluded_fraction": 1}))
 
 
+ACQUIRED = {"manufacturer": "Siemens", "kernel": "B30f", "kvp": 120.0, "slice_thickness": 3.27, "shifted_day": 10**12}
+
+
+def _from_dicom(entries: dict[str, dict[str, Entry]], case_id: str, **changed: Any) -> None:
+    facts = FACTS["ingest"] | {"acquisition": {**ACQUIRED, **changed}}
+    entries["ingest"][case_id] = Entry("ok", "", "", facts, [], {})
+
+
+def test_headers_and_the_sheet_make_the_acquisition(tmp_path: Path, cases: list[dict[str, str]]) -> None:
+    cases[2]["kernel"] = "B70s"
+    cases[3]["kernel"] = "B40f"
+    entries = _cohort(tmp_path, cases, {})
+    for case_id in ("c0", "c2"):
+        _from_dicom(entries, case_id)
+    build_tables(_task(tmp_path, cases, entries))
+    acquisition = _read(tmp_path / "out/tables/acquisition.csv").set_index("case_id")
+    columns = ["manufacturer", "kernel", "kvp", "slice_thickness", "scan_day"]
+    assert acquisition.loc["c0", columns].tolist() == ["Siemens", "B30f", "120", "3.27", "0"]
+    assert acquisition.loc["c1", columns].tolist() == [""] * 5
+    assert acquisition.loc["c2", columns].tolist() == ["Siemens", "B70s", "120", "3.27", "0"]
+    assert acquisition.loc["c3", columns].tolist() == ["", "B40f", "", "", ""]
+    qc = _read(tmp_path / "out/tables/qc.csv")
+    told = qc[qc["step"] == "tables"]
+    assert told["case_id"].tolist() == ["c2"]
+    assert "kernel differs" in told["warning"].iloc[0]
+    # Nobody named the columns, so they are in the acquisition table alone.
+    assert "kernel" not in _read(tmp_path / "out/tables/cohort.csv")
+    assert "1000000000000" not in (tmp_path / "out/tables/acquisition.csv").read_text()
+
+
+def test_a_column_of_the_headers_can_be_the_batch(tmp_path: Path, cases: list[dict[str, str]]) -> None:
+    entries = _cohort(tmp_path, cases, {})
+    for number, case in enumerate(cases):
+        _from_dicom(entries, case["case_id"], kvp=(100.0, 120.0)[number % 2])
+    build_tables(_task(tmp_path, cases, entries, harmonize={"batch": ["kernel", "kvp"]}))
+    cohort = _read(tmp_path / "out/tables/cohort.csv").set_index("case_id")
+    assert set(cohort["kernel"]) == {"B30f"}
+    assert cohort.loc[["c0", "c1"], "kvp"].tolist() == ["100", "120"]
+    assert "manufacturer" not in cohort
+
+
+def test_gaps_of_the_sheet_are_filled_and_a_whole_column_stays(tmp_path: Path, cases: list[dict[str, str]]) -> None:
+    for case in cases:
+        case["manufacturer"] = "SIEMENS"
+        case["kernel"] = "b30f"
+    cases[0]["manufacturer"] = ""
+    entries = _cohort(tmp_path, cases, {})
+    for case in cases:
+        _from_dicom(entries, case["case_id"])
+    build_tables(_task(tmp_path, cases, entries, harmonize={"batch": ["manufacturer", "kernel"]}))
+    cohort = _read(tmp_path / "out/tables/cohort.csv")
+    assert set(cohort["manufacturer"]) == {"Siemens"}
+    assert set(cohort["kernel"]) == {"b30f"}
+
+
+def test_the_clinical_tables_own_column_is_not_filled(tmp_path: Path, cases: list[dict[str, str]]) -> None:
+    entries = _cohort(tmp_path, cases, {})
+    for case in cases:
+        _from_dicom(entries, case["case_id"])
+    clinical = "patient_id\tkernel\n" + "".join(f"p{number}\town\n" for number in range(4))
+    build_tables(_task(tmp_path, cases, entries, clinical, harmonize={"batch": "kernel"}))
+    assert "kernel" not in _read(tmp_path / "out/tables/cohort.csv")
+    assert set(_read(tmp_path / "out/tables/clinical.csv")["kernel"]) == {"own"}
+
+
 def test_acquisition_and_qc(tmp_path: Path, cases: list[dict[str, str]]) -> None:
     entries = _cohort(tmp_path, cases, {"c1": ("ingest", "bad"), "c2": ("overlay", "the picture could not be drawn")})
     entries["calibrate"]["c3"] = Entry("ok", "", "", FACTS["calibrate"], ["air is at -870 HU"], {})

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from radloom.engine.step import CaseTask
+from radloom.engine.step import CaseTask, main
 from radloom.errors import CaseError, CohortError
 from radloom.images import Geometry, Volume, read_nifti, write_nifti
 from radloom.phantoms import Scanner, draw_anatomy, make_phantom
@@ -125,6 +125,19 @@ def test_samples_and_saliency_are_written(
     assert np.array_equal(roi.array, saliency.array >= 0.4)
     assert result.facts["saliency_ml"]["organ"] == pytest.approx(roi.array.sum() * 16 / 1000)
     assert (case.out / "saliency.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_samples_by_hand(
+    script: ModuleType, phantom: Path, tmp_path: Path, dropout_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = task(phantom, tmp_path / "out", source="model", uncertainty={"samples": 2, "maps": False})
+    case.resources["model"] = dropout_model
+    script.run_case(case)
+    command = ["segment.py", phantom / "image.nii.gz", "--model", dropout_model, "--out", tmp_path / "labels.nii.gz"]
+    command += ["--device", "cpu", "--uncertainty", tmp_path / "by_hand.json", "--samples", 2]
+    monkeypatch.setattr(sys, "argv", list(map(str, command)))
+    main(script.STEP, script.add_arguments, script.by_hand)
+    assert (tmp_path / "by_hand.json").read_bytes() == (case.out / "uncertainty.json").read_bytes()
 
 
 def test_an_ensemble_needs_no_dropout(script: ModuleType, phantom: Path, tmp_path: Path, dropout_model: Path) -> None:

@@ -42,13 +42,13 @@ def place(tmp_path: Path, shared_data: Path) -> Path:
 
 def test_real_tumours_run_through_the_whole_chain(place: Path) -> None:
     tables = run("sts", place) / "tables"
-    exclusions = pd.read_csv(tables / "exclusions.csv")
-    assert list(exclusions["case_id"]) == ["STS_003", "STS_019", "STS_025"]
-    assert exclusions["reason"].str.contains("DICOM").all()
+    assert pd.read_csv(tables / "exclusions.csv").empty
     features = pd.read_csv(tables / "features_raw.csv", float_precision="round_trip")
-    assert len(features) == 23
+    assert len(features) == 26
     assert features.notna().all(axis=None)
     assert features["original_shape_VoxelVolume"].between(1e4, 3e6).all()
+    acquisition = pd.read_csv(tables / "acquisition.csv").set_index("case_id")
+    assert list(acquisition.loc[["STS_003", "STS_019", "STS_025"], "manufacturer"]) == ["GE"] * 3
     performance = pd.read_csv(tables / "performance.csv")
     assert set(performance["model"]) == {"cox", "logistic"}
     estimated = performance[performance["status"] == "estimable"]

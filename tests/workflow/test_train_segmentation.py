@@ -63,7 +63,10 @@ def test_a_run_trains_a_net_and_another_run_uses_it(tmp_path: Path) -> None:
     assert told["dice"]["validation"]["ball"]["mean_dice"] > 0.7
     exclusions = list(csv.DictReader((first.results / "training" / "exclusions.csv").read_text().splitlines()))
     assert [(e["case_id"], e["reason"]) for e in exclusions] == [("case10", "no mask in the cohort sheet")]
-    assert (first.results / "report.html").is_file()
+    page = (first.results / "report.html").read_text()
+    dice = told["dice"]["validation"]["ball"]["mean_dice"]
+    assert "Training of the segmentation net" in page
+    assert f"{dice:.3f}" in page
     assert ("train_segmentation", "cohort") in first.computed()
 
     # What is lost is trained again, to the same bytes, from the cases in the cache.

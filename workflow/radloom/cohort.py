@@ -10,12 +10,16 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from radloom.source_names import is_url, is_volume
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 ROI_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 REQUIRED = ("case_id", "centre", "image")
 # Columns that the chain itself reads; every other column may serve as batch, where the configuration names it.
-KNOWN = (*REQUIRED, "patient_id", "mask", "roi_name", "repeat_id", "water_hu", "air_hu")
+KNOWN = (*REQUIRED, "patient_id", "mask", "series", "mask_roi", "roi_name", "repeat_id", "water_hu", "air_hu")
 PATHS = ("image", "mask")
+# What never leaves the sheet: paths, UIDs, and the free text of descriptions and of the names of drawn ROIs.
+PRIVATE = (*PATHS, "series", "mask_roi")
 MOST_PROBLEMS = 100
 # How people write that a value is not known, in lower case.
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "."})
@@ -117,8 +121,7 @@ def read_cohort(path: Path) -> tuple[Sheet, list[str]]:
         if NAME.fullmatch(row["centre"]):
             spellings.setdefault(re.sub(r"[._-]", "", row["centre"].casefold()), {}).setdefault(row["centre"], line)
         problems += _hounsfield_problems(row, where)
-        if not row["image"]:
-            problems.append(f"{where}: no image")
+        problems += _cell_problems(row, where)
         problems += _repeat_problems(row, where, repeats)
         if row.get("roi_name") and not ROI_NAME.fullmatch(row["roi_name"]):
             problems.append(f"{where}: roi_name is not a letter followed by at most 31 letters, digits or '_'")
@@ -128,6 +131,21 @@ def read_cohort(path: Path) -> tuple[Sheet, list[str]]:
                 listed = ", ".join(f"{way} (line {line})" for way, line in ways.items())
                 problems.append(f"cohort sheet: a {name} written {len(ways)} ways: {listed}")
     return sheet, problems
+
+
+def _cell_problems(row: dict[str, str], where: str) -> list[str]:
+    """List what is wrong with the cells that name image and mask, and what is to be chosen of them."""
+    image, mask = row["image"], row.get("mask", "")
+    if not image:
+        return [f"{where}: no image"]
+    problems = []
+    if row.get("series") and is_volume(image):
+        problems.append(f"{where}: series chooses among the series of DICOM, and the image is a single volume")
+    if row.get("mask_roi") and not mask:
+        problems.append(f"{where}: mask_roi without mask")
+    elif row.get("mask_roi") and is_volume(mask):
+        problems.append(f"{where}: mask_roi chooses among the ROIs of an RTSTRUCT or SEG, and the mask is a volume")
+    return problems
 
 
 def _repeat_problems(row: dict[str, str], where: str, seen: dict[str, dict[str, str]]) -> list[str]:
@@ -181,8 +199,10 @@ def _hounsfield_problems(row: dict[str, str], where: str) -> list[str]:
     return problems
 
 
-def source_path(sheet: Path, cell: str) -> Path:
-    """Return the absolute path of a source: relative ones count from the folder of the sheet."""
+def source_path(sheet: Path, cell: str) -> Path | str:
+    """Return the absolute path of a source: relative ones count from the folder of the sheet; of a server its URL."""
+    if is_url(cell):
+        return cell
     return Path(cell) if Path(cell).is_absolute() else sheet.resolve().parent / cell
 
 

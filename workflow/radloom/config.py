@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from radloom.acquisition import NAMED as ACQUISITION
 from radloom.analysis_plan import columns_by_key, outcome_columns
 from radloom.cohort import (
     NAME,
@@ -29,6 +30,7 @@ from radloom.errors import CohortError, ConfigError
 from radloom.extractions import parameter_files
 from radloom.patient_split import read_split
 from radloom.roi_definitions import Each, family_of, parse_definitions, reached_from
+from radloom.source_names import is_volume
 
 LEARNED_FROM = ("harmonize.covariates", "analysis_plan.covariates", "analysis_plan.strata", "analysis_plan.subgroups")
 """Keys of columns that must be known before the outcome."""
@@ -157,8 +159,11 @@ def _source_problems(cohort: Sheet, sheet: Path) -> list[str]:
             cell = row.get(column)
             if not cell:
                 continue
+            source = source_path(sheet, cell)
+            if isinstance(source, str):  # a URL: only the server knows
+                continue
             try:
-                source_path(sheet, cell).stat()
+                source.stat()
             except (OSError, ValueError) as error:
                 # Of the system's message only its own words: the rest is the path.
                 reason = getattr(error, "strerror", None) or "no possible path"
@@ -301,6 +306,8 @@ def _column_problems(config: dict[str, Any], cohort: Sheet, clinical: Sheet) -> 
             "set it to null, or name one column"
         )
     columns = [*cohort.columns, *clinical.columns]
+    if any(not is_volume(row.get("image", "")) for row in cohort.rows):
+        columns += ACQUISITION  # ingest may find these in DICOM headers
     # A feature table made elsewhere may carry columns itself; the tables step looks for them there.
     if not config["features"]:
         if wanted and not config["clinical"] and any(column not in columns for column in wanted.values()):
@@ -362,6 +369,7 @@ def _roi_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
             (f"{step}.rois", name, labelled) for step in ("perturb", "voxel_maps") for name in config[step]["rois"]
         ]
         named += [("model.roi", name, known) for name in [roi] if name]
+    named += [("quality.rules", name, labelled) for rule in config["quality"]["rules"] for name in rule.get("rois", [])]
     for key, name, there in named:
         made = name in derived or family_of(name, derived)
         if made and there is labelled:
@@ -457,6 +465,7 @@ def _training_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
             and not training["loss"]["cross_entropy"] + training["loss"]["focal"]
         ),
         "loss: it is a sum of nothing": not any(training["loss"][k] for k in ("cross_entropy", "dice", "focal")),
+        "augmentation.flip: a net of slices has no z": dimensions == 2 and "z" in training["augmentation"]["flip"],
         "architecture: slices is an odd number, and 1 in 3 dimensions": (
             training["architecture"]["slices"] % 2 == 0 or (dimensions == 3 and training["architecture"]["slices"] != 1)
         ),

@@ -7,11 +7,12 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from radloom import acquisition
 from radloom.extractions import extraction_of
 from radloom.model_tables import MODEL_TABLES
 
@@ -79,7 +80,8 @@ DESCRIPTIONS = {
     "features_harmonized": "Features after ComBat over the whole cohort, one row a case and ROI. Descriptive: the "
     "models harmonise inside each fold.",
     "exclusions": "What is not in the feature tables: case or ROI, the step that excluded it, why, and the way out.",
-    "acquisition": "One row a readable case: format, spacing (mm), size (voxels), HU range, calibration, air outside.",
+    "acquisition": "One row a readable case: format, scanner and protocol, spacing (mm), size (voxels), HU range, "
+    "calibration, air outside.",
     "qc": "Long table of measured items worth checking (volumes in mm3, voxel counts, air) and of the steps' warnings.",
     "confounding": "Outcomes and covariates by batch, before anything was fitted: counts, events, overlap, and how far "
     "each is confounded with the batch. A patient counts once in each batch.",
@@ -109,7 +111,11 @@ DESCRIPTIONS = {
     "checklist": "Items of CLEAR, METRICS, TRIPOD+AI and IBSI: what the run answers, and what authors must write.",
     "codebook": "Every column of every table: meaning, unit, class, IBSI tag, formula, name for Stata, SPSS and R.",
 }
-TEXT_IN = {"cumulative_incidence": frozenset(["group"]), "sample_size": frozenset(["outcome"])}
+TEXT_IN = {
+    "cumulative_incidence": frozenset(["group"]),
+    "sample_size": frozenset(["outcome"]),
+    "acquisition": frozenset(acquisition.TEXTS),
+}
 """Columns that are text in one table, and numbers in another."""
 
 NUMBERS = frozenset(
@@ -179,9 +185,11 @@ def describe(path: Path) -> Table:
                 if row[j] and not (found[j] and _is(row[j], found[j][0])):
                     left = found[j] or ["integer", "number", "boolean"]
                     found[j] = [kind for kind in left if _is(row[j], kind)] or ["string"]
-    empty = "number" if path.stem in MODEL_TABLES else "string"
+    empty: Collection[str] = NUMBERS if path.stem in MODEL_TABLES else ()
+    if path.stem == "acquisition":
+        empty = (*acquisition.RANGES, acquisition.SCAN_DAY)
     types = {
-        name: kinds[0] if kinds else empty if name in NUMBERS else "string"
+        name: kinds[0] if kinds else "number" if name in empty else "string"
         for name, kinds in zip(columns, found, strict=True)
     }
     return Table(path.stem, path, types, rows)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -257,7 +258,7 @@ def read_nifti(path: Path, box: Box | None = None) -> Volume:
     """Read a three-dimensional NIfTI-1 file as `write_nifti` writes it, gzipped or not; with `box`, slices (z, y, x)
     within it, only that part is held in memory.
 
-    For the files between the steps; what the world sends is read by `radloom.ingest`. Spacing and origin come
+    For the files between the steps; what the world sends is read by `radloom.volume_files`. Spacing and origin come
     back as the shortest decimal numbers that the file's float32 stand for (0.7, not 0.699999988). Raises
     ValueError, without the path in its text, for what is no such file: another format or byte order, scaled
     values, sform and qform that disagree, a file that is cut short.
@@ -288,6 +289,27 @@ def read_nifti(path: Path, box: Box | None = None) -> Volume:
             raise ValueError("the NIfTI file is truncated or damaged") from error
     place = geometry if box is None else crop_geometry(geometry, box)
     return Volume(array.astype(array.dtype.newbyteorder("="), copy=False), place)
+
+
+def read_nifti_planes(path: Path) -> Iterator[Array]:
+    """Read a file as `read_nifti` does, one plane (y, x) after the other: each is overwritten by the next."""
+    with open(path, "rb") as raw:
+        packed = raw.read(2) == _GZIP_MAGIC
+        raw.seek(0)
+        file = igzip.IGzipFile(fileobj=raw, mode="rb") if packed else raw
+        try:
+            header = np.frombuffer(file.read(_HEADER_BYTES).ljust(_HEADER_BYTES, b"\0"), dtype=_HEADER)[0]
+            dtype, geometry = _parse(header)
+            skip = int(header["vox_offset"]) - _HEADER_BYTES
+            if len(file.read(skip)) != skip:
+                raise EOFError
+            plane = np.empty(geometry.shape[1:], dtype=dtype)
+            for _ in range(geometry.shape[0]):
+                _fill(plane, file)
+                yield plane
+            file.read(1)  # gzip checks its sum only when the end of the file is reached
+        except DAMAGED_GZIP as error:
+            raise ValueError("the NIfTI file is truncated or damaged") from error
 
 
 def read_nifti_geometry(path: Path) -> Geometry:

@@ -1,51 +1,25 @@
-"""Reading what the centres sent: NIfTI, NRRD and MetaImage, checked and brought to one orientation and type.
-
-ITK decodes the files, but it lets much pass: it hands out a truncated NIfTI file as if nothing were missing,
-turns NaN in one into 0, and looks at no checksum of packed voxels. These are checked here. What ITK prints
-and raises contains paths, which may carry patients' names, so none of it is passed on.
-"""
+"""Reading what the centres sent: volumes and DICOM, checked and brought to one orientation and type."""
 
 from __future__ import annotations
 
-import math
-import os
-import re
-import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from isal import igzip, isal_zlib
 
 from radloom.errors import CaseError
-from radloom.images import (
-    DAMAGED_GZIP,
-    Array,
-    Geometry,
-    Volume,
-    corner_distance,
-    forms_agree,
-    nearest_rotation,
-    nifti_forms,
-    reorient,
-)
+from radloom.images import Array, Geometry, Volume, reorient
+from radloom.source_cells import Contents, Selection, Sources
+from radloom.volume_files import match_mask, not_finite, read_source
 
-FORMATS = {
-    ".nii": "nifti",
-    ".nii.gz": "nifti",
-    ".nrrd": "nrrd",
-    ".nhdr": "nrrd",
-    ".mha": "mha",
-    ".mhd": "mha",
-}
-_FORMAT_NAMES = {"nifti": "NIfTI", "nrrd": "NRRD", "mha": "MetaImage"}
-_DETACHED = (".mhd", ".nhdr")
-_DATA_FILE = re.compile(r"^(?:ElementDataFile[ \t]*=|data ?file:)[ \t]*(\S.*?)[ \t\r]*$", re.MULTILINE | re.IGNORECASE)
-_DICOM_SUFFIXES = (".dcm", ".ima", ".dicom", ".zip")
+if TYPE_CHECKING:
+    from radloom.dicom.source import DicomImage
+
+NO_CHOICE = Selection()
 AIR_HU = -1024  # the lowest value that a 12-bit CT scanner stores
 # Noise and sharp kernels reach some way below -1024; what lies below this is padding or no HU at all.
 _PADDING_BELOW = -1200
@@ -55,170 +29,125 @@ _AIR_BELOW = -900
 _AIR_SHARE = 0.05  # least share of the voxels that air has beside such padding
 _LOWEST_HU, _HIGHEST_HU = -4096, 32767
 _LEAST_RANGE_HU = 50
-_ORTHONORMAL = 1e-3
-_HEADER_BYTES = 348
-_CHUNK_BYTES = 1 << 20
-_ZLIB_OR_GZIP = 47
-_LARGEST_OFFSET = 1 << 28  # extensions of a NIfTI header are small
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file as it was read: its volume in its own orientation, and what the record says of it."""
-
-    volume: Volume
-    format: str
-    dtype: str
-    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Scan:
-    """A checked case: image (int16, float32) and mask (uint8, uint16) on one grid, axes nearest to LPS."""
+    """A checked case: image (int16, float32), mask (uint8, uint16) and validity on one grid, axes nearest to LPS.
+
+    `valid` (uint8) is 1 where a value was measured and 0 where it is padding; None where all of it was measured.
+    """
 
     image: Volume
     mask: Volume | None
+    valid: Volume | None
     facts: dict[str, Any]
     warnings: list[str]
 
 
+@dataclass(frozen=True)
+class _Read:
+    """An image as it was read; `dicom` is what a mask that is DICOM has to fit, None for other formats."""
+
+    volume: Volume
+    valid: Array | None
+    facts: dict[str, Any]
+    warnings: list[str]
+    dicom: DicomImage | None = None
+
+
 def ingest_case(
-    image_path: Path,
-    mask_path: Path | None = None,
+    image: Path | str,
+    mask: Path | str | None = None,
     *,
     min_spacing: float = 0.05,
     max_spacing: float = 10.0,
     geometry_tolerance: float = 0.01,
+    selection: Selection = NO_CHOICE,
+    dicom: Mapping[str, Any] = MappingProxyType({}),
+    max_unpacked_gb: float = 4,
+    web: Mapping[str, Any] = MappingProxyType({}),
+    work: Path | None = None,
+    fetched: Path | None = None,
 ) -> Scan:
     """Read an image and its mask, check them, and bring both to the axes nearest to LPS.
 
-    Spacings and the tolerance are in mm. Raises CaseError for everything that makes the case unusable.
+    Each is a path (a volume, a DICOM file, a folder, an archive) or the URL of a series on a DICOMweb server. Spacings
+    and the tolerance are in mm. `dicom` are the settings of the section `ingest` that DICOM is read by (`series_rule`
+    and those of `CtSettings`). Archives are unpacked to a folder in `work` that is removed. `web` and
+    `fetched` are as in `Sources`. Raises CaseError for everything that makes the case unusable.
     """
-    source = read_source(image_path, "image")
-    check_grid(source.volume.geometry, min_spacing, max_spacing)
-    array, facts, warnings = clean_hu(source.volume.array)
-    image = Volume(array, source.volume.geometry)
-    warnings = source.warnings + warnings
-    mask = None
-    if mask_path is not None:
-        mask_source = read_source(mask_path, "mask")
-        warnings += mask_source.warnings
-        mask, labels = match_mask(mask_source.volume, image.geometry, geometry_tolerance)
-        facts["mask_labels"] = labels
-        mask = reorient(mask)
-    image = reorient(image)
-    geometry = image.geometry
+    with Sources(work or Path(tempfile.gettempdir()), max_unpacked_gb, web, fetched) as sources:
+        contents = sources.open(image, "image")
+        if contents.volume is not None:
+            read = _read_volume(contents.volume)
+        else:
+            read = _read_dicom(contents, selection, dicom)
+        check_grid(read.volume.geometry, min_spacing, max_spacing)
+        array, padding, facts, warnings = clean_hu(read.volume.array)
+        valid = _measured(read.valid, padding)
+        facts["padding_voxels"] = 0 if valid is None else int(valid.size - np.count_nonzero(valid))
+        found = Volume(array, read.volume.geometry)
+        warnings = read.warnings + warnings
+        matched = None
+        if mask is not None:
+            given, told, more = _read_mask(sources.open(mask, "mask"), read, selection)
+            matched, labels = match_mask(given, found.geometry, geometry_tolerance)
+            facts = {**facts, **told, "mask_labels": labels}
+            warnings += more
+    geometry = reorient(found).geometry
     facts = {
-        "format": source.format,
-        "dtype": source.dtype,
+        **{key: value for key, value in read.facts.items() if key in ("format", "dtype")},
         "size": list(geometry.size),
         "spacing": list(geometry.spacing),
         "origin": list(geometry.origin),
         "direction": list(geometry.direction),
         **facts,
+        **{key: value for key, value in read.facts.items() if key not in ("format", "dtype")},
     }
-    return Scan(image, mask, facts, warnings)
-
-
-def read_source(path: Path, what: str, shape: tuple[int, ...] | None = None) -> Source:
-    """Read one three-dimensional scalar file; `what` ("image" or "mask") names it in the messages.
-
-    With `shape`, one whose axes have other lengths, in whatever order, is refused before its voxels are in memory.
-    Raises CaseError if it is in another format, damaged, not three-dimensional, not scalar, or without a
-    geometry.
-    """
-    try:
-        return _read_source(path, what, shape)
-    except PermissionError:
-        raise CaseError(f"the {what} file may not be read", "Give its permission to the user of the run.") from None
-    except OSError as error:
-        # Python puts the path into the error.
-        raise OSError(error.errno, f"reading the {what}: {error.strerror}") from None
-
-
-def _read_source(path: Path, what: str, shape: tuple[int, ...] | None) -> Source:
-    import SimpleITK as sitk
-
-    kind = source_format(path, what)
-    if not all(file.is_file() for file in source_files(path)):
-        raise CaseError(
-            f"the {what} file, or the data file that its header names, does not exist",
-            "Correct its path in the cohort sheet, or send header and data together, as one file each.",
-        )
-    name = _FORMAT_NAMES[kind]
-    damaged = CaseError(f"the {what} can't be read as {name}: truncated or damaged", "Copy or export the file again.")
-    warnings: list[str] = []
-    if kind == "nifti":
-        header = _check_nifti_file(path, what, damaged)
-    elif kind == "nrrd":
-        warnings += _check_nrrd_file(path, what, damaged)
-    else:
-        _check_meta_file(path, what, damaged)
-
-    # By itself ITK refuses cosines that are off by 2e-4; `_check_nifti_file` has a limit of its own.
-    os.environ["ITK_NIFTI_SFORM_PERMISSIVE"] = "1"
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    with _captured() as printed:
-        try:
-            reader.ReadImageInformation()
-            _check_pixels(reader.GetDimension(), reader.GetNumberOfComponents(), reader.GetSize(), what)
-            if shape is not None and sorted(reader.GetSize()) != sorted(shape):
-                sizes = [" x ".join(map(str, size)) for size in (reader.GetSize(), shape[::-1])]
-                raise CaseError(f"the {what} has {sizes[0]} voxels, the image {sizes[1]}")
-            read = reader.Execute()
-        except RuntimeError as error:
-            if "orthonormal" in str(error):
-                raise _skewed(what) from None
-            if "Failed to allocate memory" in str(error):
-                raise MemoryError from None
-            raise damaged from None
-    if b"failed" in printed or b"not read completely" in printed:
-        raise damaged
-    _check_pixels(read.GetDimension(), read.GetNumberOfComponentsPerPixel(), read.GetSize(), what)
-    axes = np.array(read.GetDirection()).reshape(3, 3)
-    if not np.isfinite(axes).all() or np.abs(axes.T @ axes - np.eye(3)).max() > _ORTHONORMAL:
-        raise _skewed(what)
-    x, y, z = read.GetSize()
-    geometry = Geometry(
-        (x, y, z),
-        _decimals(read.GetSpacing(), kind),
-        _decimals(read.GetOrigin(), kind),
-        tuple((nearest_rotation(axes) + 0.0).ravel().tolist()),
-    )
-    if kind == "nifti":
-        warnings += _compare_forms(header, geometry, what)
-    return Source(Volume(sitk.GetArrayFromImage(read), geometry), kind, _type_name(read), warnings)
-
-
-def source_format(path: Path, what: str) -> str:
-    """The format of a source by its name: "nifti", "nrrd" or "mha". Raises CaseError for any other."""
-    name = path.name.lower()
-    if path.is_dir() or name.endswith(_DICOM_SUFFIXES):
-        raise CaseError(
-            f"the {what} is a folder, an archive or a DICOM file, and DICOM is not readable yet",
-            "Convert the series to NIfTI, for example by dcm2niix, and name that file in the cohort sheet.",
-        )
-    for suffix in sorted(FORMATS, key=len, reverse=True):
-        if name.endswith(suffix):
-            return FORMATS[suffix]
-    raise CaseError(
-        f"the {what} has no suffix of a format that can be read", f"Formats are told by {', '.join(FORMATS)}."
+    return Scan(
+        reorient(found),
+        None if matched is None else reorient(matched),
+        None if valid is None else reorient(Volume(valid.astype(np.uint8), found.geometry)),
+        facts,
+        warnings,
     )
 
 
-def source_files(path: Path) -> list[Path]:
-    """The files of a source: itself, and the data file that a detached header (.mhd, .nhdr) names."""
-    if not path.name.lower().endswith(_DETACHED):
-        return [path]
-    try:
-        with open(path, "rb") as file:
-            text = file.read(_CHUNK_BYTES).decode("latin-1")
-    except OSError:
-        return [path]
-    data = _DATA_FILE.search(text)
-    return [path] if data is None or data[1].upper() == "LOCAL" else [path, path.parent / data[1]]
+def _read_volume(path: Path) -> _Read:
+    source = read_source(path, "image")
+    return _Read(source.volume, None, {"format": source.format, "dtype": source.dtype}, source.warnings)
+
+
+def _read_dicom(contents: Contents, selection: Selection, settings: Mapping[str, Any]) -> _Read:
+    # pydicom is imported only for cases that are DICOM.
+    from radloom.dicom.source import read_image
+
+    read = read_image(contents.dicom, selection, settings)
+    return _Read(read.ct.volume, read.ct.valid, read.facts, read.warnings, read)
+
+
+def _read_mask(contents: Contents, image: _Read, selection: Selection) -> tuple[Volume, dict[str, Any], list[str]]:
+    """The mask as it was read or drawn, with what is to be said of it."""
+    if contents.volume is not None:
+        source = read_source(contents.volume, "mask")
+        return source.volume, {}, source.warnings
+    if image.dicom is None:
+        raise CaseError(
+            "the mask is DICOM and the image is not, so that nothing tells whether they belong together",
+            "Name the DICOM series as image, or convert the mask to a volume on the image's grid.",
+        )
+    from radloom.dicom.source import read_mask
+
+    drawn = read_mask(contents.dicom, image.dicom, selection)
+    return drawn.volume, {"mask": drawn.facts}, drawn.warnings
+
+
+def _measured(valid: Array | None, padding: Array | None) -> Array | None:
+    """Where values were measured, of what the series says and what the values show; None where all were."""
+    if padding is not None:
+        valid = ~padding if valid is None else valid & ~padding
+    return None if valid is None or valid.all() else valid
 
 
 def check_grid(geometry: Geometry, min_spacing: float, max_spacing: float) -> None:
@@ -239,19 +168,19 @@ def check_grid(geometry: Geometry, min_spacing: float, max_spacing: float) -> No
         )
 
 
-def clean_hu(array: Array) -> tuple[Array, dict[str, Any], list[str]]:
+def clean_hu(array: Array) -> tuple[Array, Array | None, dict[str, Any], list[str]]:
     """Check that values are HU, and set padding to -1024; noise between -1200 and -1024 stays.
 
     Padding is what lies below -1200, and a constant below -1024 that fills whole areas beside the air
-    (`_find_padding`). Returns the values as int16, or float32 where some are fractional, the facts `hu_min`,
-    `hu_max` (as read) and `padding_voxels`, and warnings. Raises CaseError for values that aren't finite, are
-    constant, or are not HU.
+    (`_find_padding`). Returns the values as int16, or float32 where some are fractional, where the padding was (None
+    without any), the facts `hu_min` and `hu_max` (as read), and warnings. Raises CaseError for values that aren't
+    finite, are constant, or are not HU.
     """
     not_hu = "Send the image in HU: stored values x rescale slope + rescale intercept."
     if array.dtype.kind == "f":
         bad = array.size - int(np.count_nonzero(np.isfinite(array)))
         if bad:
-            raise _not_finite(bad, "image")
+            raise not_finite(bad, "image")
     low, high = array.min().item(), array.max().item()
     if low == high:
         raise CaseError(f"all voxels of the image have the same value {low:g}", "Send the image again.")
@@ -271,57 +200,15 @@ def clean_hu(array: Array) -> tuple[Array, dict[str, Any], list[str]]:
         )
     if high - low < _LEAST_RANGE_HU:
         raise CaseError(f"values from {low:g} to {high:g} look normalised, not HU", not_hu)
-    facts: dict[str, Any] = {"hu_min": low, "hu_max": high, "padding_voxels": 0}
+    facts: dict[str, Any] = {"hu_min": low, "hu_max": high}
     warnings: list[str] = []
     padding = _find_padding(array, low)
     if padding is not None:
         warnings += _check_padding(array, padding, not_hu)
-        facts["padding_voxels"] = int(np.count_nonzero(padding))
         array = np.where(padding, array.dtype.type(AIR_HU), array)
     if array.dtype.kind == "f" and not np.array_equal(np.rint(array), array):
-        return array.astype(np.float32, copy=False), facts, warnings
-    return array.astype(np.int16, copy=False), facts, warnings
-
-
-def match_mask(mask: Volume, image: Geometry, tolerance_mm: float) -> tuple[Volume, list[int]]:
-    """The mask on the image's very grid, as uint8 or uint16, and its labels in ascending order.
-
-    The mask's axes may be permuted or flipped against the image's. Raises CaseError if a corner is further
-    than `tolerance_mm` from the image's, if the values are not labels, or if all are 0.
-    """
-    turned = reorient(mask, image.direction)
-    same_export = "Export image and mask from the same series."
-    if turned.geometry.size != image.size:
-        sizes = [" x ".join(map(str, size)) for size in (turned.geometry.size, image.size)]
-        raise CaseError(f"the mask has {sizes[0]} voxels, the image {sizes[1]}", same_export)
-    distance = corner_distance(turned.geometry, image)
-    if not distance <= tolerance_mm:
-        raise CaseError(
-            f"the mask's grid lies up to {distance:.3g} mm from the image's, more than {tolerance_mm:g} mm",
-            f"{same_export} If it is only rounding, set ingest: geometry_tolerance in the configuration.",
-        )
-    labels = to_labels(turned.array)
-    counts = np.zeros(int(labels.max()) + 1, dtype=np.int64)
-    for plane in labels:  # plane by plane, since bincount takes a copy of 8 bytes a voxel
-        counts += np.bincount(plane.ravel(), minlength=counts.size)
-    found = [int(label) for label in np.flatnonzero(counts) if label > 0]
-    if not found:
-        raise CaseError("the mask is empty", "Draw the ROI, or take the case out of the cohort sheet.")
-    return Volume(labels, image), found
-
-
-def to_labels(array: Array) -> Array:
-    """Mask values as uint8, or uint16 where a label is above 255.
-
-    Raises CaseError unless they are whole numbers from 0 to 65535.
-    """
-    advice = "Send a label mask: 0 outside, whole numbers inside."
-    if array.dtype.kind == "f" and not np.array_equal(np.rint(array), array):  # NaN is not equal to itself
-        raise CaseError("the mask has values that are not whole numbers", advice)
-    low, high = array.min().item(), array.max().item()
-    if low < 0 or high > np.iinfo(np.uint16).max:
-        raise CaseError(f"the mask has values from {low:g} to {high:g}", advice)
-    return array.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16, copy=False)
+        return array.astype(np.float32, copy=False), padding, facts, warnings
+    return array.astype(np.int16, copy=False), padding, facts, warnings
 
 
 def _find_padding(array: Array, low: float) -> Array | None:
@@ -371,199 +258,3 @@ def _check_padding(array: Array, padding: Array, not_hu: str) -> list[str]:
         )
     value = values[counts.argmax()].item()
     return [f"{far.size} voxels of padding (mostly {value:g}) were set to {AIR_HU} HU"]
-
-
-def _check_pixels(dimension: int, components: int, size: tuple[int, ...], what: str) -> None:
-    if dimension != 3:
-        raise CaseError(
-            f"the {what} has {dimension} dimensions ({' x '.join(map(str, size))}), not 3",
-            "Send one volume: of a 4D series the wanted time point or phase, of 2D slices the stack.",
-        )
-    if components != 1:
-        raise CaseError(f"the {what} has {components} values a voxel, as a colour picture", "Send one value a voxel.")
-
-
-def _not_finite(count: int, what: str) -> CaseError:
-    return CaseError(
-        f"{count} voxels of the {what} are not finite numbers", "Set them to the value of air, or of outside."
-    )
-
-
-def _skewed(what: str) -> CaseError:
-    return CaseError(
-        f"the axes of the {what} are not at right angles (by more than {_ORTHONORMAL:g}), as with a gantry tilt",
-        "Resample it to a rectangular grid, for example by dcm2niix, which corrects the tilt.",
-    )
-
-
-def _check_nifti_file(path: Path, what: str, damaged: CaseError) -> bytes:
-    """Raise CaseError unless the file holds the finite voxels that its header promises; returns the header.
-
-    ITK fills missing voxels with what it likes, never gets to the checksum at the end of a gzip stream, and
-    reads NaN as 0.
-    """
-    with open(path, "rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        file = cast(IO[bytes], igzip.IGzipFile(fileobj=raw, mode="rb") if packed else raw)
-        try:
-            header = file.read(_HEADER_BYTES)
-            dtype, count, offset = _promised(header, what, damaged)
-            if len(file.read(offset - _HEADER_BYTES)) != offset - _HEADER_BYTES:
-                raise damaged
-            missing, bad = count * dtype.itemsize, 0
-            while chunk := file.read(_CHUNK_BYTES):
-                chunk = chunk[:missing]  # bytes after the last voxel are none of ours, but their checksum counts
-                missing -= len(chunk)
-                if dtype.kind == "f" and len(chunk) % dtype.itemsize == 0:
-                    bad += int(np.count_nonzero(~np.isfinite(np.frombuffer(chunk, dtype))))
-        except DAMAGED_GZIP:
-            raise damaged from None
-    if missing:
-        raise damaged
-    if bad:
-        raise _not_finite(bad, what)
-    sform, _ = nifti_forms(header)
-    if sform is not None:
-        lengths = np.linalg.norm(sform[:3, :3], axis=0)
-        axes = sform[:3, :3] / np.where(lengths > 0, lengths, 1)
-        if not np.abs(axes.T @ axes - np.eye(3)).max() <= _ORTHONORMAL:
-            raise _skewed(what)
-    return header
-
-
-def _promised(header: bytes, what: str, damaged: CaseError) -> tuple[np.dtype[Any], int, int]:
-    """Type (plain bytes but for floats), number and offset of the voxels that a NIfTI-1 header speaks of."""
-    if len(header) < _HEADER_BYTES:
-        raise damaged
-    marks: dict[Literal["little", "big"], str] = {"little": "<", "big": ">"}
-    mark = next((marks[order] for order in marks if int.from_bytes(header[:4], order) == _HEADER_BYTES), None)
-    if mark is None:
-        raise CaseError(
-            f"the {what} is no NIfTI-1 file",
-            "Save it as NIfTI-1 (.nii or .nii.gz); NIfTI-2 and Analyze are not read.",
-        )
-    dim = np.frombuffer(header, f"{mark}i2", 8, 40).astype(np.int64)
-    kind, bits = np.frombuffer(header, f"{mark}i2", 2, 70).tolist()
-    pixdim = np.frombuffer(header, f"{mark}f4", 3, 80)
-    offset = float(np.frombuffer(header, f"{mark}f4", 1, 108)[0])
-    if not 1 <= dim[0] <= 7 or dim[1 : dim[0] + 1].min() < 1 or bits % 8 or bits < 8:
-        raise damaged
-    if not _HEADER_BYTES <= offset <= _LARGEST_OFFSET:
-        raise damaged
-    if dim[0] >= 3 and not (np.isfinite(pixdim).all() and (pixdim > 0).all()):
-        raise CaseError(f"the {what}'s voxel spacing is not positive", "Correct the file's header.")
-    float_types = {16: f"{mark}f4", 64: f"{mark}f8"}
-    return np.dtype(float_types.get(kind, f"V{bits // 8}")), math.prod(dim[1 : dim[0] + 1].tolist()), int(offset)
-
-
-def _compare_forms(header: bytes, geometry: Geometry, what: str) -> list[str]:
-    """Warnings where a NIfTI header contradicts itself or says nothing of the orientation."""
-    sform, qform = nifti_forms(header)
-    if sform is None and qform is None:
-        return [f"the {what}'s header gives no orientation: left and right are as stored"]
-    if sform is None or qform is None or forms_agree(sform, qform):
-        return []
-    ends = np.array(geometry.size) - 1
-    index = np.array([[(k >> axis & 1) * ends[axis] for axis in range(3)] + [1] for k in range(8)])
-    points = {name: (index @ form.T)[:, :3] for name, form in (("sform", sform), ("qform", qform))}
-    apart = float(np.linalg.norm(points["sform"] - points["qform"], axis=1).max())
-    taken = geometry.to_physical(index[:, :3]) * [-1, -1, 1]
-    used = min(points, key=lambda name: float(np.abs(points[name] - taken).max()))
-    return [f"sform and qform of the {what} disagree by up to {apart:.3g} mm; the {used} was taken"]
-
-
-def _check_nrrd_file(path: Path, what: str, damaged: CaseError) -> list[str]:
-    """Raise CaseError if a NRRD file has no spacing or fails its checksum; warn if it has no orientation."""
-    text, start = _text_header(path, re.compile(rb"\r?\n\r?\n"), damaged)
-    fields = {
-        name.strip().lower(): value.strip()
-        for name, found, value in (line.partition(":") for line in text.splitlines() if line[:1] != "#")
-        if found
-    }
-    if not text.startswith("NRRD") or (start is None and path.suffix.lower() == ".nrrd"):
-        raise damaged
-    if not fields.keys() & {"space directions", "spacings"}:
-        raise CaseError(f"the {what}'s header gives no voxel spacing", "Export it with its geometry.")
-    if fields.get("encoding", "").lower() in ("gzip", "gz"):
-        _check_packed(path, start or 0, damaged)
-    if "space" not in fields:
-        return [f"the {what}'s header gives no orientation: left and right are as stored"]
-    return []
-
-
-def _check_meta_file(path: Path, what: str, damaged: CaseError) -> None:
-    """Raise CaseError where a MetaImage has no spacing or fails its checksum."""
-    text, start = _text_header(path, re.compile(rb"^ElementDataFile\s*=[^\n]*\n?", re.MULTILINE), damaged)
-    fields = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in text.splitlines())}
-    if start is None:
-        raise damaged
-    if not fields.keys() & {"ElementSpacing", "ElementSize"}:
-        raise CaseError(f"the {what}'s header gives no voxel spacing", "Export it with its geometry.")
-    if fields.get("CompressedData", "").lower() == "true":
-        _check_packed(path, start, damaged)
-
-
-def _text_header(path: Path, end: re.Pattern[bytes], damaged: CaseError) -> tuple[str, int | None]:
-    """The text before the data of a NRRD or MetaImage file, and where the data start (None: nowhere)."""
-    with open(path, "rb") as file:
-        start = file.read(_CHUNK_BYTES)
-    found = end.search(start)
-    if not start or (found is None and b"\0" in start):
-        raise damaged
-    return start[: found.end() if found else None].decode("latin-1"), found.end() if found else None
-
-
-def _check_packed(path: Path, start: int, damaged: CaseError) -> None:
-    """Raise `damaged` unless the packed voxels unpack and match their checksum, which ITK doesn't look at.
-
-    They lie behind the header, from the byte `start`, or in a file of their own.
-    """
-    *_, data = source_files(path)
-    if data != path:
-        path, start = data, 0
-    unpack = isal_zlib.decompressobj(wbits=_ZLIB_OR_GZIP)
-    with open(path, "rb") as file:
-        file.seek(start)
-        try:
-            while not unpack.eof and (chunk := file.read(_CHUNK_BYTES)):
-                unpack.decompress(chunk)
-        except DAMAGED_GZIP:
-            raise damaged from None
-    if not unpack.eof:
-        raise damaged
-
-
-def _decimals(values: tuple[float, ...], kind: str) -> tuple[float, float, float]:
-    """NIfTI holds float32: take the shortest decimal number that each stands for (0.7, not 0.699999988)."""
-    x, y, z = (float(str(np.float32(value))) + 0.0 if kind == "nifti" else float(value) + 0.0 for value in values)
-    return x, y, z
-
-
-def _type_name(image: Any) -> str:
-    words: str = image.GetPixelIDTypeAsString()
-    bits = re.search(r"(\d+)-bit", words)
-    if bits is None:
-        return words
-    base = "float" if "float" in words else ("uint" if "unsigned" in words else "int")
-    return base + bits.group(1)
-
-
-@contextmanager
-def _captured() -> Iterator[bytearray]:
-    """Catch what native code prints to stdout and stderr; the bytes are there when the block has ended."""
-    printed = bytearray()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as file:
-        saved = os.dup(1), os.dup(2)
-        try:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-            yield printed
-        finally:
-            for kept, number in zip(saved, (1, 2), strict=True):
-                os.dup2(kept, number)
-                os.close(kept)
-            file.seek(0)
-            printed += file.read()

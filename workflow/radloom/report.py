@@ -36,6 +36,7 @@ from radloom.report_sections import (
 )
 from radloom.report_sensitivity import sensitivity_section
 from radloom.report_summary import headline
+from radloom.report_training import training_section
 from radloom.report_view import Section, count
 from radloom.run_facts import RunFacts
 
@@ -208,6 +209,7 @@ def build_report(task: CohortTask) -> CohortResult:
         overlays_section(material),
         *([voxel_maps_section(material)] if material.voxel_maps else []),
         quality_section(material),
+        *training_section(task.inputs),
         *([sensitivity_section(material.sensitivity, material.main_roi)] if len(material.sensitivity) else []),
         *confounding_section(material),
         harmonisation_section(material),

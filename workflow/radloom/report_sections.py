@@ -338,6 +338,40 @@ def voxel_maps_section(material: Material) -> Section:
     return Section("voxel-maps", "Voxel maps", [*blocks, Block("pictures", pictures=pictures)])
 
 
+# The columns of the acquisition table that the report shows, as words counted or as numbers.
+_SCANNER_WORDS = ("kernel", "reconstruction", "contrast", "kvp")
+_SCANNER_NUMBERS = {"exposure": "exposure, mAs", "slice_thickness": "slice thickness, mm", "pitch": "pitch"}
+
+
+def _scanner_blocks(rows: pd.DataFrame) -> list[Block]:
+    """Scanners and protocols by centre, where headers or the cohort sheet tell of them."""
+    names = ["manufacturer", "scanner_model", *_SCANNER_WORDS, *_SCANNER_NUMBERS]
+    rows = rows.reindex(columns=[*dict.fromkeys([*rows.columns, *names])], fill_value="")
+    if (rows[names] == "").all(axis=None):
+        return []
+    rows = rows.assign(scanner=(rows["manufacturer"] + " " + rows["scanner_model"]).str.strip())
+    lines = []
+    for centre, part in rows.groupby("centre", sort=False):
+        cells: list[Any] = [centre]
+        for name in ("scanner", *_SCANNER_WORDS):
+            counts = part[name][part[name] != ""].value_counts(sort=False)
+            told = listed((f"{value} {n}" for value, n in counts.items()), 6)
+            missing = len(part) - int(counts.sum())
+            cells.append((told + (f", not known {missing}" if missing else "")) if told else "–")
+        cells += [median_range(numbers(part[name])) for name in _SCANNER_NUMBERS]
+        lines.append(cells)
+    heads = [
+        "centre",
+        "scanner",
+        "kernel",
+        "reconstruction",
+        "contrast",
+        "tube voltage, kV",
+        *_SCANNER_NUMBERS.values(),
+    ]
+    return [table(heads, lines, "Scanners and protocols: counts, or median (smallest to largest)")]
+
+
 def quality_section(material: Material) -> Section:
     """Acquisition, calibration and volumes by centre, and every warning of the steps."""
     rows = material.acquisition
@@ -372,6 +406,7 @@ def quality_section(material: Material) -> Section:
                 "Acquisition: median (smallest to largest)",
             )
         )
+        blocks += _scanner_blocks(rows)
         first = rows.iloc[0]
         after = [first[f"resampled_spacing_{axis}"] for axis in "xyz"]
         if all(after):

@@ -24,7 +24,8 @@ MOST_NAMES = 12
 """More centres, batches or columns than this are counted, not named."""
 
 SCANNER_COLUMNS: dict[str, tuple[str, ...]] = {
-    "scanner": ("manufacturer", "vendor", "scanner", "scanner_model", "model_name"),
+    "scanner": ("manufacturer", "vendor", "scanner"),
+    "scanner model": ("scanner_model", "model_name"),
     "tube voltage": ("kvp", "tube_voltage"),
     "tube current": ("tube_current", "tube_current_ma"),
     "exposure": ("exposure", "exposure_mas", "mas"),

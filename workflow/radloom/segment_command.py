@@ -88,8 +88,8 @@ def segment_command(
     can't be used, and CohortError where it can't be started.
     """
     from radloom.images import read_nifti_geometry
-    from radloom.ingest import match_mask, read_source
     from radloom.segment import segment_mask
+    from radloom.volume_files import match_mask, read_source
 
     with tempfile.TemporaryDirectory(prefix="radloom-") as scratch:
         places = {
@@ -195,11 +195,11 @@ def _check_outcome(outcome: Outcome, timeout_s: float) -> None:
 
 def _written(wanted: Path, outcome: Outcome) -> Path:
     """The one volume that the program wrote: where it should, with another suffix, or in a folder of that name."""
-    from radloom.ingest import FORMATS
+    from radloom.source_names import VOLUMES
 
     if wanted.is_file():
         return wanted
-    volumes = [path for path in sorted(wanted.parent.rglob("*")) if path.is_file() and path.name.endswith((*FORMATS,))]
+    volumes = [path for path in sorted(wanted.parent.rglob("*")) if path.is_file() and path.name.endswith((*VOLUMES,))]
     if not volumes:
         raise CaseError(
             f"segment.command wrote no label volume{_told(outcome.output)}",

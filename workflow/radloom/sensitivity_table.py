@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
 import numpy as np
 from scipy.stats import rankdata
@@ -136,7 +138,12 @@ def sensitivity_rows(
 def build_sensitivity_table(task: CohortTask) -> CohortResult:
     """Write tables/sensitivity.csv from the files of all cases that have features."""
     # In the order of their names: sums must not depend on how the cases are divided among jobs.
-    done = {case: entry for case, entry in sorted(task.entries["sensitivity"].items()) if entry.status == "ok"}
+    left_out = _excluded(task.inputs["tables/cohort.csv"]) if "tables/cohort.csv" in task.inputs else set()
+    done = {
+        case: entry
+        for case, entry in sorted(task.entries["sensitivity"].items())
+        if entry.status == "ok" and case not in left_out
+    }
     columns: list[str] = []
     cases = []
     for entry in done.values():
@@ -150,3 +157,9 @@ def build_sensitivity_table(task: CohortTask) -> CohortResult:
     write_table(task.out / "tables" / "sensitivity.csv", SENSITIVITY_COLUMNS, map(asdict, rows))
     warned = [case for case, entry in done.items() if entry.warnings]
     return CohortResult({"cases": len(cases), "rows": len(rows), "cases_with_warnings": warned})
+
+
+def _excluded(cohort: Path) -> set[str]:
+    """The cases that the tables leave out: the quality gate excludes some that have features."""
+    with cohort.open(encoding="utf-8", newline="") as stream:
+        return {row["case_id"] for row in csv.DictReader(stream) if row["status"] == "excluded"}

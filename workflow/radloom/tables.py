@@ -10,7 +10,7 @@ import csv
 import difflib
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from radloom import acquisition
 from radloom.analysis_plan import columns_by_key
+from radloom.cohort import is_missing
 from radloom.engine.step import CohortResult, CohortTask, Entry
 from radloom.errors import CohortError
 from radloom.extractions import facts_of, features_file, table_name
+from radloom.quality_gate import Finding, Gate, pass_gate
 from radloom.table_entry import ID_COLUMNS, Clinical, FeatureTable, read_clinical, read_feature_table
 
 FEATURE_PATH = ("ingest", "resample", "calibrate", "segment", "postprocess", "extract")
 """The steps that a case must pass to have features, in their order."""
+
+GATE = "quality"
+"""The step whose figures the rules of the configuration judge when all cases are there."""
 
 NOT_IN_COHORT = frozenset({"image", "mask", "roi_name", "water_hu", "air_hu", "status", "n_rois"})
 EXCLUSION_COLUMNS = ["case_id", "centre", "roi", "step", "reason", "way_out"]
@@ -41,6 +47,7 @@ ACQUISITION_COLUMNS = [
     "centre",
     "format",
     "dtype",
+    *acquisition.NAMED,
     *(f"spacing_{axis}" for axis in "xyz"),
     *(f"size_{axis}" for axis in "xyz"),
     "hu_min",
@@ -91,9 +98,11 @@ def read_case_features(path: Path) -> tuple[list[str], list[str], np.ndarray]:
     )
 
 
-def exclusion_rows(cases: Sequence[Mapping[str, str]], entries: Entries) -> list[Row]:
+def exclusion_rows(
+    cases: Sequence[Mapping[str, str]], entries: Entries, gated: Mapping[str, Finding] | None = None
+) -> list[Row]:
     """Whole cases with the step that excluded them, and ROIs that the extraction excluded, in the order of
-    the cohort sheet.
+    the cohort sheet. `gated` are the cases that the quality gate excludes.
 
     Raises RuntimeError if a case has no entry for a step that it should have passed: the manifests
     contradict each other.
@@ -111,6 +120,9 @@ def exclusion_rows(cases: Sequence[Mapping[str, str]], entries: Entries) -> list
                 rows.append(_exclusion(case_id, centre, "", step, entry.reason, entry.advice))
                 break
         else:
+            if gated and case_id in gated:
+                rows.append(_exclusion(case_id, centre, "", GATE, gated[case_id].text, gated[case_id].advice))
+                continue
             found = entries["extract"][case_id].facts.get("excluded_rois", [])
             rows += [
                 _exclusion(case_id, centre, roi["roi"], "extract", roi["reason"], roi.get("advice", ""))
@@ -138,7 +150,13 @@ def _entry_of(entry: Entry, name: str) -> Entry:
 
 def name_extraction(rows: Sequence[Row], name: str, entries: Entries) -> list[Row]:
     """Exclusions with the column `extraction`, which stays empty where a case was excluded from all of them."""
-    return [{**row, "extraction": name if entries["extract"][row["case_id"]].status == "ok" else ""} for row in rows]
+    return [
+        {
+            **row,
+            "extraction": name if entries["extract"][row["case_id"]].status == "ok" and row["step"] != GATE else "",
+        }
+        for row in rows
+    ]
 
 
 def _exclusion(case_id: str, centre: str, roi: str, step: str, reason: str, way_out: str) -> Row:
@@ -212,9 +230,11 @@ def check_complete(
 _NO_ENTRY = Entry("ok", "", "", {}, [], {})
 
 
-def acquisition_rows(cases: Sequence[Mapping[str, str]], entries: Entries) -> list[Row]:
-    """How every readable case was acquired, resampled and calibrated: spacing in mm (x, y, z), size in
-    voxels, HU.
+def acquisition_rows(
+    cases: Sequence[Mapping[str, str]], entries: Entries, acquired: Mapping[str, Mapping[str, Any]]
+) -> list[Row]:
+    """How every readable case was acquired (`acquired`, by case), resampled and calibrated: spacing in mm (x, y, z),
+    size in voxels, HU.
     """
     rows: list[Row] = []
     for case in cases:
@@ -223,6 +243,7 @@ def acquisition_rows(cases: Sequence[Mapping[str, str]], entries: Entries) -> li
             continue
         row: Row = {"case_id": case["case_id"], "centre": case["centre"]}
         row |= {name: entry.facts.get(name) for name in ("format", "dtype", "hu_min", "hu_max")}
+        row |= {name: acquisition.cell(value) for name, value in acquired[case["case_id"]].items()}
         resampled = _facts(entries, "resample", case["case_id"])
         for prefix, facts in (("", entry.facts), ("resampled_", resampled)):
             for name in ("spacing", "size"):
@@ -236,21 +257,54 @@ def acquisition_rows(cases: Sequence[Mapping[str, str]], entries: Entries) -> li
     return rows
 
 
+def with_acquisition(
+    cases: Sequence[Mapping[str, str]],
+    acquired: Mapping[str, Mapping[str, Any]],
+    filled: Collection[str],
+    wanted: Collection[str],
+) -> list[dict[str, str]]:
+    """The cases with the columns of the acquisition table that the configuration names, so that they can be a batch.
+
+    A column of the sheet without a gap stays as it was given. One that isn't there, or has gaps that headers fill, is
+    the acquisition table's, so that one scanner isn't spelled in two ways. `wanted` are the named columns, `filled`
+    those of them that headers may fill: the others are the clinical table's.
+    """
+    rows = [{name: cell for name, cell in case.items() if name not in acquisition.NAMED} for case in cases]
+    for name in acquisition.NAMED:
+        given = [case.get(name, "") for case in cases]
+        known = [_cell(acquisition.cell(acquired[case["case_id"]].get(name))) for case in cases]
+        there = any(name in case for case in cases)
+        fills = name in filled and any(is_missing(old) and new for old, new in zip(given, known, strict=True))
+        if name in wanted and (there or fills):
+            for row, cell in zip(rows, known if fills else given, strict=True):
+                row[name] = cell
+    return rows
+
+
 def _facts(entries: Entries, step: str, case_id: str) -> dict[str, Any]:
     """The facts of a step that has done the case, else none."""
     entry = entries.get(step, {}).get(case_id)
     return entry.facts if entry is not None and entry.status == "ok" else {}
 
 
-def qc_rows(cases: Sequence[Mapping[str, str]], entries: Entries, tables: Mapping[str, FeatureTable]) -> list[Row]:
+def qc_rows(
+    cases: Sequence[Mapping[str, str]],
+    entries: Entries,
+    tables: Mapping[str, FeatureTable],
+    gate: Gate | None = None,
+) -> list[Row]:
     """What is worth checking, long: one row a measured item (volumes in mm3, counts in voxels) or a step's
-    warning. `tables` has the main feature table under an empty name, and those of further extractions.
+    warning. `tables` has the main feature table under an empty name, and those of further extractions;
+    `gate` the figures of the step quality and what the rules found.
     """
     empty: dict[str, list[tuple[str, str, int]]] = {}
     for name, one in tables.items():
         item = f"features_not_computed_{name}" if name else "features_not_computed"
         for row, n in zip(one.ids, np.isnan(one.values).sum(axis=1), strict=True):
             empty.setdefault(row["case_id"], []).append((row["roi"], item, int(n)))
+    warned: dict[str, list[Finding]] = {}
+    for finding in gate.warnings if gate else ():
+        warned.setdefault(finding.case_id, []).append(finding)
     rows: list[Row] = []
     for case in cases:
         case_id = case["case_id"]
@@ -290,6 +344,10 @@ def qc_rows(cases: Sequence[Mapping[str, str]], entries: Entries, tables: Mappin
             add("extract", roi, "voxels", facts.get("voxels"))
             if roi not in segmented:  # a derived ROI
                 add("extract", roi, "volume_mm3", facts.get("volume_mm3"))
+        for measured in gate.figures.get(case_id, []) if gate else ():
+            add(GATE, measured.roi, measured.figure, measured.value)
+        for finding in warned.get(case_id, []):
+            add(GATE, finding.roi, "warning", None, finding.text)
         for roi, item, n in empty.get(case_id, []):
             add("extract" if "extract" in entries else "tables", roi, item, n)
         for step, by_case in entries.items():
@@ -380,7 +438,7 @@ def check_excluded_fraction(n_cases: int, exclusions: Sequence[Row], allowed: fl
     steps = Counter(row["step"] for row in whole)
     lines = [
         f"{len(whole)} of {n_cases} cases are excluded ("
-        + ", ".join(f"{step} {steps[step]}" for step in FEATURE_PATH if steps[step])
+        + ", ".join(f"{step} {steps[step]}" for step in (*FEATURE_PATH, GATE) if steps[step])
         + (
             "): no case is left."
             if len(whole) == n_cases
@@ -428,6 +486,7 @@ def build_tables(task: CohortTask) -> CohortResult:
     wanted = wanted_columns(task.params)
     exclusions: list[Row] = []
     tables: dict[str, FeatureTable] = {}
+    gate = pass_gate(task.cases, task.entries, task.params.get(GATE, {}).get("rules", []))
     if "features" in task.inputs:
         main = ""
         tables[main] = read_feature_table(task.inputs["features"], clinical, [*wanted, "repeat_id"])
@@ -441,7 +500,7 @@ def build_tables(task: CohortTask) -> CohortResult:
         entries = of_extraction(task.entries, main)
         for name in [main, *(name for name in names if name != main)]:
             own = of_extraction(task.entries, name)
-            rows = exclusion_rows(cases, own)
+            rows = exclusion_rows(cases, own, gate.excluded)
             if name == main:
                 check_excluded_fraction(len(cases), rows, float(task.params["run"]["max_excluded_fraction"]))
             tables[name] = collect_features(cases, own, {row["case_id"] for row in rows if not row["roi"]})
@@ -452,6 +511,9 @@ def build_tables(task: CohortTask) -> CohortResult:
         exclusions.sort(key=lambda row: place[row["case_id"]])
     table = tables[main]
 
+    headers = {case["case_id"]: _facts(entries, "ingest", case["case_id"]).get("acquisition") or {} for case in cases}
+    acquired, doubts = acquisition.join_sheet(cases, headers)
+    cases = with_acquisition(cases, acquired, set(wanted) - set(clinical.columns if clinical else ()), wanted)
     sheet_columns = list(dict.fromkeys(name for case in cases for name in case))
     columns = ["case_id", "patient_id", "centre"]
     columns += [name for name in sheet_columns if name not in columns and name not in NOT_IN_COHORT]
@@ -466,7 +528,10 @@ def build_tables(task: CohortTask) -> CohortResult:
         for case in cases
     ]
     clinical_columns, patients, without = clinical_rows(cases, columns, clinical, wanted)
-    qc = qc_rows(cases, entries, {name if name != main else "": one for name, one in tables.items()})
+    qc = qc_rows(cases, entries, {name if name != main else "": one for name, one in tables.items()}, gate)
+    centres = {case["case_id"]: case["centre"] for case in cases}
+    for case_id, text in doubts:
+        qc.append(dict(zip(QC_COLUMNS, (case_id, centres[case_id], "", "tables", "warning", None, text), strict=True)))
     warnings = [f"{name}: {text}" if name else text for name, one in tables.items() for text in one.warnings]
     if without:
         shown = ", ".join(without[:10]) + (f" and {len(without) - 10} more" if len(without) > 10 else "")
@@ -486,7 +551,7 @@ def build_tables(task: CohortTask) -> CohortResult:
     for name, one in tables.items():
         write_features(folder, table_name(name, main), feature_frame(one))
     write_table(folder / "exclusions.csv", NAMED_EXCLUSION_COLUMNS if main else EXCLUSION_COLUMNS, exclusions)
-    write_table(folder / "acquisition.csv", ACQUISITION_COLUMNS, acquisition_rows(cases, entries))
+    write_table(folder / "acquisition.csv", ACQUISITION_COLUMNS, acquisition_rows(cases, entries, acquired))
     write_table(folder / "qc.csv", QC_COLUMNS, qc)
     excluded = sum(row["status"] == "excluded" for row in cohort)
     facts = {

@@ -1,4 +1,24 @@
-# Features, what their settings do to them, and the picture of each case for the report.
+# The quality of scans and ROIs, features, what their settings do to them, and the picture of each case for the report.
+
+
+rule quality:
+    input:
+        plan=RUN.plan("quality"),
+        before=RUN.before("quality"),
+    output:
+        RUN.manifest("quality"),
+    log:
+        RUN.log("quality"),
+    priority: 6
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=minutes(2),
+        gpu=0,
+    shell:
+        'python "$RADLOOM_SCRIPTS"/quality.py --plan {input.plan:q} --manifest {output:q} > {log:q} 2>&1'
 
 
 rule extract:

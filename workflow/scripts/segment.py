@@ -1,6 +1,7 @@
 """Label the ROIs of a CT image, with a U-Net, from the mask that came with it, or with an outside segmenter.
 
 By hand: segment.py image.nii.gz --out labels.nii.gz --model resources/models/NAME [--model ...] [--device auto]
+         with [--samples 10] --uncertainty uncertainty.json: how far samples of the nets agree
      or: segment.py image.nii.gz --out labels.nii.gz --command "PROGRAM {image} {labels}" --label 5=liver
 """
 
@@ -126,6 +127,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tta", nargs="+", choices=["x", "y", "z"], default=[], help="axes of test-time mirroring")
     parser.add_argument("--cpu-precision", choices=["float32", "model"], default="float32", help="default: float32")
     parser.add_argument("--batch", type=_batch, default="auto", help="slices or windows at once on CUDA")
+    parser.add_argument("--uncertainty", type=Path, metavar="FILE.json", help="write how far samples agree here")
+    parser.add_argument("--samples", type=int, default=1, help="draws of each net's dropout, for --uncertainty")
     parser.add_argument("--labels-out", type=Path, metavar="labels.json", help="write the names of the labels here")
 
 
@@ -157,15 +160,21 @@ def by_hand(args: argparse.Namespace) -> None:
     """Segment one image with a model or an outside segmenter."""
     from radloom.images import read_nifti, write_nifti
     from radloom.labels import count_labels, write_names
-    from radloom.segment import segment_model
+    from radloom.segment import assess_model, segment_model
+    from radloom.uncertainty_scores import write_scores
 
+    if args.uncertainty is not None and args.command is not None:
+        raise SystemExit("error: --uncertainty is for --model")
     try:
         image = read_nifti(args.image)
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
     if args.command is None:
         models = {str(number): folder for number, folder in enumerate(args.model)}
-        found = segment_model(image, models, _settings(args.device, args.batch, args.tta, args.cpu_precision))
+        settings = _settings(args.device, args.batch, args.tta, args.cpu_precision)
+        found = segment_model(image, models, settings)
+        if args.uncertainty is not None:
+            write_scores(args.uncertainty, assess_model(image, models, args.samples, False, settings)[0])
         labels, names, warnings = found.labels, found.names, found.warnings
     else:
         labels, names, warnings = _by_command(args)

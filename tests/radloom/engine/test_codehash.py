@@ -62,6 +62,14 @@ def test_the_engine_does_not_count(workflow: Path) -> None:
     assert code_hash(workflow, "one", {}) == before
 
 
+def test_the_reading_of_the_configuration_does_not_count(workflow: Path) -> None:
+    (workflow / "radloom/config.py").write_text("A = 1\n")
+    edit(workflow / "scripts/two.py", "import radloom.other\n", "import radloom.other\nimport radloom.config\n")
+    before = code_hash(workflow, "two", {})
+    edit(workflow / "radloom/config.py", "A = 1", "A = 2")
+    assert code_hash(workflow, "two", {}) == before
+
+
 def test_another_clone_at_another_time_has_the_same_hash(workflow: Path, tmp_path: Path) -> None:
     shutil.copytree(workflow, tmp_path / "clone" / "workflow")
     assert code_hash(tmp_path / "clone" / "workflow", "one", {}) == code_hash(workflow, "one", {})

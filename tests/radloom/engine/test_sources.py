@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from radloom.engine.sources import source_hash, source_identity
+from radloom.engine.sources import choice, private_cells, source_hash, source_identity
 
 
 def test_one_edited_slice_in_a_folder_is_seen(tmp_path: Path) -> None:
@@ -20,12 +20,39 @@ def test_one_edited_slice_in_a_folder_is_seen(tmp_path: Path) -> None:
     assert source_hash(tmp_path / "series") != before[1]
 
 
-def test_a_renamed_slice_changes_the_content(tmp_path: Path) -> None:
+def test_the_names_of_slices_are_no_content_but_links_are(tmp_path: Path) -> None:
+    """A link excludes a case, so that taking it away must be another content."""
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "1.dcm").write_bytes(b"1")
-    before = source_hash(tmp_path / "s")
-    (tmp_path / "s" / "1.dcm").rename(tmp_path / "s" / "2.dcm")
-    assert source_hash(tmp_path / "s") != before
+    (tmp_path / "s" / "2.dcm").write_bytes(b"2")
+    before = source_hash(tmp_path / "s"), source_identity(tmp_path / "s")
+    (tmp_path / "s" / "1.dcm").rename(tmp_path / "s" / "3.dcm")
+    assert (source_hash(tmp_path / "s"), source_identity(tmp_path / "s")) == before
+    (tmp_path / "s" / "4.dcm").symlink_to("/etc/hostname")
+    assert source_hash(tmp_path / "s") != before[0]
+    assert source_identity(tmp_path / "s") != before[1]
+
+
+def test_a_url_counts_by_a_digest_that_needs_the_salt() -> None:
+    url = "https://pacs/dicom-web/studies/1.2/series/1.2.3"
+    assert source_identity(url, b"s") == source_identity(url, b"s") != source_identity(url, b"t")
+    assert source_hash(url, b"s") == source_hash(url, b"s") != source_hash(url, b"t")
+    assert source_hash(url, b"s") != source_hash(url + "4", b"s")
+
+
+def test_what_a_row_chooses_is_told_by_a_hash_alone() -> None:
+    row = {"image": "DOE/", "mask": "DOE/", "series": "Thorax DOE*", "mask_roi": "GTV DOE", "patient_id": "P1"}
+    told = choice(row, b"s" * 32)
+    assert list(told) == ["choice"]
+    assert "DOE" not in str(told)
+    for column in ("series", "mask_roi", "roi_name", "patient_id"):
+        assert choice({**row, column: "other"}, b"s" * 32) != told
+    assert choice(row, b"t" * 32) != told
+    assert choice({"image": "a.nii.gz", "mask": "b.nrrd", "roi_name": "x"}, b"s" * 32) == {}
+    private = private_cells({**row, "mask": "https://pacs/1.2.3"}, b"s" * 32)
+    assert private["mask_url"] == "https://pacs/1.2.3"
+    assert private["salt"] == (b"s" * 32).hex()
+    assert private_cells({"image": "a.nii.gz"}, b"") == {}
 
 
 def test_the_data_file_of_a_detached_header_counts(tmp_path: Path) -> None:

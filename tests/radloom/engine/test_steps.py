@@ -9,6 +9,7 @@ from radloom.engine.steps import (
     STABILITY,
     STEPS,
     active_steps,
+    segmentation_mb,
     segmentation_minutes,
     step_files,
     step_params,
@@ -88,6 +89,11 @@ def test_gpus_that_a_segmentation_job_asks_for(source: str, device: str, gpus: i
 
 
 def test_minutes_that_a_segmentation_may_take() -> None:
+    assert segmentation_mb(config(segment={"source": "model"})) == 8000
+    samples = {"source": "model", "uncertainty": {"samples": 3}}
+    assert segmentation_mb(config(segment=samples)) == 8000 + 2 * 1500
+    ensemble = {**samples, "model": {"a": "x", "b": "y"}, "device": "cuda", "cases_at_once": 2}
+    assert segmentation_mb(config(segment=ensemble)) == 2 * (8000 + 5 * 1500)
     assert segmentation_minutes(config(segment={"source": "command", "command_timeout_s": 1800})) == 30
     assert segmentation_minutes(config(segment={"source": "mask", "command_timeout_s": 1800})) == 10
 

@@ -19,7 +19,7 @@ from radloom.nets.architecture import Architecture, build_net
 from radloom.nets.folder import ModelDescription
 from radloom.nets.inplane import linear_matrix, to_input
 from radloom.nets.net import Net
-from radloom.nets.prediction import Member, Predictor, Settings, split_head
+from radloom.nets.prediction import Member, Predictor, Settings, member_of, split_head
 
 Vector = tuple[float, float, float]
 
@@ -62,9 +62,9 @@ def scan_of(shape: Sequence[int], seed: int = 0) -> np.ndarray:
     return rng.normal(0, 60, shape).astype(np.float32)
 
 
-def predictor_of(net: Net, description: ModelDescription, split: bool = True, **settings: Any) -> Predictor:
-    head = split_head(net, description) if split else None
-    return Predictor([Member("test", net, description, head)], Settings(device="cpu", **settings))
+def predictor_of(net: Net, description: ModelDescription, quick: bool = True, **settings: Any) -> Predictor:
+    member = member_of("test", net.eval(), description) if quick else Member("test", net.eval(), description)
+    return Predictor([member], Settings(device="cpu", **settings))
 
 
 def whole(slabs: Any) -> torch.Tensor:
@@ -98,7 +98,7 @@ def assert_decided(labels: np.ndarray, field: torch.Tensor, sigmoid: bool) -> No
     assert decided.double().mean() > 0.5
 
 
-@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("quick", [False, True])
 @pytest.mark.parametrize(
     ("shape", "patch", "overlap"),
     [
@@ -108,7 +108,7 @@ def assert_decided(labels: np.ndarray, field: torch.Tensor, sigmoid: bool) -> No
         ((12, 9, 20), (16, 16, 16), 0.5),
     ],
 )
-def test_windows_equal_those_of_monai(shape: Any, patch: Any, overlap: float, split: bool) -> None:
+def test_windows_equal_those_of_monai(shape: Any, patch: Any, overlap: float, quick: bool) -> None:
     from monai.inferers import sliding_window_inference
 
     net, description = Small(7), describe(6, (1.0, 1.0, 1.0), patch, overlap=overlap)
@@ -116,8 +116,8 @@ def test_windows_equal_those_of_monai(shape: Any, patch: Any, overlap: float, sp
     image = to_input(torch.from_numpy(array), description.hu_window)[None, None]
     # MONAI pads with a value too, and half of it before; its windows lie like ours where they fit without a rest.
     expected = sliding_window_inference(image, patch, 2, net, overlap=overlap, mode="gaussian", sigma_scale=0.125)
-    predictor = predictor_of(net, description, split)
-    assert (predictor.members[0].head is not None) is split
+    predictor = predictor_of(net, description, quick)
+    assert (predictor.members[0].head is not None) is quick
     (scan,) = predictor.scans(array, (1.0, 1.0, 1.0))
     found = whole(predictor.logits(scan)).movedim(-1, 0)
     # float32: MONAI sums the same numbers in another order.
@@ -248,14 +248,14 @@ def test_members_with_other_classes_are_refused() -> None:
 
 def test_a_patch_that_the_net_cannot_halve_is_refused() -> None:
     with pytest.raises(CohortError, match="not a multiple"):
-        predictor_of(Small(3), describe(2, (1.0,) * 3, (8, 8, 10)), split=False)
+        predictor_of(Small(3), describe(2, (1.0,) * 3, (8, 8, 10)), quick=False)
 
 
 def test_values_that_are_no_numbers_exclude_the_case() -> None:
     net = Small(3)
     with torch.no_grad():
         net.last.bias[1] = float("nan")
-    predictor = predictor_of(net, describe(2, (1.0,) * 3, (8, 8, 8)), split=False)
+    predictor = predictor_of(net, describe(2, (1.0,) * 3, (8, 8, 8)), quick=False)
     for spacing in ((1.0, 1.0, 1.0), (1.5, 1.5, 1.5)):
         with pytest.raises(CaseError, match="no numbers"):
             predictor.labels(scan_of((8, 8, 8)), spacing)

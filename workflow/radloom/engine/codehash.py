@@ -1,7 +1,7 @@
 """A hash of the code that decides a step's numbers: its script and the project's modules that it imports.
 
 Comments, docstrings and layout don't change it, and neither does the engine, which decides when a step runs
-and never what it computes.
+and never what it computes, nor the reading of the configuration, of which a step takes what its plan says.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = "radloom"
-ENGINE = "radloom.engine"
+WITHOUT = ("radloom.engine", "radloom.config")
 
 
 # What is known of a module with that content: its digest, and the modules that it imports.
@@ -62,7 +62,7 @@ def _ancestors(module: str) -> list[str]:
 
 
 def _module_file(workflow: Path, module: str) -> Path | None:
-    if module.split(".")[0] != PACKAGE or module == ENGINE or module.startswith(ENGINE + "."):
+    if module.split(".")[0] != PACKAGE or any(module == left or module.startswith(left + ".") for left in WITHOUT):
         return None
     base = workflow.joinpath(*module.split("."))
     for candidate in (base.with_suffix(".py"), base / "__init__.py"):

@@ -23,12 +23,13 @@ from radloom.engine.codehash import code_hash
 from radloom.engine.files import read_json, sha256_file, sha256_json, write_json
 from radloom.engine.locks import Superseded, check_run, hold_case
 from radloom.engine.progress import report_case, report_failure
-from radloom.engine.records import Record, adopt, as_listed, cache_path, clear, scratch
-from radloom.engine.sources import source_hash, source_identity, suffix
+from radloom.engine.records import SCRATCH, Record, adopt, as_listed, cache_path, clear, fetched_path, scratch
+from radloom.engine.sources import choice, private_cells, source_hash, source_identity
 from radloom.engine.step import CaseStep, CaseTask, CohortStep, CohortTask, Entry
 from radloom.engine.steps import CASE_STEPS, STEPS, VOLUME_STEPS, case_params, cases_at_once, resource_hash
 from radloom.engine.worker import Answer, Worker, first_to_answer, trace
-from radloom.errors import CohortError
+from radloom.errors import CohortError, ConfigError
+from radloom.source_names import suffix
 
 THREADS = (
     "OMP_NUM_THREADS",
@@ -128,7 +129,7 @@ def run_chunk(step: CaseStep, plan: dict[str, Any]) -> list[dict[str, Any]]:
         report_case(results, step.name, case_id, entries[case_id]["status"], computed)
 
     def failed(case_id: str, folder: Path, failure: SystemFailure) -> None:
-        shutil.rmtree(folder / ".scratch", ignore_errors=True)
+        shutil.rmtree(folder / SCRATCH, ignore_errors=True)
         failures.append(f"case {case_id}: {failure}")
 
     def give_work(lane: _Lane) -> None:
@@ -187,19 +188,38 @@ def run_chunk(step: CaseStep, plan: dict[str, Any]) -> list[dict[str, Any]]:
     return [entries[case["case_id"]] for case in plan["cases"]]
 
 
-def _raw_sources(plan: dict[str, Any]) -> dict[str, dict[str, Path]]:
-    """Return the paths of the cases' sources, read from the cohort sheet: they stand nowhere else."""
+@dataclass(frozen=True)
+class _Raw:
+    """What a row of the cohort sheet says of a case's sources: paths or URLs, and what to choose in them."""
+
+    sources: dict[str, Path | str] = field(default_factory=dict)
+    private: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+def _raw_sources(plan: dict[str, Any]) -> dict[str, _Raw]:
+    """Return where the sources of the plan's cases are, read from the cohort sheet: that stands nowhere else."""
     if plan["step"] != "ingest":
         return {}
     from radloom.cohort import PATHS, read_cohort, source_path
+    from radloom.salt import project_salt
 
     sheet = Path(plan["cohort"])
     rows, problems = read_cohort(sheet)
-    if problems:
-        raise SystemFailure("the cohort sheet has changed since this run was planned: start the run again")
+    try:
+        salt = project_salt(Path(plan["salt"])) if plan["salt"] else b""
+    except ConfigError as error:
+        raise SystemFailure(str(error)) from None
+    planned = {case["case_id"]: case["row"] for case in plan["cases"]}
+    own = [row for row in rows.rows if row["case_id"] in planned]
+    if problems or any(choice(row, salt) != planned[row["case_id"]] for row in own):
+        raise SystemFailure(
+            "the cohort sheet or the project's salt has changed since this run was planned: start the run again"
+        )
     return {
-        row["case_id"]: {column: source_path(sheet, row[column]) for column in PATHS if row.get(column)}
-        for row in rows.rows
+        row["case_id"]: _Raw(
+            {column: source_path(sheet, row[column]) for column in PATHS if row.get(column)}, private_cells(row, salt)
+        )
+        for row in own
     }
 
 
@@ -236,7 +256,7 @@ def _prepare(
     case: dict[str, Any],
     folder: Path,
     upstream: dict[str, dict[str, dict[str, Any]]],
-    raw: dict[str, dict[str, Path]],
+    raw: dict[str, _Raw],
     resources: Resources,
 ) -> _Computation | Record | None:
     """What has to be computed of a case; or its record, which is up to date (None: excluded by an earlier step)."""
@@ -245,7 +265,7 @@ def _prepare(
     old = Record.read(folder)
     sources: dict[str, list[Any]] = {}
     if step.name == "ingest":
-        inputs, hashes, sources = _source_inputs(case, raw.get(case_id, {}), old)
+        inputs, hashes, sources = _source_inputs(case, raw.get(case_id, _Raw()), old)
     else:
         if any(entries[case_id]["status"] != "ok" for entries in upstream.values()):
             clear(folder)
@@ -266,6 +286,9 @@ def _prepare(
         if old.sources != sources:
             old.sources = sources
             old.write(folder)
+        # What a run left that was killed while it tried another setting: unpacked archives may be among it.
+        shutil.rmtree(folder / SCRATCH, ignore_errors=True)
+        _forget_fetched(plan, folder)
         return old
     record = Record(
         step=step.name,
@@ -283,7 +306,8 @@ def _prepare(
     )
     for file in _altered(inputs, upstream, case_id):
         raise SystemFailure(f"{file} was altered or removed after it was made: start the run again")
-    task = CaseTask(case_id, inputs, params, row, scratch(folder), resources.paths, plan["limits"])
+    private = raw[case_id].private if case_id in raw else {}
+    task = CaseTask(case_id, inputs, params, row, scratch(folder), resources.paths, plan["limits"], private)
     return _Computation(record, task, folder)
 
 
@@ -292,9 +316,16 @@ def _finish(computation: _Computation, answer: Answer, plan: dict[str, Any], res
     record, folder = computation.record, computation.folder
     _judge(record, answer, plan["limits"])
     resources.check()
+    _forget_fetched(plan, folder)
     if record.step in VOLUME_STEPS:
         _untidy(folder, record.step)
     _commit(record, folder)
+
+
+def _forget_fetched(plan: dict[str, Any], folder: Path) -> None:
+    """Remove what a server sent for a case that ingest is done with, unless the configuration keeps it."""
+    if plan["step"] == "ingest" and not plan["limits"]["dicomweb"]["keep"]:
+        shutil.rmtree(fetched_path(folder), ignore_errors=True)
 
 
 def _still_good(record: Record, plan: dict[str, Any], case: dict[str, Any], folder: Path) -> bool:
@@ -339,23 +370,25 @@ def _untidy(folder: Path, step: str) -> None:
 
 
 def _source_inputs(
-    case: dict[str, Any], paths: dict[str, Path], old: Record | None
+    case: dict[str, Any], raw: _Raw, old: Record | None
 ) -> tuple[dict[str, Path], dict[str, str], dict[str, list[Any]]]:
     """Return paths, content hashes and identities of raw sources; one that was not touched is not read for its hash."""
-    if set(paths) != set(case["sources"]):
+    if set(raw.sources) != set(case["sources"]):
         raise SystemFailure("the cohort sheet has changed since this run was planned: start the run again")
     hashes: dict[str, str] = {}
     sources: dict[str, list[Any]] = {}
-    for name, path in paths.items():
+    salt = bytes.fromhex(raw.private.get("salt", ""))
+    for name, source in raw.sources.items():
         try:
-            now = source_identity(path)
+            now = source_identity(source, salt)
             known = old.sources.get(name) if old is not None else None
-            hashes[name] = str(known[1]) if known is not None and known[0] == now else source_hash(path)
+            digest = str(known[1]) if known is not None and known[0] == now else source_hash(source, salt)
         except OSError as error:
             raise SystemFailure(f"the {name} can't be read: {error.strerror}") from None
-        sources[name] = [now, hashes[name]]
-    # The ending decides how a file is read, so it counts with the content.
-    return dict(paths), {name: f"{digest}{suffix(paths[name].name)}" for name, digest in hashes.items()}, sources
+        sources[name] = [now, digest]
+        # The ending decides how a file is read, so it counts with the content.
+        hashes[name] = f"{digest}{suffix(source.name)}" if isinstance(source, Path) else digest
+    return {name: source for name, source in raw.sources.items() if isinstance(source, Path)}, hashes, sources
 
 
 def _upstream_inputs(
@@ -420,7 +453,7 @@ def _judge(record: Record, answer: Answer, limits: dict[str, float]) -> None:
 
 def _commit(record: Record, folder: Path) -> None:
     """Put a case's new files in place of the old ones, the record last."""
-    made = folder / ".scratch"
+    made = folder / SCRATCH
     if record.status == "ok":
         record.outputs = {path.name: adopt(path, folder / path.name) for path in sorted(made.iterdir())}
     shutil.rmtree(made)

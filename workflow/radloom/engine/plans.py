@@ -10,12 +10,14 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from radloom.acquisition import NAMED as ACQUISITION
 from radloom.analysis_plan import columns_by_key
-from radloom.cohort import KNOWN, PATHS, Sheet, read_cohort, repeated_patients, source_path
+from radloom.cohort import KNOWN, PATHS, PRIVATE, Sheet, read_cohort, repeated_patients, source_path
 from radloom.config import check_run, complete
 from radloom.engine.chunks import Chunk, make_chunks
 from radloom.engine.codehash import code_hash
@@ -29,7 +31,7 @@ from radloom.engine.files import (
 from radloom.engine.locks import clear_dead_locks, hold_results
 from radloom.engine.net_to_train import check_net
 from radloom.engine.records import Record, as_listed, cache_path, clear
-from radloom.engine.sources import source_identity, suffix
+from radloom.engine.sources import choice, needs_salt, source_identity
 from radloom.engine.steps import (
     COHORT_STEPS,
     STEPS,
@@ -46,9 +48,12 @@ from radloom.engine.steps import (
 from radloom.errors import ConfigError
 from radloom.extractions import main_file
 from radloom.resource_facts import resource_facts
+from radloom.salt import project_salt
+from radloom.source_names import suffix
 
 COHORT = "cohort"  # the name of the one chunk of a step that sees the whole cohort
 TIDY = "tidy"
+LOOKING_AT_ONCE = 8  # sources
 CODE = "code.json"  # what is known of the code's files, for jobs to see quickly that they run what was planned
 
 
@@ -130,29 +135,47 @@ def prepare(written: dict[str, Any], workflow: Path, main_process: bool) -> Run:
     if not hold_results(results):
         raise ConfigError([f"another run is at work in {results}: wait for its end, or stop it"])
     clear_dead_locks(Path(".snakemake"), str(results))
-    sources = _sources(config, rows, lines)
+    salt = project_salt(salt_path(config)) if any(map(needs_salt, rows)) else b""
+    sources = _sources(config, rows, lines, salt)
     if config["check_disk"]:
         _check_disk(run, sources)
-    plans = _plans(run, workflow, rows, sources)
+    plans = _plans(run, workflow, rows, sources, salt)
     _write_plans(run, plans)
     _drop_broken(run, plans)
     return run
 
 
-def _sources(config: dict[str, Any], rows: list[dict[str, str]], lines: list[int]) -> dict[str, dict[str, list[int]]]:
+def salt_path(config: dict[str, Any]) -> Path:
+    """Return where the project's salt lies: what the configuration names, or beside the results folder."""
+    results = Path(config["results"])
+    return Path(config["uid_salt"]) if config["uid_salt"] else results.with_name(f"{results.name}.salt")
+
+
+def _sources(
+    config: dict[str, Any], rows: list[dict[str, str]], lines: list[int], salt: bytes
+) -> dict[str, dict[str, list[int]]]:
     """Return size, mtime and inode of every case's sources; a folder's are those of all its files, as one digest."""
     sheet = Path(config["cohort"] or ".")
-    found: dict[str, dict[str, list[int]]] = {}
-    problems = []
-    for row, line in zip(rows, lines, strict=True):
+
+    def identify(row: dict[str, str]) -> dict[str, list[int]] | OSError:
         try:
-            found[row["case_id"]] = {
-                column: source_identity(source_path(sheet, row[column])) for column in PATHS if row.get(column)
+            return {
+                column: source_identity(source_path(sheet, row[column]), salt) for column in PATHS if row.get(column)
             }
         except OSError as error:
-            problems.append(
-                f"cohort sheet, line {line}: case {row['case_id']}: a source can't be read: {error.strerror}"
-            )
+            return error
+
+    found: dict[str, dict[str, list[int]]] = {}
+    problems = []
+    # Threads, for disks on a network, where every file that is looked at is waited for.
+    with ThreadPoolExecutor(LOOKING_AT_ONCE) as pool:
+        for row, line, made in zip(rows, lines, pool.map(identify, rows), strict=True):
+            if isinstance(made, OSError):
+                problems.append(
+                    f"cohort sheet, line {line}: case {row['case_id']}: a source can't be read: {made.strerror}"
+                )
+            else:
+                found[row["case_id"]] = made
     if problems:
         raise ConfigError(problems)
     return found
@@ -190,7 +213,7 @@ def _resources(spec: StepSpec, config: dict[str, Any]) -> dict[str, dict[str, st
 
 
 def _plans(
-    run: Run, workflow: Path, rows: list[dict[str, str]], sources: dict[str, dict[str, list[int]]]
+    run: Run, workflow: Path, rows: list[dict[str, str]], sources: dict[str, dict[str, list[int]]], salt: bytes
 ) -> dict[tuple[str, str], dict[str, Any]]:
     config = run.config
     code = run.results / "plan" / CODE
@@ -220,6 +243,7 @@ def _plans(
                     row = {c: by_id[case_id][c] for c in columns if by_id[case_id].get(c)}
                     entry: dict[str, Any] = {"case_id": case_id, "row": row}
                     if name == "ingest":
+                        entry["row"] = choice(by_id[case_id], salt)
                         entry["sources"] = sources[case_id]
                         # A file that is renamed, so that it is read as another format, is another source.
                         entry["formats"] = {c: suffix(by_id[case_id][c]) for c in sources[case_id]}
@@ -227,6 +251,7 @@ def _plans(
                 plan = {**common[name], "chunk": chunk.name, "cases": cases}
                 if name == "ingest":
                     plan["cohort"] = config["cohort"]
+                    plan["salt"] = str(salt_path(config)) if any(entry["row"] for entry in cases) else ""
                 plans[name, chunk.name] = plan
         else:
             plans[name, COHORT] = {**common[name], **_cohort_plan(run, spec, rows)}
@@ -264,8 +289,10 @@ def _cohort_plan(run: Run, spec: StepSpec, rows: list[dict[str, str]]) -> dict[s
 
 
 def public_row(row: dict[str, str], named: list[str]) -> dict[str, str]:
-    """Return what of a row of the sheet may leave it: the chain's columns without paths, and those that are named."""
-    allowed = (set(KNOWN) | set(named)) - set(PATHS)
+    """Return what of a row of the sheet may leave it: the columns of the chain and the acquisition, and those that are
+    named, without the private ones.
+    """
+    allowed = (set(KNOWN) | set(ACQUISITION) | set(named)) - set(PRIVATE)
     return {column: value for column, value in row.items() if column in allowed}
 
 

@@ -116,6 +116,11 @@ def cache_path(results: Path, step: str) -> Path:
     return results / "cache" / step
 
 
+def fetched_path(folder: Path) -> Path:
+    """Return where a case keeps what a server sent, beside the folder of the step: a stop shall not cost it."""
+    return folder.parent / ".fetched"
+
+
 def adopt(source: Path, target: Path) -> OutputFile:
     """Move a new file into place; where the old one has the same content it stays, with its mtime."""
     new = OutputFile.of(source)

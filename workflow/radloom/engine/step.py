@@ -17,6 +17,7 @@ class CaseTask:
     """One case of one step: where its inputs are, with which settings, and the empty folder that takes the outputs.
 
     `limits` are settings that never change a case's numbers (`StepSpec.limits`); what exceeds one raises LimitError.
+    `private` is what ingest gets of the sheet that no record may hold: URLs, patterns, the salt that hashes UIDs.
     """
 
     case_id: str
@@ -26,6 +27,7 @@ class CaseTask:
     out: Path
     resources: dict[str, Path] = field(default_factory=dict)
     limits: dict[str, Any] = field(default_factory=dict)
+    private: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)

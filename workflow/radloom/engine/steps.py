@@ -52,6 +52,8 @@ _AS_EXTRACTED = tuple(f"extract.{key}" for key in ("rois", "min_voxels", "engine
 # What of the section `segment` is for other sources of labels.
 _MODEL_KEYS = ("cpu_precision", "tta", "uncertainty", "saliency")
 _COMMAND_KEYS = ("command", "command_version")
+# What of the section `quality` judges the figures: the tables do, for the whole cohort, and no figure changes by it.
+_QUALITY_RULES = ("rules",)
 _IDLE_IN_SEGMENT = {
     "mask": ("device", *_MODEL_KEYS, *_COMMAND_KEYS),
     "model": ("labels", *_COMMAND_KEYS),
@@ -67,8 +69,8 @@ STEPS: dict[str, StepSpec] = {
             by_case=True,
             after=(),
             sections=("ingest",),
-            packages=("numpy", "SimpleITK"),
-            limits=("memory_gb", "timeout_s"),
+            packages=("numpy", "SimpleITK", "pydicom", "pylibjpeg-openjpeg", "pyjpegls"),
+            limits=("memory_gb", "timeout_s", "max_unpacked_gb", "dicomweb"),
         ),
         StepSpec(
             "resample",
@@ -115,6 +117,24 @@ STEPS: dict[str, StepSpec] = {
             ),
             sections=("postprocess",),
             packages=("numpy", "scipy", "connected-components-3d", "edt"),
+        ),
+        StepSpec(
+            "quality",
+            by_case=True,
+            after=("ingest", "resample", "calibrate", "postprocess"),
+            files=(
+                "ingest/image.nii.gz",
+                "ingest/valid.nii.gz",
+                "resample/valid.nii.gz",
+                "calibrate/image.nii.gz",
+                "calibrate/calibration.json",
+                "postprocess/roi.nii.gz",
+                "postprocess/labels.json",
+            ),
+            optional=("ingest/valid.nii.gz", "resample/valid.nii.gz"),
+            sections=("quality",),
+            settings=("extract.rois",),
+            packages=("numpy", "scipy", "connected-components-3d"),
         ),
         StepSpec(
             "train_segmentation",
@@ -189,9 +209,9 @@ STEPS: dict[str, StepSpec] = {
         StepSpec(
             "tables",
             by_case=False,
-            after=_IMAGING,
+            after=(*_IMAGING, "quality"),
             files=("extract/features.csv",),  # of each extraction, see `step_files`
-            sections=("tables", "run", "harmonize", "model", "analysis_plan"),
+            sections=("tables", "quality", "run", "harmonize", "model", "analysis_plan"),
             packages=("numpy", "pandas", "pyarrow"),
         ),
         StepSpec(
@@ -228,15 +248,15 @@ STEPS: dict[str, StepSpec] = {
         StepSpec(
             "sensitivity_table",
             by_case=False,
-            after=("sensitivity",),
-            files=("sensitivity/features.csv",),
+            after=("sensitivity", "tables"),
+            files=("sensitivity/features.csv", "tables/cohort.csv"),
             packages=("numpy", "scipy"),
         ),
         StepSpec(
             "report",
             by_case=False,
             after=(
-                *(*_IMAGING, "overlay", "voxel_maps", "tables", "stability", "harmonize"),
+                *(*_IMAGING, "train_segmentation", "overlay", "voxel_maps", "tables", "stability", "harmonize"),
                 *("model_cox", "model_logistic", "sensitivity_table"),
             ),
             files=("overlay/overlay.png", "voxel_maps/voxel_maps.png"),
@@ -251,7 +271,7 @@ COHORT_STEPS = tuple(name for name, spec in STEPS.items() if not spec.by_case)
 # Steps whose files are volumes that nobody reads once the features and the picture are there.
 VOLUME_STEPS = ("ingest", "resample", "calibrate", "segment")
 # The steps after which nothing needs them any more.
-VOLUME_READERS = ("extract", "perturb", "overlay", "sensitivity", "voxel_maps")
+VOLUME_READERS = ("quality", "extract", "perturb", "overlay", "sensitivity", "voxel_maps")
 
 
 def active_steps(config: dict[str, Any]) -> list[str]:
@@ -309,6 +329,8 @@ def step_params(spec: StepSpec, config: dict[str, Any]) -> dict[str, Any]:
         idle = {key.split(".")[1] for key in spec.resources} | set(spec.limits)
         if spec.name == "segment":
             idle |= {*_IDLE_IN_SEGMENT[config["segment"]["source"]]}
+        if spec.name == "quality":
+            idle |= {*_QUALITY_RULES}
         own = {key: value for key, value in config[spec.sections[0]].items() if key not in idle}
         if "uncertainty" in own:
             asked = own["uncertainty"].items()
@@ -415,10 +437,17 @@ def cases_at_once(step: str, plan: dict[str, Any]) -> int:
 
 
 def segmentation_mb(config: dict[str, Any]) -> int:
-    """Return the memory in MB that a segmentation job may take: that of a case for each that is at work at once."""
+    """Return the memory in MB that a segmentation job may take: that of a case for each that is at work at once.
+
+    Samples for the uncertainty go through the net side by side; of each a row of windows and a slab of classes is held.
+    """
     segment = config["segment"]
-    on_card = segment["source"] == "model" and _takes_gpu(segment["device"])
-    return 8000 * (int(segment["cases_at_once"]) if on_card else 1)
+    if segment["source"] != "model":
+        return 8000
+    members = len(segment["model"]) if isinstance(segment["model"], dict) else 1
+    samples = members * int(segment["uncertainty"]["samples"])
+    case = 8000 + 1500 * max(0, samples - 1)
+    return case * (int(segment["cases_at_once"]) if _takes_gpu(segment["device"]) else 1)
 
 
 def trains_on_gpus(config: dict[str, Any]) -> int:

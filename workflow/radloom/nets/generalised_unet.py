@@ -132,7 +132,7 @@ class GeneralisedUNet(Net):
         for level, convolutions in enumerate(self.down):
             if level:
                 maps = nn.functional.max_pool3d(maps, self.structure.pool)
-            for number, convolution in enumerate(_members(convolutions)):
+            for number, convolution in enumerate(convolutions.children()):
                 # The image itself is not normalised again.
                 maps = convolution(_activated(maps) if level or number else maps)
             skipped.append(maps)
@@ -141,16 +141,16 @@ class GeneralisedUNet(Net):
             size = [self.structure.pool * (length - 1) + 1 for length in maps.shape[2:]]
             maps = nn.functional.interpolate(maps, size=size, mode="trilinear", align_corners=True)
             maps = torch.cat([_middle(skipped.pop(), size), maps], dim=1)
-            for convolution in _members(convolutions):
+            for convolution in convolutions.children():
                 maps = convolution(_activated(maps))
         logits: torch.Tensor = self.last(_activated(maps))
         return logits
 
-    def convolutions(self) -> Iterator[nn.Conv3d]:
+    def convolutions(self) -> Iterator[Any]:
         """All convolutions in the order in which they are computed."""
         for way in (self.down, self.up):
             for level in way:
-                yield from _members(level)
+                yield from level.children()
         yield self.last
 
 
@@ -160,11 +160,6 @@ def _convolutions(maps: int, features: Sequence[int], kernels: Sequence[tuple[in
         layers.append(nn.Conv3d(maps, number, kernel, padding=tuple(k // 2 for k in kernel)))  # type: ignore[arg-type]
         maps = number
     return layers
-
-
-def _members(level: nn.Module) -> Iterator[nn.Conv3d]:
-    """The convolutions of a level."""
-    return (layer for layer in level.children() if isinstance(layer, nn.Conv3d))
 
 
 def _activated(maps: torch.Tensor) -> torch.Tensor:

@@ -114,7 +114,7 @@ def _fill(net: GeneralisedUNet, file: Any) -> None:
         if weight.shape != tuple(convolution.weight.shape) or bias.shape != weight.shape[:1]:
             raise ValueError(f"the kernel of {name} has the shape {kernel.shape} (x, y, z, in, out), which doesn't fit")
         convolution.weight.copy_(torch.from_numpy(weight))
-        convolution.bias.copy_(torch.from_numpy(bias))  # type: ignore[union-attr]
+        convolution.bias.copy_(torch.from_numpy(bias))
 
 
 def _turned(kernel: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from radloom.errors import CaseError, CohortError
+from radloom.nets.cpu_layers import with_cpu_layers
 from radloom.nets.determinism import be_deterministic
 from radloom.nets.devices import claim_card
 from radloom.nets.dropout import monte_carlo
@@ -49,10 +50,9 @@ NO_NUMBERS = (
 )
 BATCH = {2: 16, 3: 4}
 """Slices or windows that go through a net at once on CUDA, where the configuration says nothing."""
-CPU_BATCH = {2: 1, 3: 2}
+CPU_BATCH = {2: 1, 3: 1}
 """The same on a CPU: fixed, because the order of a convolution's sums, and so the last bit of its result, depends on
-it. More slices are no faster, but torch takes a convolution of volumes that is three times as slow for one alone
-(`use_mkldnn` in its Convolution.cpp): a single window goes through twice."""
+it. More at once are no faster."""
 
 
 @dataclass(frozen=True)
@@ -373,9 +373,7 @@ class Predictor:
 
             def work(start: int = start) -> torch.Tensor:
                 part = inputs[start : start + self._batch[dimensions]]
-                twice = self._at == "cpu" and len(part) < CPU_BATCH[dimensions]
-                found = self._once(member, torch.cat([part, part]) if twice else part, mirrors, seed)
-                return found[: len(part)].to(self._sums_at)
+                return self._once(member, part, mirrors, seed).to(self._sums_at)
 
             done.append(self._afford(work))
             start += len(done[-1])
@@ -734,6 +732,13 @@ def split_head(net: Net, description: ModelDescription) -> nn.Conv2d | nn.Conv3d
     return None
 
 
+def member_of(name: str, net: Net, description: ModelDescription) -> Member:
+    """A net in eval mode in the form that is fast to predict with; the net itself stays as it is."""
+    net = fused(net)
+    head = split_head(net, description)
+    return Member(name, with_cpu_layers(net), description, head)
+
+
 def load_predictor(folders: Mapping[str, Path], settings: Settings = Settings()) -> Predictor:
     """The predictor of one or several model folders, on the device that the settings choose; takes a free card.
 
@@ -745,7 +750,5 @@ def load_predictor(folders: Mapping[str, Path], settings: Settings = Settings())
         torch.cuda.set_device(claim_card())
     members = []
     for name, folder in folders.items():
-        net, description = load_model(folder)
-        net = fused(net)
-        members.append(Member(name, net, description, split_head(net, description)))
+        members.append(member_of(name, *load_model(folder)))
     return Predictor(members, settings, device)

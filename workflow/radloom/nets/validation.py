@@ -16,8 +16,7 @@ from radloom.nets.calibration import TemperatureFit, fit_temperature
 from radloom.nets.dataset import CachedCase
 from radloom.nets.distributed import Team, gather
 from radloom.nets.folder import ModelDescription
-from radloom.nets.fusion import fused
-from radloom.nets.prediction import Member, Predictor, Settings
+from radloom.nets.prediction import Predictor, Settings, member_of
 
 VOXELS_DRAWN = 200_000
 """About how many voxels of all cases the temperature is fitted on."""
@@ -39,8 +38,8 @@ def predictor_of(net: nn.Module, description: ModelDescription, device: str) -> 
     It has a copy: whatever a prediction does (memory format, short memory that moves the net to the CPU), and the
     tensors of inference mode that it leaves, must not reach the training.
     """
-    copied = fused(copy.deepcopy(net).eval())
-    return Predictor([Member("net", copied, description)], Settings(), device)  # type: ignore[arg-type]
+    copied = copy.deepcopy(net).eval()
+    return Predictor([member_of("net", copied, description)], Settings(), device)  # type: ignore[arg-type]
 
 
 def dice_of_classes(found: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:

@@ -1,0 +1,334 @@
+"""How a series was acquired, from its headers: clean values of known elements, and a day that is no date."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+
+from radloom.acquisition import COLUMNS, MIXED, RANGES, Value, clean, contrast_given, is_known_zero, manufacturer_name
+from radloom.dicom.acquisition_elements import DATES, DESCRIPTIONS, IDENTIFIERS, VENDORS
+from radloom.dicom.files import quiet
+from radloom.salt import hashed
+
+FIRST_CT = 1971
+"""No CT is older; headers from which the date was removed often have an earlier one."""
+
+_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+_SYNTAXES = {
+    "1.2.840.10008.1.2": "implicit little endian",
+    "1.2.840.10008.1.2.1": "explicit little endian",
+    "1.2.840.10008.1.2.1.99": "deflated",
+    "1.2.840.10008.1.2.2": "explicit big endian",
+    "1.2.840.10008.1.2.4.50": "JPEG baseline (lossy)",
+    "1.2.840.10008.1.2.4.51": "JPEG extended (lossy)",
+    "1.2.840.10008.1.2.4.57": "JPEG lossless",
+    "1.2.840.10008.1.2.4.70": "JPEG lossless",
+    "1.2.840.10008.1.2.4.80": "JPEG-LS lossless",
+    "1.2.840.10008.1.2.4.81": "JPEG-LS (lossy)",
+    "1.2.840.10008.1.2.4.90": "JPEG 2000 lossless",
+    "1.2.840.10008.1.2.4.91": "JPEG 2000",
+    "1.2.840.10008.1.2.4.201": "HTJ2K lossless",
+    "1.2.840.10008.1.2.4.202": "HTJ2K lossless",
+    "1.2.840.10008.1.2.4.203": "HTJ2K",
+    "1.2.840.10008.1.2.5": "RLE lossless",
+}
+_LEAST_WORD = 3
+_LEAST_PART = 5
+
+
+def acquisition_of(
+    headers: Sequence[Dataset], warnings: list[str] | None = None, syntaxes: Iterable[str] = ()
+) -> dict[str, Value]:
+    """Return how a series was acquired, one value for each of `radloom.acquisition.COLUMNS`.
+
+    `headers` are those of all slices, without pixels (`acquisition_elements` says what of them), or the one of a
+    multi-frame image; `syntaxes` are the files' transfer syntaxes, where headers come without meta information. Of
+    numbers that differ it is the median, of texts that differ "mixed"; None where nothing can be said. Lengths in mm,
+    tube voltage in kV, current in mA, exposure in mAs, tilt in degrees. What is left out or differs is added to
+    `warnings`, without the value. Meanings: DICOM PS3.3, C.7.5.1 (equipment), C.8.2.1 (CT image), C.8.15.3 (enhanced).
+    """
+    told: list[str] = [] if warnings is None else warnings
+    with quiet():
+        elements = [_Elements(header) for header in headers]
+        found: dict[str, Value] = {}
+        for column in COLUMNS:
+            read = _READERS[column]
+            values = [(value, one) for one in elements for value in read(one)]
+            if column == "transfer_syntax" and not values:
+                values = [(_SYNTAXES.get(str(uid), "other"), elements[0]) for uid in syntaxes if elements]
+            found[column] = _median(column, values, told) if column in RANGES else _same(column, values, told)
+    return found
+
+
+class _Elements:
+    """Values of a header by keyword, also of the functional groups of a multi-frame image; an unreadable one is "?"."""
+
+    def __init__(self, header: Dataset) -> None:
+        self.header = header
+        self._items: list[Dataset] = [header]
+        for name in _GROUPS:
+            for group in self._sequence(header, name):
+                self._items += [item for part in group if part.VR == "SQ" for item in part.value or ()]
+
+    @staticmethod
+    def _sequence(header: Dataset, name: str) -> Sequence[Dataset]:
+        try:
+            return header.get(name) or ()
+        except Exception:
+            return ()
+
+    def all(self, keyword: str) -> list[Any]:
+        """Every value that is there and not empty; of one with several parts they are a list."""
+        found = []
+        for item in self._items:
+            try:
+                value = item.get(keyword)
+            except Exception:  # whatever pydicom makes of a damaged value
+                value = "?"
+            if value is not None and value != "" and not (_is_several(value) and not len(value)):
+                found.append([str(one) for one in value] if _is_several(value) else value)
+        return found
+
+    def has(self, keyword: str) -> bool:
+        """Whether the element is there, if empty."""
+        return any(keyword in item for item in self._items)
+
+    def private(self, what: str) -> str:
+        """The text of a vendor's own element (of VENDORS), empty where there is none."""
+        group, creator, element = VENDORS[what]
+        try:
+            value = self.header.private_block(group, creator)[element].value
+        except Exception:
+            return ""
+        text = value.decode("ascii", "ignore") if isinstance(value, bytes) else str(value)
+        return text.strip(" \0")
+
+
+def _is_several(value: Any) -> bool:
+    return not isinstance(value, str | bytes) and hasattr(value, "__len__")
+
+
+def _first(*keywords: str) -> Callable[[_Elements], list[Any]]:
+    """Read the first of several elements that has a value that isn't 0, the last as it is."""
+
+    def read(elements: _Elements) -> list[Any]:
+        found: list[Any] = []
+        for keyword in keywords:
+            found = elements.all(keyword)
+            if any(str(value) not in ("0", "0.0", "0.00") for value in found):
+                break
+        return found
+
+    return read
+
+
+def _exposure(elements: _Elements) -> list[Any]:
+    """In mAs: as such, or from the element in microampere seconds."""
+    return (
+        elements.all("ExposureInmAs")
+        or [_scaled(value) for value in elements.all("ExposureInuAs")]
+        or elements.all("Exposure")
+    )
+
+
+def _tube_current(elements: _Elements) -> list[Any]:
+    return (
+        elements.all("XRayTubeCurrentInmA")
+        or [_scaled(value) for value in elements.all("XRayTubeCurrentInuA")]
+        or elements.all("XRayTubeCurrent")
+    )
+
+
+def _scaled(value: Any) -> Any:
+    try:
+        return float(str(value)) / 1000
+    except ValueError:
+        return value
+
+
+def _pitch(elements: _Elements) -> list[Any]:
+    """The spiral pitch factor; where only its parts are there, table feed a rotation by collimation (PS3.3 C.8.15.3.4).
+
+    GE's own element has it as "1.375:1".
+    """
+    if found := elements.all("SpiralPitchFactor"):
+        return found
+    feeds, widths = elements.all("TableFeedPerRotation"), elements.all("TotalCollimationWidth")
+    if feeds and len(feeds) == len(widths):
+        try:
+            return [float(str(feed)) / float(str(width)) for feed, width in zip(feeds, widths, strict=True)]
+        except (ValueError, ZeroDivisionError):
+            return []
+    ratio = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?):1", elements.private("GE pitch"))
+    return [ratio[1]] if ratio else []
+
+
+def _kernel(elements: _Elements) -> list[Any]:
+    """The kernel's name. Siemens writes the strength of the iterative reconstruction as a second value."""
+    return [value[0] if isinstance(value, list) else value for value in elements.all("ConvolutionKernel")]
+
+
+def _reconstruction(elements: _Elements) -> list[str]:
+    """FBP or iterative, with its level where the header has one; nothing where it doesn't say.
+
+    By (0018,9315) of enhanced CT. Classic headers have only the vendor's: the second value of Siemens' kernel (0 to 5),
+    GE's level as SS50 in (0053,xx40), Philips' iDose level in (01F7,xx9B).
+    """
+    levels = []
+    for kernel in elements.all("ConvolutionKernel"):
+        if isinstance(kernel, list) and len(kernel) == 2 and re.fullmatch(r"[1-5]", kernel[1]):
+            levels.append(f"iterative {kernel[1]}")
+    if levels:
+        return levels
+    ge = elements.private("GE iterative")
+    if re.fullmatch(r"[A-Z]{2}[0-9]{1,3}", ge):
+        return [f"iterative {ge}"]
+    philips = elements.private("Philips iterative")
+    if re.fullmatch(r"[1-7]", philips):
+        return [f"iterative {philips}"]
+    words = {"FILTER_BACK_PROJ": "FBP", "ITERATIVE": "iterative"}
+    return [words[str(value)] for value in elements.all("ReconstructionAlgorithm") if str(value) in words]
+
+
+def _contrast(elements: _Elements) -> list[str]:
+    """Yes where an agent is named, no where the header has no such element or says so.
+
+    Nothing where it is there but empty: removing names of agents empties it.
+    """
+    named = elements.all("ContrastBolusAgent")
+    if named:
+        return [contrast_given(str(value)) for value in named]
+    if elements.all("ContrastBolusAgentSequence"):
+        return ["yes"]
+    volumes = [str(value) for value in elements.all("ContrastBolusVolume")]
+    if any(clean("exposure", volume) is not None for volume in volumes):
+        return ["yes"]
+    return [] if elements.has("ContrastBolusAgent") else ["no"]
+
+
+def _software(elements: _Elements) -> list[str]:
+    return [" ".join(value) if isinstance(value, list) else value for value in elements.all("SoftwareVersions")]
+
+
+def _transfer_syntax(elements: _Elements) -> list[str]:
+    meta = getattr(elements.header, "file_meta", None)
+    uid = str(meta.get("TransferSyntaxUID", "")) if meta is not None else ""
+    return [_SYNTAXES.get(uid, "other")] if uid else []
+
+
+_READERS: dict[str, Callable[[_Elements], list[Any]]] = {
+    "manufacturer": _first("Manufacturer"),
+    "scanner_model": _first("ManufacturerModelName"),
+    "software": _software,
+    "kernel": _kernel,
+    "reconstruction": _reconstruction,
+    "kvp": _first("KVP"),
+    "tube_current": _tube_current,
+    "exposure": _exposure,
+    "slice_thickness": _first("SliceThickness"),
+    "pitch": _pitch,
+    "contrast": _contrast,
+    "table_height": _first("TableHeight"),
+    "gantry_tilt": _first("GantryDetectorTilt"),
+    "transfer_syntax": _transfer_syntax,
+}
+# Texts that this module words itself, whatever stands in the header.
+_OWN_WORDS = ("reconstruction", "contrast", "transfer_syntax")
+
+
+def _median(column: str, values: Sequence[tuple[Any, _Elements]], told: list[str]) -> float | None:
+    numbers = []
+    wrong = 0
+    for value, _ in values:
+        number = clean(column, value)
+        if isinstance(number, float):
+            numbers.append(number)
+        elif not is_known_zero(column, value):
+            wrong += 1
+    if wrong:
+        told.append(f"the header's {column} is no possible value in {wrong} of {len(values)} places and is left out")
+    return round(statistics.median(numbers), 3) if numbers else None
+
+
+def _same(column: str, values: Sequence[tuple[Any, _Elements]], told: list[str]) -> str | None:
+    # Different texts, each with the first header that has it.
+    first = {str(value).strip(): elements for value, elements in reversed(values)}
+    kept = set()
+    refused = False
+    for text, elements in first.items():
+        value = text if column in _OWN_WORDS else clean(column, text)
+        known = column == "manufacturer" and manufacturer_name(text) is not None
+        if value is None or (column not in _OWN_WORDS and not known and _is_private(str(value), elements.header)):
+            refused = refused or bool(text)
+        else:
+            kept.add(str(value))
+    if refused:
+        told.append(f"the header's {column} is left out: it is no short plain text, or has words of the patient's data")
+        return None
+    if len(kept) > 1:
+        told.append(f"{column} differs between slices")
+        return MIXED
+    return next(iter(kept), None)
+
+
+def _is_private(text: str, header: Dataset) -> bool:
+    """Tell whether a text has a word of an identifying element of the header, or is one of its descriptions."""
+    own = text.casefold()
+    words = set(_words(own))
+    for keyword in (*IDENTIFIERS, *DESCRIPTIONS):
+        for other in _texts(header, keyword):
+            if other == own:
+                return True
+            if keyword in IDENTIFIERS and any(
+                w in words or (len(w) >= _LEAST_PART and w in own) for w in _words(other)
+            ):
+                return True
+    return False
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.split(r"[^a-z0-9]+", text) if len(word) >= _LEAST_WORD]
+
+
+def _texts(header: Dataset, keyword: str) -> list[str]:
+    try:
+        value = header.get(keyword)
+    except Exception:
+        return []
+    several = value if isinstance(value, MultiValue | list | tuple) else [value]
+    return [str(one).strip().casefold() for one in several if one]
+
+
+def scan_day(headers: Iterable[Dataset], salt: bytes, patient_id: str) -> int | None:
+    """Return the day of a scan, shifted by a number of days that only the salt tells; None without a date.
+
+    Days of one patient differ as their dates do. The shift is HMAC-SHA256 of the patient's id by the project's salt, up
+    to 2^40 days, so that the number says nothing of the date to who doesn't have the salt. `headers` are those of the
+    scan's slices; the earliest counts.
+    """
+    with quiet():
+        dates = [next((day for name in DATES if (day := _date(one, name)) is not None), None) for one in headers]
+    known = [date for date in dates if date is not None]
+    if not known:
+        return None
+    return min(known).toordinal() + int(hashed(salt, f"day of scan {patient_id}")[:10], 16)
+
+
+def _date(header: Dataset, keyword: str) -> datetime.date | None:
+    try:
+        text = str(header.get(keyword) or "")[:10]
+    except Exception:
+        return None
+    # Until 1993 dates were written with points.
+    digits = text.replace(".", "")[:8]
+    try:
+        date = datetime.datetime.strptime(digits, "%Y%m%d").date()
+    except ValueError:
+        return None
+    return date if date.year >= FIRST_CT else None

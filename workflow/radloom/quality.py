@@ -1,0 +1,162 @@
+"""Figures that tell a sound scan from one to look at: noise, materials, hints of artefacts, and the ROI's place.
+
+`radloom.quality_figures` says what each figure is. Those of the scan are measured before resampling, which would change
+the noise, in true HU; those of the ROI in the image that features are taken from. Of the scan every slice is looked at
+once, and at most 24 slices are cut into patches; of the ROI's image the part around the ROIs is read.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from radloom.calibrate import Calibration
+from radloom.duplicates import Fingerprint
+from radloom.images import Array, Box, Geometry, Volume, bounding_box
+from radloom.quality_artefacts import (
+    Surveyor,
+    motion_jump,
+    streak_anisotropy,
+    streak_metal,
+    truncated_share,
+)
+from radloom.quality_figures import BLOOD
+from radloom.quality_noise import (
+    SLICES,
+    air_noise,
+    cut_patches,
+    global_noise,
+    material_peaks,
+    sampled,
+    tissue_noise,
+)
+from radloom.quality_rois import SHIFT_MARGIN_MM, RoiView, measure_roi
+
+Figures = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class ScanQuality:
+    """The figures of a scan, and what its duplicates are found by (`radloom.duplicates`)."""
+
+    figures: Figures
+    voxels: str
+    picture: str
+
+
+def measure_scan(
+    planes: Iterable[Array],
+    geometry: Geometry,
+    valid: Iterable[Array] | None,
+    calibration: Calibration,
+) -> ScanQuality:
+    """Measure a scan slice by slice: `planes` (y, x) in HU before calibration, and `valid`, 0 in padding, or None."""
+    spacing, shape = geometry.spacing, geometry.shape
+    surveyor, fingerprint = Surveyor(geometry, calibration), Fingerprint(shape)
+    chosen = set(sampled(shape[0], SLICES))
+    kept, kept_valid = [], []
+    masks: Iterable[Array | None] = itertools.repeat(None) if valid is None else valid
+    for z, (plane, mask) in enumerate(zip(planes, masks, strict=False)):
+        seen = None if mask is None else mask > 0
+        surveyor.look(z, plane, seen)
+        fingerprint.look(z, plane)
+        if z in chosen:
+            kept.append(plane.copy())
+            kept_valid.append(seen)
+    found = surveyor.result()
+    there = None if valid is None else np.stack([seen for seen in kept_valid if seen is not None])
+    patches = cut_patches(np.stack(kept), there, spacing, calibration)
+    air, air_sd = air_noise(patches)
+    noise = global_noise(patches)
+    fat, muscle = material_peaks(patches, noise)
+    streak = None
+    if found.metallic is not None:
+        streak = streak_metal(cut_patches(found.metallic, None, spacing, calibration), spacing)
+    figures: Figures = {
+        "slices": float(shape[0]),
+        "slice_spacing_mm": spacing[2],
+        "coverage_mm": shape[0] * spacing[2],
+        "noise_air_sd": air_sd,
+        "noise_tissue_sd": tissue_noise(patches),
+        "noise_global_sd": noise,
+        "hu_air": air,
+        "hu_fat": fat,
+        "hu_muscle": muscle,
+        "hu_blood": None,
+        "streak_anisotropy": streak_anisotropy(patches, spacing),
+        "streak_metal": streak,
+        "metal_ml": float(found.metal.sum()) * geometry.voxel_mm3 / 1000,
+        "saturated_voxels": float(found.saturated),
+        "motion_jump_mm": motion_jump(found, spacing),
+        "truncated_share": truncated_share(found),
+    }
+    return ScanQuality(figures, fingerprint.voxels(), fingerprint.picture())
+
+
+def box_of_rois(labels: Volume) -> Box | None:
+    """The part (z, y, x) of an image that the figures of the ROIs need; None where there is no ROI."""
+    tight = bounding_box(labels.array)
+    if tight is None:
+        return None
+    margins = [math.ceil(SHIFT_MARGIN_MM / step) for step in labels.geometry.spacing[::-1]]
+    sides = [
+        slice(max(side.start - margin, 0), min(side.stop + margin, length))
+        for side, margin, length in zip(tight, margins, labels.array.shape, strict=True)
+    ]
+    return sides[0], sides[1], sides[2]
+
+
+def measure_rois(
+    image: Array,
+    box: Box,
+    labels: Volume,
+    names: Mapping[int, str],
+    valid: Array | None,
+    wanted: Iterable[str | int] = (),
+) -> dict[str, Figures]:
+    """The figures of the ROIs of a label volume by name, of all of them where `wanted` has no name or number of theirs.
+
+    `image` (z, y, x; true HU) and `valid` are what lies within `box` (`box_of_rois`) on the labels' grid. An ROI
+    without a voxel has a volume of 0 and no other figure.
+    """
+    from scipy import ndimage
+
+    inner = labels.array[box]
+    places = ndimage.find_objects(inner)
+    asked = {names.get(int(one), "") if str(one).isdigit() else one for one in wanted}
+    chosen = asked & set(names.values()) or set(names.values())
+    found: dict[str, Figures] = {}
+    margins = [math.ceil(SHIFT_MARGIN_MM / step) for step in labels.geometry.spacing[::-1]]
+    for number, name in sorted(names.items()):
+        if name not in chosen:
+            continue
+        if number > len(places) or places[number - 1] is None:
+            found[name] = {"roi_volume_ml": 0.0}
+            continue
+        sides = [
+            slice(max(side.start - margin, 0), min(side.stop + margin, length))
+            for side, margin, length in zip(places[number - 1], margins, inner.shape, strict=True)
+        ]
+        part = sides[0], sides[1], sides[2]
+        z, y, x = (
+            slice(whole.start + side.start, whole.start + side.stop) for whole, side in zip(box, part, strict=True)
+        )
+        view = RoiView(
+            inner[part] == number, image[part], None if valid is None else valid[part], (z, y, x), labels.geometry
+        )
+        found[name] = measure_roi(view)
+    return found
+
+
+def blood_hu(image: Array, box: Box, labels: Volume, names: Mapping[int, str]) -> float | None:
+    """Median HU of the first ROI that is called as blood is; None where there is none."""
+    inner = labels.array[box]
+    for number, name in sorted(names.items()):
+        values = image[inner == number] if name.lower() in BLOOD else np.zeros(0)
+        if values.size:
+            return float(np.median(values))
+    return None

@@ -1,0 +1,152 @@
+"""The quality gate: rules of the configuration turn the figures of all cases into warnings and exclusions.
+
+The figures are made case by case (`radloom.quality`); what only the whole cohort shows, duplicates, is added here. A
+changed rule computes no figure again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from radloom.engine.step import Entry
+from radloom.quality_figures import FIGURES
+
+Entries = Mapping[str, Mapping[str, Entry]]
+SAME_PICTURE = 0.2
+"""Share of bits by which picture hashes of one picture differ at most; other scans differ by 0.35 and more."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure of a case, or of one of its ROIs (`roi` empty: of the case); None where it can't be had."""
+
+    roi: str
+    figure: str
+    value: float | None
+    others: tuple[str, ...] = ()
+    """The cases that a duplicate is one of."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a rule has to say of a case."""
+
+    case_id: str
+    roi: str
+    text: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The figures of every case that has passed the step, and what the rules found: at most one exclusion a case."""
+
+    figures: dict[str, list[Measured]] = field(default_factory=dict)
+    warnings: list[Finding] = field(default_factory=list)
+    excluded: dict[str, Finding] = field(default_factory=dict)
+
+
+def pass_gate(cases: Sequence[Mapping[str, str]], entries: Entries, rules: Sequence[Mapping[str, Any]]) -> Gate:
+    """Gather the figures of the cases (rows of the cohort sheet) and hold them against the rules.
+
+    A rule has `figure`, `above` or `below`, `action` (warn or exclude) and perhaps `rois`. A figure that could not be
+    measured breaks no rule.
+    """
+    measured = {case_id: entry.facts for case_id, entry in entries.get("quality", {}).items() if entry.status == "ok"}
+    rows = [case for case in cases if case["case_id"] in measured]
+    gate = Gate()
+    alike = _alike(rows, entries, measured)
+    for case in rows:
+        case_id = case["case_id"]
+        facts = measured[case_id]
+        figures = [Measured("", name, value) for name, value in facts["scan"].items()]
+        figures += [Measured(roi, name, value) for roi, own in facts["rois"].items() for name, value in own.items()]
+        figures += [Measured("", "slice_gap_mm", _slice_gap(facts, entries, case_id)), *alike[case_id]]
+        gate.figures[case_id] = figures
+        for rule in rules:
+            for found in (_broken(rule, case_id, one) for one in figures):
+                if found is None:
+                    continue
+                if rule["action"] == "exclude":
+                    gate.excluded.setdefault(case_id, found)
+                else:
+                    gate.warnings.append(found)
+    return gate
+
+
+def _broken(rule: Mapping[str, Any], case_id: str, one: Measured) -> Finding | None:
+    if one.figure != rule["figure"] or one.value is None or (rule.get("rois") and one.roi not in rule["rois"]):
+        return None
+    above = "above" in rule
+    limit = float(rule["above"] if above else rule["below"])
+    if not (one.value > limit if above else one.value < limit):
+        return None
+    figure = FIGURES[one.figure]
+    unit = "" if figure.unit == "1" else f" {figure.unit}"
+    what = f"{one.roi}: {figure.title}" if one.roi else figure.title
+    text = f"{what} is {one.value:.4g}{unit}, {'above' if above else 'below'} {limit:g}{unit} ({one.figure})"
+    if one.others:
+        listed = ", ".join(one.others[:5]) + (f" and {len(one.others) - 5} more" if len(one.others) > 5 else "")
+        text += f": {listed}"
+    return Finding(case_id, one.roi, text, f"{figure.advice} If it is sound, change the rule in quality: rules.")
+
+
+def _slice_gap(facts: Mapping[str, Any], entries: Entries, case_id: str) -> float | None:
+    entry = entries.get("ingest", {}).get(case_id)
+    acquisition = (entry.facts.get("acquisition") if entry is not None else None) or {}
+    thickness = acquisition.get("slice_thickness")
+    return facts["scan"]["slice_spacing_mm"] - thickness if isinstance(thickness, int | float) else None
+
+
+def _alike(
+    rows: Sequence[Mapping[str, str]], entries: Entries, measured: Mapping[str, Mapping[str, Any]]
+) -> dict[str, list[Measured]]:
+    """What of each case only the others tell: same voxels, most similar picture, its patient in other centres."""
+    if not rows:
+        return {}
+    import numpy as np
+
+    from radloom.duplicates import hash_distances
+
+    ids = [row["case_id"] for row in rows]
+    patients = [_patient_marks(row, entries) for row in rows]
+    digests: dict[str, list[int]] = {}
+    by_mark: dict[str, list[int]] = {}
+    for i, (case_id, marks) in enumerate(zip(ids, patients, strict=True)):
+        digests.setdefault(measured[case_id]["voxels"], []).append(i)
+        for mark in marks:
+            by_mark.setdefault(mark, []).append(i)
+    distances = hash_distances([measured[case_id]["picture"] for case_id in ids])
+    result = {}
+    for i, (case_id, row) in enumerate(zip(ids, rows, strict=True)):
+        mine = {j for mark in patients[i] for j in by_mark[mark]}
+        same = [
+            j
+            for j in digests[measured[case_id]["voxels"]]
+            if j != i and not (j in mine and _another_look(row, rows[j]))
+        ]
+        distances[i, sorted(mine)] = np.nan
+        nearest = float(np.nanmin(distances[i])) if np.isfinite(distances[i]).any() else None
+        close = [ids[j] for j in np.flatnonzero(distances[i] < SAME_PICTURE)]
+        elsewhere = [ids[j] for j in sorted(mine) if rows[j]["centre"] != row["centre"]]
+        result[case_id] = [
+            Measured("", "same_voxels", float(len(same)), tuple(ids[j] for j in same)),
+            Measured("", "nearest_picture", nearest, tuple(close)),
+            Measured("", "patient_centres", float(len({rows[j]["centre"] for j in mine})), tuple(elsewhere)),
+        ]
+    return result
+
+
+def _patient_marks(row: Mapping[str, str], entries: Entries) -> tuple[str, ...]:
+    """What a patient is known by: the sheet's name, and the salted hash of the id in the files where there is one."""
+    marks = (f"sheet {row.get('patient_id') or row['case_id']}",)
+    entry = entries.get("ingest", {}).get(row["case_id"])
+    hashed = entry.facts.get("patient_hash") if entry is not None else None
+    return (*marks, f"files {hashed}") if hashed else marks
+
+
+def _another_look(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether two rows of a patient are meant to have one scan: repeats (readers), or ROIs of other names."""
+    return any(one.get(column, "") != other.get(column, "") for column in ("repeat_id", "roi_name"))
