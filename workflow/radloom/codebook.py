@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from radloom.extractions import extraction_of
 from radloom.ibsi_codes import IBSI_CODES
 from radloom.model_codebook import MODEL_COLUMNS
+from radloom.quality_figures import FIGURES as QUALITY
 
 MAX_LENGTH = 32
 
@@ -800,9 +801,10 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
             "variance of the probability where any sample has the ROI. Of the calibration: its slope, intercept, the "
             "standard deviation of corrected values at some HU, and its source (in `warning`); fat_hu and muscle_hu, "
             "where their peaks lie. Of matched scans: their own point spread and slice thickness (full widths), and "
-            "the standard deviations of the Gaussian that was applied, in mm.",
+            "the standard deviations of the Gaussian that was applied, in mm. Of the step quality: "
+            + " ".join(f"{name}: {one.meaning[:1].lower()}{one.meaning[1:]}" for name, one in QUALITY.items()),
         ),
-        "value": ("", "Value of the item: HU, mm^3, ml or a number, as the item's name says."),
+        "value": ("", "Value of the item: HU, mm, mm^3, ml or a number, as the item's name or meaning says."),
         "warning": ("", "Text of the warning; of calibration_source, the source."),
     },
     "confounding": {
