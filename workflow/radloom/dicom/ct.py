@@ -76,12 +76,7 @@ def read_ct(series: Series, settings: CtSettings = DEFAULTS) -> CtSeries:
 
 
 def _read(series: Series, settings: CtSettings) -> CtSeries:
-    if series.modality != "CT":
-        raise CaseError("the series is not a CT, by its modality", "Name a CT series.")
-    frames, left_out = _slices(series)
-    _check_alike(frames)
-    layout = lay_out(np.array([frame.position for frame in frames]), np.array(frames[0].orientation), frames[0].spacing)
-    _check_layout(layout, frames, settings)
+    frames, left_out, layout = check_headers(series, settings)
     stack = Stack(layout, frames)
     warnings = [f"{count} {what} in the series were left out" for what, count in left_out.items() if count]
     warnings += stack.warnings + _warnings(layout, frames)
@@ -132,6 +127,20 @@ def _read(series: Series, settings: CtSettings) -> CtSeries:
         facts,
         warnings,
     )
+
+
+def check_headers(series: Series, settings: CtSettings = DEFAULTS) -> tuple[list[Frame], Counter[str], Layout]:
+    """The slices of a series, how many of its images are none for which reason, and where they lie; no pixel is read.
+
+    Raises CaseError where that alone tells that it can't be a CT volume in HU. Call it within `quiet`.
+    """
+    if series.modality != "CT":
+        raise CaseError("the series is not a CT, by its modality", "Name a CT series.")
+    frames, left_out = _slices(series)
+    _check_alike(frames)
+    layout = lay_out(np.array([frame.position for frame in frames]), np.array(frames[0].orientation), frames[0].spacing)
+    _check_layout(layout, frames, settings)
+    return frames, left_out, layout
 
 
 def _slices(series: Series) -> tuple[list[Frame], Counter[str]]:
