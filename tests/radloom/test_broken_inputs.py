@@ -193,11 +193,21 @@ def header_without_data(folder: Path) -> Cells:
     return {"image": str(path)}
 
 
-@broken(TRUNCATED)
+@broken("names another file, or one outside its folder")
 def header_of_another_file(folder: Path) -> Cells:
     path = volume(folder, suffix=".mhd")
     path.write_bytes(swap(rb"ElementDataFile = \S+", b"ElementDataFile = /etc/hostname")(bytearray(path.read_bytes())))
     return {"image": str(path)}
+
+
+for _kind, _pattern, _new in (
+    ("mha", b"ElementDataFile = LOCAL", b"ElementDataFile = /etc/hostname"),
+    ("nrrd", b"encoding: raw", b"encoding: raw\ndata file: /etc/hostname"),
+):
+    enter(f"{_kind}-names-another-file", "names another file", bytes_of(f".{_kind}", swap(_pattern, _new)))
+enter("mha-fewer-axes", TRUNCATED, bytes_of(".mha", swap(b"NDims = 3", b"NDims = 2")))
+enter("mha-binary-header", TRUNCATED, bytes_of(".mha", swap(b"BinaryData", b"Binary\xf6\0ta")))
+enter("nrrd-fewer-axes", TRUNCATED, bytes_of(".nrrd", swap(b"dimension: 3", b"dimension: 9")))
 
 
 @broken(TRUNCATED)

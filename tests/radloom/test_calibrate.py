@@ -267,8 +267,8 @@ def test_the_uncertainty_is_told_at_corrected_values() -> None:
 
 
 def test_references_correct_a_scanner_whose_air_is_off() -> None:
-    """A gain of 0.95: air at -950, fat at -95, muscle at 52."""
-    found = references_calibration({"air": -950.0, "fat": -95.0, "muscle": 52.25})
+    """A gain of 0.95: air at -950, fat at -95, muscle at 47.5."""
+    found = references_calibration({"air": -950.0, "fat": -95.0, "muscle": 47.5})
     assert (found.method, found.source) == ("references", "image")
     assert found.slope == pytest.approx(1 / 0.95, rel=1e-3)
     assert found.intercept == pytest.approx(0, abs=0.5)

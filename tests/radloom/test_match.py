@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from psf_phantom import SHARP, SOFT, TARGET, features, scan
 
 from radloom.config import complete
 from radloom.errors import CaseError
 from radloom.match import matching_gaussian
+from radloom.resample import Sampling, resample_image
 
 FWHM = np.sqrt(8 * np.log(2))
 
@@ -66,3 +68,27 @@ def test_a_blurrier_scan_may_stay() -> None:
     assert sigma == (0, 0, 0)
     assert facts["psf_fwhm_mm"] == 3
     assert warnings == ["its point spread of 3 mm is wider than the 2 mm that scans are matched to: left as it is"]
+
+
+@pytest.mark.parametrize("noise_seed", [0, 1])
+def test_matching_takes_back_what_blur_does_to_textures(noise_seed: int) -> None:
+    """A texture through point spreads of 1.4 and 2.2 mm: the difference falls by ten times and more."""
+    sharp, matched = (features(SHARP, target, noise_seed=10 + noise_seed) for target in (None, TARGET))
+    soft = features(SOFT, None, noise_seed=20 + noise_seed)
+    contrast, energy, homogeneity = (f"original_glcm_{name}" for name in ("Contrast", "JointEnergy", "Idm"))
+    # Blur lowers contrast and raises energy and homogeneity.
+    assert soft[contrast] < 0.7 * sharp[contrast]
+    assert soft[energy] > 1.3 * sharp[energy]
+    assert soft[homogeneity] > 1.15 * sharp[homogeneity]
+    for name in (contrast, energy, homogeneity):
+        assert abs(matched[name] / soft[name] - 1) < 0.1 * abs(sharp[name] / soft[name] - 1)
+
+
+def test_a_matched_scan_is_the_one_that_the_softer_kernel_would_have_made() -> None:
+    """Without noise, 10 voxels from the border: within a HU, both being rounded to whole HU."""
+    (sharp, _), (soft, _) = scan(SHARP, 0.0, 0), scan(SOFT, 0.0, 0)
+    sigma = matching_gaussian({"psf_fwhm_mm": str(SHARP)}, asked(fwhm_mm=SOFT), 1.0)[0]
+    matched = resample_image(sharp, (0, 0, 0), Sampling(sigma_mm=sigma)).array
+    inner = (slice(None), slice(10, -10), slice(10, -10))
+    assert np.abs(matched - soft.array)[inner].max() < 1.5
+    assert np.abs(sharp.array - soft.array)[inner].max() > 30

@@ -39,6 +39,9 @@ _FORMAT_NAMES = {"nifti": "NIfTI", "nrrd": "NRRD", "mha": "MetaImage"}
 _ORTHONORMAL = 1e-3
 _HEADER_BYTES = 348
 _CHUNK_BYTES = 1 << 20
+# MetaIO and NRRD's library have been seen to write beyond their memory for lines that are none.
+_META_LINE = re.compile(r"[A-Za-z][A-Za-z0-9_]*[ \t]*=[^\0]*$")
+_NRRD_LINE = re.compile(r"[A-Za-z][A-Za-z0-9 _./-]*:=?[^\0]*$")
 _PACKED_BYTES = 1 << 16  # unpack to 64 MB at most
 _ZLIB_OR_GZIP = 47
 _LARGEST_OFFSET = 1 << 28  # extensions of a NIfTI header are small
@@ -74,6 +77,8 @@ def _read_source(path: Path, what: str, shape: tuple[int, ...] | None) -> Source
     import SimpleITK as sitk
 
     kind = source_format(path, what)
+    if any(file.parent != path.parent for file in source_files(path)):
+        raise _elsewhere(what)
     if path.is_dir():
         raise CaseError(
             f"the {what} is a folder whose name ends as a {_FORMAT_NAMES[kind]} file's does",
@@ -285,13 +290,15 @@ def _compare_forms(header: bytes, geometry: Geometry, what: str) -> list[str]:
 def _check_nrrd_file(path: Path, what: str, damaged: CaseError) -> list[str]:
     """Raise CaseError if a NRRD file has no spacing or fails its checksum; warn if it has no orientation."""
     text, start = _text_header(path, re.compile(rb"\r?\n\r?\n"), damaged)
-    fields = {
-        name.strip().lower(): value.strip()
-        for name, found, value in (line.partition(":") for line in text.splitlines() if line[:1] != "#")
-        if found
-    }
-    if not text.startswith("NRRD") or (start is None and path.suffix.lower() == ".nrrd"):
+    lines = [line for line in text.split("\n")[1:] if line.strip() and line[:1] != "#"]
+    fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    detached = path.suffix.lower() == ".nhdr"
+    if not text.startswith("NRRD") or not all(map(_NRRD_LINE.match, lines)) or (start is None and not detached):
         raise damaged
+    if fields.get("dimension", "") != str(len(fields.get("sizes", "").split())):
+        raise damaged
+    if not detached and fields.keys() & {"data file", "datafile"}:
+        raise _elsewhere(what)
     if not fields.keys() & {"space directions", "spacings"}:
         raise CaseError(f"the {what}'s header gives no voxel spacing", "Export it with its geometry.")
     packed = {"gzip": True, "gz": True, "raw": False}.get(fields.get("encoding", "").lower())
@@ -304,12 +311,30 @@ def _check_nrrd_file(path: Path, what: str, damaged: CaseError) -> list[str]:
 def _check_meta_file(path: Path, what: str, damaged: CaseError) -> None:
     """Raise CaseError where a MetaImage has no spacing or fails its checksum."""
     text, start = _text_header(path, re.compile(rb"^ElementDataFile\s*=[^\n]*\n?", re.MULTILINE), damaged)
-    fields = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in text.splitlines())}
-    if start is None:
+    lines = [line for line in text.split("\n") if line.strip()]
+    fields = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
+    if start is None or not all(map(_META_LINE.match, lines)):
         raise damaged
+    # MetaIO writes beyond its memory where these don't agree.
+    axes = len(fields.get("DimSize", "").split())
+    counts = {"ElementSpacing": 1, "ElementSize": 1, "Offset": 1, "Origin": 1, "Position": 1, "CenterOfRotation": 1}
+    counts |= {"TransformMatrix": axes, "Orientation": axes, "Rotation": axes}
+    if fields.get("NDims", "") != str(axes) or any(
+        len(fields[name].split()) != axes * count for name, count in counts.items() if name in fields
+    ):
+        raise damaged
+    if path.suffix.lower() == ".mha" and fields["ElementDataFile"].upper() != "LOCAL":
+        raise _elsewhere(what)
     if not fields.keys() & {"ElementSpacing", "ElementSize"}:
         raise CaseError(f"the {what}'s header gives no voxel spacing", "Export it with its geometry.")
     _check_voxels(path, start, fields.get("DimSize", ""), fields.get("CompressedData", "").lower() == "true", damaged)
+
+
+def _elsewhere(what: str) -> CaseError:
+    return CaseError(
+        f"the {what} names another file, or one outside its folder, for its voxels",
+        "Send header and voxels in one file, or a detached header (.mhd, .nhdr) with its data beside it.",
+    )
 
 
 def _text_header(path: Path, end: re.Pattern[bytes], damaged: CaseError) -> tuple[str, int | None]:

@@ -87,6 +87,8 @@ def test_numbers_that_cannot_be_are_left_out() -> None:
         ({"SpiralPitchFactor": None, "TableFeedPerRotation": 18.75, "TotalCollimationWidth": 0.0}, "pitch", None),
         ({"ConvolutionKernel": "STANDARD"}, "reconstruction", None),
         ({"ConvolutionKernel": ["A", "B"]}, "reconstruction", None),
+        ({"Manufacturer": "GE", "ConvolutionKernel": ["STANDARD", "3"]}, "reconstruction", None),
+        ({"ExposureInmAs": 0.0}, "exposure", 153.0),
         ({"ConvolutionKernel": "B30f", "ReconstructionAlgorithm": "FILTER_BACK_PROJ"}, "reconstruction", "FBP"),
         ({"ContrastBolusAgent": None}, "contrast", "no"),
         ({"ContrastBolusAgent": "NONE"}, "contrast", "no"),

@@ -17,6 +17,7 @@ from dicomweb_server import Answer, Change, Server, multipart, serving
 from hypothesis import given
 from hypothesis import strategies as st
 from orthanc import running_orthanc
+from pydicom import dcmread
 
 from radloom.config import complete
 from radloom.dicom import web
@@ -24,6 +25,7 @@ from radloom.dicom.ct import read_ct
 from radloom.dicom.series import find_series
 from radloom.dicom.web import WebSettings, fetch_series
 from radloom.errors import CaseError, CohortError, LimitError
+from radloom.ingest import ingest_case
 
 STUDY, SERIES = "1.2.826.0.1.4711", "1.2.826.0.1.4711.1"
 ONE_TRY = WebSettings(retries=0, timeout_s=5)
@@ -35,6 +37,7 @@ Make = Callable[..., Server]
 def _no_waits_and_no_login(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "_FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(web, "_down", {})
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     for name in ("HOST", "TOKEN", "USER", "PASSWORD"):
         monkeypatch.delenv(web.ENVIRONMENT + name, raising=False)
 
@@ -365,3 +368,23 @@ def test_orthanc(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPa
     np.testing.assert_array_equal(there.volume.array, here.volume.array)
     assert there.volume.geometry == here.volume.geometry
     assert there.sop_uids == here.sop_uids
+
+
+def test_a_real_scan_and_its_contours_from_orthanc_are_those_of_the_files(shared_data: Path, tmp_path: Path) -> None:
+    folder = shared_data / "sts" / "dicom" / "STS_025"
+    contours = folder / "rtstruct.dcm"
+    names = ("StudyInstanceUID", "SeriesInstanceUID")
+    with running_orthanc(tmp_path / "orthanc") as orthanc:
+        orthanc.store([*(folder / "ct").iterdir(), contours])
+        image, mask = (
+            orthanc.series_url(*(str(header[name].value) for name in names))
+            for header in (dcmread(next((folder / "ct").iterdir())), dcmread(contours))
+        )
+        there = ingest_case(image, mask, work=tmp_path)
+    here = ingest_case(folder / "ct", contours)
+    assert there.mask is not None
+    assert here.mask is not None
+    np.testing.assert_array_equal(there.image.array, here.image.array)
+    np.testing.assert_array_equal(there.mask.array, here.mask.array)
+    assert there.facts == here.facts
+    assert {path.name for path in tmp_path.iterdir()} == {"orthanc"}

@@ -99,35 +99,24 @@ class _Elements:
         return text.strip(" \0")
 
 
-def _first(*keywords: str) -> Callable[[_Elements], list[Any]]:
-    """Read the first of several elements that has a value that isn't 0, the last as it is."""
+def _only(keyword: str) -> Callable[[_Elements], list[Any]]:
+    return lambda elements: elements.all(keyword)
 
-    def read(elements: _Elements) -> list[Any]:
-        found: list[Any] = []
-        for keyword in keywords:
-            found = elements.all(keyword)
-            if any(str(value) not in ("0", "0.0", "0.00") for value in found):
-                break
-        return found
 
-    return read
+def _first_known(*options: list[Any]) -> list[Any]:
+    """The first of several elements' values that aren't all 0, which stands for "not known"; else the last."""
+    return next((values for values in options if any(not is_known_zero("kvp", value) for value in values)), options[-1])
 
 
 def _exposure(elements: _Elements) -> list[Any]:
     """In mAs: as such, or from the element in microampere seconds."""
-    return (
-        elements.all("ExposureInmAs")
-        or [_scaled(value) for value in elements.all("ExposureInuAs")]
-        or elements.all("Exposure")
-    )
+    micro = [_scaled(value) for value in elements.all("ExposureInuAs")]
+    return _first_known(elements.all("ExposureInmAs"), micro, elements.all("Exposure"))
 
 
 def _tube_current(elements: _Elements) -> list[Any]:
-    return (
-        elements.all("XRayTubeCurrentInmA")
-        or [_scaled(value) for value in elements.all("XRayTubeCurrentInuA")]
-        or elements.all("XRayTubeCurrent")
-    )
+    micro = [_scaled(value) for value in elements.all("XRayTubeCurrentInuA")]
+    return _first_known(elements.all("XRayTubeCurrentInmA"), micro, elements.all("XRayTubeCurrent"))
 
 
 def _scaled(value: Any) -> Any:
@@ -162,15 +151,13 @@ def _kernel(elements: _Elements) -> list[Any]:
 def _reconstruction(elements: _Elements) -> list[str]:
     """FBP or iterative, with its level where the header has one; nothing where it doesn't say.
 
-    By (0018,9315) of enhanced CT. Classic headers have only the vendor's: the second value of Siemens' kernel (0 to 5),
+    By (0018,9315) of enhanced CT. Classic headers have only the vendor's: the second value of Siemens' kernel (1 to 5),
     GE's level as SS50 in (0053,xx40), Philips' iDose level in (01F7,xx9B).
     """
-    levels = []
-    for kernel in elements.all("ConvolutionKernel"):
-        if isinstance(kernel, list) and len(kernel) == 2 and re.fullmatch(r"[1-5]", kernel[1]):
-            levels.append(f"iterative {kernel[1]}")
-    if levels:
-        return levels
+    if any(manufacturer_name(str(name)) == "Siemens" for name in elements.all("Manufacturer")):
+        kernels = [one for one in elements.all("ConvolutionKernel") if isinstance(one, list) and len(one) == 2]
+        if levels := [f"iterative {level}" for _, level in kernels if re.fullmatch(r"[1-5]", level)]:
+            return levels
     ge = elements.private("GE iterative")
     if re.fullmatch(r"[A-Z]{2}[0-9]{1,3}", ge):
         return [f"iterative {ge}"]
@@ -208,19 +195,19 @@ def _transfer_syntax(elements: _Elements) -> list[str]:
 
 
 _READERS: dict[str, Callable[[_Elements], list[Any]]] = {
-    "manufacturer": _first("Manufacturer"),
-    "scanner_model": _first("ManufacturerModelName"),
+    "manufacturer": _only("Manufacturer"),
+    "scanner_model": _only("ManufacturerModelName"),
     "software": _software,
     "kernel": _kernel,
     "reconstruction": _reconstruction,
-    "kvp": _first("KVP"),
+    "kvp": _only("KVP"),
     "tube_current": _tube_current,
     "exposure": _exposure,
-    "slice_thickness": _first("SliceThickness"),
+    "slice_thickness": _only("SliceThickness"),
     "pitch": _pitch,
     "contrast": _contrast,
-    "table_height": _first("TableHeight"),
-    "gantry_tilt": _first("GantryDetectorTilt"),
+    "table_height": _only("TableHeight"),
+    "gantry_tilt": _only("GantryDetectorTilt"),
     "transfer_syntax": _transfer_syntax,
 }
 # Texts that this module words itself, whatever stands in the header.
