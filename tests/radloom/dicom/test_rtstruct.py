@@ -313,6 +313,10 @@ def test_gaps_stay_empty_and_are_warned_of(convert):
     assert found.facts["slices_left_empty"] == 3
 
 
+def test_one_gap_in_three_contours_is_a_gap(convert):
+    assert [z for z, n in enumerate(planes(convert([flat(SQUARE, z) for z in (4, 5, 7)]))) if n] == [4, 5, 7]
+
+
 def test_slices_that_the_image_was_interpolated_at_are_no_gap(convert):
     contours = [flat(SQUARE, z) for z in (2, 3, 5, 6, 8)]
     uids = [f"1.{z}" if z != 4 else "" for z in range(12)]

@@ -284,7 +284,8 @@ def _draw(
     """
     at = np.array([plane.at for plane in planes])
     apart = np.diff(at)
-    usual = float(np.median(apart)) if len(apart) > 1 else 1.0
+    # The median; of an even number the lower of both, so that one gap in three contours isn't usual.
+    usual = float(np.sort(apart)[(len(apart) - 1) // 2]) if len(apart) > 1 else 1.0
     reach = max(usual, 1.0) * _NEIGHBOURS
     columns, rows = mask.shape[2], mask.shape[1]
     visible = Window(0, columns, 0, rows)
