@@ -54,7 +54,7 @@ def test_the_chain_from_a_url(fresh: Callable[[], Workspace], tmp_path: Path, mo
         monkeypatch.setenv("RADLOOM_DICOMWEB_USER", "me")
         monkeypatch.setenv("RADLOOM_DICOMWEB_PASSWORD", "secret-4711")
         _one_scan_three_ways(workspace, orthanc.series_url(STUDY, SERIES), tmp_path / "scan")
-        assert workspace.run(whole=True) == {(step, case) for step in IMAGING for case in CASES} | COHORT
+        assert workspace.run(whole=True) >= {(step, case) for step in IMAGING for case in CASES} | COHORT
     features = _rows(workspace, "features_raw.csv")
     numbers = [{k: v for k, v in features[case].items() if "id" not in k} for case in ("a1", "a2", "a3")]
     assert numbers[0] == numbers[1] == numbers[2]
