@@ -123,3 +123,14 @@ def test_a_server_out_of_order_stops_the_run_and_the_next_one_goes_on(
         workspace.row("a3")["image"] += "#2"
         assert run().returncode == 0
         assert server.asked_for_images() - before == len(files)
+
+        # Kept, they serve another setting, too.
+        for spacing, expected in ((0.04, len(files)), (0.03, 0)):
+            before = server.asked_for_images()
+            workspace.set("ingest", dicomweb={"keep": True}, min_spacing=spacing)
+            assert run().returncode == 0
+            assert server.asked_for_images() - before == expected
+        assert len(list((workspace.results / "cases" / "a3" / ".fetched").rglob("*.dcm"))) == len(files)
+        workspace.set("ingest", dicomweb={"keep": False})
+        assert run().returncode == 0
+        assert not list(workspace.results.rglob("*.dcm"))

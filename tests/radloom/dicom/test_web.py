@@ -1,10 +1,13 @@
 """DICOMweb: a series from a real server, and servers that misbehave; nothing of an URL or UID in what is said."""
 
 import io
+import itertools
+import json
 import shutil
 import socket
 import ssl
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,7 +17,7 @@ import numpy as np
 import pytest
 from dicom_files import phantom, write_series
 from dicomweb_server import Answer, Change, Server, multipart, serving
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from orthanc import running_orthanc
 from pydicom import dcmread
@@ -350,6 +353,48 @@ def test_a_part_is_cut_out_whatever_the_chunks(body: bytes, sizes: list[int], pr
     out = io.BytesIO()
     web._first_part(multipart().kind, iter(chunks), out)
     assert out.getvalue() == body
+
+
+KINDS = ["application/dicom+json", "application/dicom", "text/plain", multipart().kind, multipart().kind[:-3], ""]
+JSONS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["00080018", "00201209", "0020000E", "Value", "vr"]), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+BODIES = st.binary(max_size=200) | st.binary(max_size=100).map(lambda body: multipart(body).body)
+
+
+ANSWERS = st.builds(
+    Answer,
+    BODIES | JSONS.map(lambda value: json.dumps(value).encode()),
+    st.sampled_from([200, 200, 200, 206, 302, 400]),
+    st.sampled_from(KINDS),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(ANSWERS, min_size=1, max_size=5), st.booleans())
+def test_whatever_a_server_answers_is_an_exclusion_or_stops_the_run(
+    serve: Make, answers: list[Answer], listed: bool
+) -> None:
+    turn = itertools.cycle(answers)
+
+    def odd(path: str, _before: int) -> Answer | None:
+        return None if listed and "/instances/" not in path else next(turn)
+
+    web._down.clear()
+    server = serve(odd)
+    quick = WebSettings(retries=0, connections=1, timeout_s=5)
+    with tempfile.TemporaryDirectory() as folder:
+        # A list of other UIDs can't make it write anywhere else, nor ask for anything but images of the series.
+        with pytest.raises((CaseError, CohortError)) as caught:
+            fetch_series(server.url, Path(folder) / "out", quick)
+        assert "4711" not in str(caught.value)
+        assert not list(Path(folder).rglob("*.*"))
+    assert all(path.startswith("/dicom-web/studies") for path in server.asked)
 
 
 def test_orthanc(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
