@@ -173,7 +173,7 @@ def test_no_canary_of_a_cohort_of_dicom_gets_out(fresh: Callable[[], Workspace])
     description = str(patients.template.SeriesDescription)
     both = patients.case(KVP=100)
     pattern = f"{description[:9]}*"
-    kernel = patients.case(ConvolutionKernel=f"B30f {patients.template.PatientID}", Manufacturer=description)
+    kernel = patients.case(ConvolutionKernel=f"B3 {patients.template.PatientID}", Manufacturer=description)
     broken_zip = truncated(patients.zipped(patients.case()))
     alien = patients.case(frame=canaries.uid())
     rows = {

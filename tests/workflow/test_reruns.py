@@ -124,7 +124,7 @@ def test_the_content_of_one_image_changed(workspace: Workspace) -> None:
     image = own_copy(workspace, "a2", "image")
     rewrite_image(image, 50)
     # The labels come from the mask, whatever the image.
-    expected = pairs(("ingest", "resample", "calibrate", "extract", "overlay"), "a2")
+    expected = pairs(("ingest", "resample", "calibrate", "quality", "extract", "overlay"), "a2")
     assert workspace.run() == expected | TABLES
     assert workspace.run() == set()
 
@@ -133,7 +133,7 @@ def test_one_mask_changed(workspace: Workspace) -> None:
     own_copy(workspace, "b1", "mask")
     _, mask = write_case(workspace.folder, "other", 3, radius=4.0)
     shutil.copy(mask, workspace.row("b1")["mask"])
-    steps = ("ingest", "resample", "segment", "postprocess", "extract", "overlay")
+    steps = ("ingest", "resample", "segment", "postprocess", "quality", "extract", "overlay")
     assert workspace.run() == pairs(steps, "b1") | TABLES
 
 
@@ -161,7 +161,7 @@ def test_a_case_moved_to_another_centre(workspace: Workspace) -> None:
         ("ingest", {"geometry_tolerance": 0.02}, ("ingest",)),
         ("resample", {"spacing": [1.5, 1.5, 1.5]}, IMAGING[1:]),
         ("calibrate", {"air_tolerance": 60}, ("calibrate",)),
-        ("segment", {"labels": {"1": "tumour"}}, ("segment", "postprocess", "extract", "overlay")),
+        ("segment", {"labels": {"1": "tumour"}}, ("segment", "postprocess", "quality", "extract", "overlay")),
         ("postprocess", {"min_volume_mm3": 1e9, "labels": {"ROI": {"min_volume_mm3": 0}}}, ("postprocess",)),
         ("extract", {"min_voxels": 32}, ("extract",)),
         ("overlay", {"window": [-200, 200]}, ("overlay",)),

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from radloom.extractions import extraction_of
 from radloom.ibsi_codes import IBSI_CODES
 from radloom.model_codebook import MODEL_COLUMNS
+from radloom.quality_figures import FIGURES as QUALITY
 
 MAX_LENGTH = 32
 
@@ -777,9 +778,14 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
         "hu_max": (HU, "Largest value of the source."),
         **{f"resampled_spacing_{a}": (MM, f"Voxel spacing after resampling, from {way}.") for a, way in _XYZ},
         **{f"resampled_size_{a}": ("voxel", f"Voxels after resampling, from {way}.") for a, way in _XYZ},
-        "calibration_method": ("", "Where the HU calibration came from: phantom, drift or none."),
+        "calibration_method": ("", "How the HU calibration was found: phantom, drift, references or none."),
+        "calibration_source": (
+            "",
+            "What it was found for: the case, its scanner (table of phantoms), its centre, the image, or none.",
+        ),
         "calibration_slope": (ONE, "Slope of the calibration: calibrated = slope x observed + intercept."),
         "calibration_intercept": (HU, "Intercept of the calibration."),
+        "calibration_sd_hu": (HU, "Standard deviation of the corrected value of water; empty where it is not known."),
         "air_hu": (HU, "Value of the air outside the body after the calibration; should be near -1000."),
         "air_voxels": ("voxel", "Voxels of air in which that value was measured."),
     },
@@ -792,10 +798,14 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
             "What was measured; `warning` for a warning. Of samples of the net (dropout or ensemble): "
             "segmentation_pairwise_dice, their mean Dice two by two; segmentation_volume_ml and _sd_ml, mean and "
             "standard deviation of the volume; segmentation_volume_cv, their quotient; segmentation_epistemic, mean "
-            "variance of the probability where any sample has the ROI.",
+            "variance of the probability where any sample has the ROI. Of the calibration: its slope, intercept, the "
+            "standard deviation of corrected values at some HU, and its source (in `warning`); fat_hu and muscle_hu, "
+            "where their peaks lie. Of matched scans: their own point spread and slice thickness (full widths), and "
+            "the standard deviations of the Gaussian that was applied, in mm. Of the step quality: "
+            + " ".join(f"{name}: {one.meaning[:1].lower()}{one.meaning[1:]}" for name, one in QUALITY.items()),
         ),
-        "value": ("", "Value of the item: HU, mm^3, ml or a number, as the item's name says."),
-        "warning": ("", "Text of the warning."),
+        "value": ("", "Value of the item: HU, mm, mm^3, ml or a number, as the item's name or meaning says."),
+        "warning": ("", "Text of the warning; of calibration_source, the source."),
     },
     "confounding": {
         "roi": _CASE["roi"],

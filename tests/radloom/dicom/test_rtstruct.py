@@ -273,7 +273,7 @@ def test_contours_finer_than_the_slices_are_taken_where_the_slices_are(convert):
 def test_gaps_stay_empty_and_are_warned_of(convert):
     found = convert([flat(SQUARE, z) for z in (2, 3, 4, 6, 7, 10)])
     assert [z for z, n in enumerate(planes(found)) if n] == [2, 3, 4, 6, 7, 10]
-    assert found.warnings == ["3 slices between contoured ones have no contour, and were left empty"]
+    assert found.warnings == ["3 slices between contoured ones were left empty: no contour, or none that overlap"]
     assert found.facts["slices_left_empty"] == 3
 
 
@@ -457,6 +457,30 @@ def test_an_unknown_frame_of_reference_is_warned_of(convert):
     for frame, written in ((None, FRAME), (FRAME, None), (None, None), ("", FRAME)):
         found = convert([flat(SQUARE, 5)], frame=frame, written_frame=written)
         assert "by position only" in found.warnings[0]
+
+
+def test_without_a_frame_of_reference_slices_that_are_named_tie_contours_to_the_image(convert):
+    uids = [f"1.9.{z}" for z in range(12)]
+    found = convert([flat(SQUARE, z, image_uid=f"1.9.{z}") for z in (4, 5)], frame=None, sop_uids=uids)
+    assert "by the slices that the mask names" in found.warnings[0]
+    with pytest.raises(CaseError, match="contours lie between slices, and no frame of reference ties"):
+        convert([flat(SQUARE, z + 0.4) for z in (4, 5, 6)], frame=None)
+
+
+def test_planes_whose_outlines_do_not_overlap_have_nothing_between_them(convert):
+    found = convert([flat(SQUARE, 2), flat(SQUARE, 4), flat(SQUARE + np.array([15, 0]), 6)])
+    assert [z for z, n in enumerate(planes(found)) if n] == [2, 3, 4, 6]
+    assert "1 slices between contoured ones were left empty" in found.warnings[-1]
+
+
+def test_thousands_of_islands_on_a_plane_take_seconds(convert):
+    grid = Geometry((200, 200, 3), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    corner = np.array([[0.4, 0.4], [1.6, 0.4], [1.6, 1.6], [0.4, 1.6]])
+    dots = [flat(corner + np.array([x, y]), 1) for x in range(0, 120, 2) for y in range(0, 120, 2)]
+    started = time.process_time()
+    found = convert(dots, geometry=grid)
+    assert found.volume.array.sum() == 3600
+    assert time.process_time() - started < 10
 
 
 def test_contours_on_slices_of_the_series_are_silent_and_others_are_warned_of(convert):

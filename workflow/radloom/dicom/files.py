@@ -164,11 +164,12 @@ def texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
             return ()
         if isinstance(raw, RawDataElement) and (plain := _plain_texts(raw, keyword)) is not None:
             return plain
-        value = dataset.get(keyword)
-        if value is None or value == "":
-            return ()
-        several = value if isinstance(value, MultiValue | list | tuple) else [value]
-        return tuple(str(one).strip(" \0") for one in several)
+        with quiet():
+            value = dataset.get(keyword)
+            if value is None or value == "":
+                return ()
+            several = value if isinstance(value, MultiValue | list | tuple) else [value]
+            return tuple(str(one).strip(" \0") for one in several)
     except MemoryError:
         raise
     except Exception:  # pydicom converts a value when it is asked for

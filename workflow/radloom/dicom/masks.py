@@ -107,10 +107,11 @@ def choose_parts(parts: Sequence[Part], wanted: str | None, kind: str) -> list[P
     return found
 
 
-def check_frame_of_reference(mask: str | None, image: str | None, kind: str) -> list[str]:
+def check_frame_of_reference(mask: str | None, image: str | None, kind: str, named: bool) -> list[str]:
     """Warnings, where the mask's or the image's frame of reference isn't known; raises CaseError where they differ.
 
-    Positions of two frames of reference can't be compared (DICOM PS3.3, C.7.4.1).
+    Positions of two frames of reference can't be compared (DICOM PS3.3, C.7.4.1). `named` tells that the mask names
+    slices of the image.
     """
     if mask and image:
         if mask != image:
@@ -119,8 +120,8 @@ def check_frame_of_reference(mask: str | None, image: str | None, kind: str) -> 
                 "Send the mask that was drawn on this series, or one registered to it.",
             )
         return []
-    silent = "image" if mask else kind
-    return [f"the {silent} names no frame of reference: that they belong together is told by position only"]
+    told = "the slices that the mask names" if named else "position only"
+    return [f"the {'image' if mask else kind} names no frame of reference: that they belong together is told by {told}"]
 
 
 def check_references(drawn: Sequence[tuple[str, float, float]], sop_uids: Sequence[str], kind: str) -> list[str]:

@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from pydicom.config import IGNORE
 from pydicom.uid import UID
 
 from radloom.dicom.files import UNDEFINED_LENGTH, Header, file_bytes
@@ -135,7 +136,7 @@ def is_lossy(header: Header) -> bool:
 
 def syntax_name(syntax: str) -> str:
     """The name of a transfer syntax of the standard; nothing else that a file has in its place."""
-    uid = UID(syntax)
+    uid = UID(syntax, validation_mode=IGNORE)
     return str(uid.name) if not uid.is_private and uid.is_valid and uid.name != syntax else "of a private kind"
 
 

@@ -260,7 +260,7 @@ STEPS: dict[str, StepSpec] = {
                 *("model_cox", "model_logistic", "sensitivity_table"),
             ),
             files=("overlay/overlay.png", "voxel_maps/voxel_maps.png"),
-            sections=("report", "harmonize", "model", "model_cox", "model_logistic", "analysis_plan"),
+            sections=("report", "quality", "harmonize", "model", "model_cox", "model_logistic", "analysis_plan"),
             packages=("numpy", "pandas", "scipy", "scikit-survival", "matplotlib", "jinja2"),
         ),
     )
