@@ -1,5 +1,6 @@
 """DICOMweb: a series from a real server, and servers that misbehave; nothing of an URL or UID in what is said."""
 
+import errno
 import io
 import itertools
 import json
@@ -29,6 +30,7 @@ from radloom.dicom.series import find_series
 from radloom.dicom.web import WebSettings, fetch_series
 from radloom.errors import CaseError, CohortError, LimitError
 from radloom.ingest import ingest_case
+from radloom.source_cells import Sources
 
 STUDY, SERIES = "1.2.826.0.1.4711", "1.2.826.0.1.4711.1"
 ONE_TRY = WebSettings(retries=0, timeout_s=5)
@@ -263,6 +265,19 @@ def test_a_list_without_end(serve: Make, tmp_path: Path, monkeypatch: pytest.Mon
     server = serve(everything(Answer(b"[" + b" " * (32 << 20) + b"]")))
     assert "too large" in refused(CaseError, server.url, tmp_path)
     assert server.sent < 32 << 20
+
+
+def test_a_full_disk_is_nothing_of_the_case(serve: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/scans/4711")
+
+    server = serve()
+    monkeypatch.setattr(web, "_first_part", full)
+    with Sources(tmp_path, 1, {"retries": 3}) as sources, pytest.raises(OSError, match="No space left") as caught:
+        sources.open(server.url, "image")
+    assert "4711" not in str(caught.value)
+    assert server.asked_for_images() <= WebSettings().connections
+    assert not any(tmp_path.iterdir())
 
 
 def test_lists_in_pages(serve: Make, files: list[Path], tmp_path: Path) -> None:
