@@ -15,7 +15,7 @@ from radloom.phantom_table import Line, Measurement, fit_line, is_day, phantom_l
 HEADER = "scanner\tday\tmaterial\thu_expected\thu_measured\tsd\n"
 SETTINGS: dict[str, Any] = {
     "scanner_column": "scanner",
-    "day_column": "scan_day",
+    "day_column": "calibration_day",
     "phantom_day": "last",
     "phantom_max_days": None,
 }
@@ -126,7 +126,7 @@ def test_the_uncertainty_is_what_repeated_phantoms_scatter_by() -> None:
 )
 def test_the_line_of_a_day(day: float, how: str, water: float) -> None:
     rows = drifting(100, 150)
-    line = phantom_line(rows, {"scanner": "A", "scan_day": str(day)}, SETTINGS | {"phantom_day": how})
+    line = phantom_line(rows, {"scanner": "A", "calibration_day": str(day)}, SETTINGS | {"phantom_day": how})
     assert line is not None
     assert line.slope * water + line.intercept == pytest.approx(0, abs=1e-9)
     sd = line.sd(water)
@@ -136,7 +136,7 @@ def test_the_line_of_a_day(day: float, how: str, water: float) -> None:
 
 def test_scanners_without_days_and_without_measurements() -> None:
     rows = drifting(100)
-    assert phantom_line(rows, {"scanner": "C", "scan_day": "100"}, SETTINGS) is None
+    assert phantom_line(rows, {"scanner": "C", "calibration_day": "100"}, SETTINGS) is None
     assert phantom_line(rows, {}, SETTINGS) is None
     found = phantom_line(rows, {"scanner": "B"}, SETTINGS)
     assert found is not None
@@ -147,10 +147,10 @@ def test_scanners_without_days_and_without_measurements() -> None:
     ("cells", "settings", "reason"),
     [
         ({"scanner": "A"}, {}, "the day of the scan is not given"),
-        ({"scanner": "A", "scan_day": "2024-01-01"}, {}, "the day of the scan is not given"),
-        ({"scanner": "A", "scan_day": "99"}, {}, "the first phantom measurement of its scanner is later"),
-        ({"scanner": "A", "scan_day": "99"}, {"phantom_day": "interpolate"}, "is later than the scan"),
-        ({"scanner": "A", "scan_day": "140"}, {"phantom_max_days": 30}, "40 days older than the scan, over 30"),
+        ({"scanner": "A", "calibration_day": "2024-01-01"}, {}, "the day of the scan is not given"),
+        ({"scanner": "A", "calibration_day": "99"}, {}, "the first phantom measurement of its scanner is later"),
+        ({"scanner": "A", "calibration_day": "99"}, {"phantom_day": "interpolate"}, "is later than the scan"),
+        ({"scanner": "A", "calibration_day": "140"}, {"phantom_max_days": 30}, "40 days older than the scan, over 30"),
     ],
 )
 def test_days_without_a_measurement(cells: dict[str, str], settings: dict[str, Any], reason: str) -> None:

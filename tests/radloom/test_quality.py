@@ -2,6 +2,8 @@
 
 import math
 import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from radloom.calibrate import Calibration, drift_calibration
 from radloom.codebook import codebook_rows
 from radloom.config import complete, schema
 from radloom.images import Array, Geometry, Volume
-from radloom.quality import ScanQuality, measure_rois, measure_scan
+from radloom.quality import ScanQuality, measure_rois, measure_scan, read_box
 from radloom.quality_figures import FIGURES
 
 AS_IS = Calibration("none")
@@ -40,6 +42,13 @@ def test_every_figure_is_described_and_may_stand_in_a_rule() -> None:
     for figure in FIGURES.values():
         assert figure.meaning.endswith(".")
         assert figure.advice.endswith(".")
+
+
+def test_the_page_lists_every_figure(repo: Path) -> None:
+    page = (repo / "docs" / "quality.md").read_text()
+    for name, figure in FIGURES.items():
+        unit = "" if figure.unit == "1" else figure.unit
+        assert f"| `{name}` | {unit} | {figure.meaning} |" in page, name
 
 
 def test_the_defaults_only_warn() -> None:
@@ -92,6 +101,22 @@ def test_whatever_it_is_given_it_says_something_finite_or_nothing(array: Array, 
     found = measured(scan, (array > -1024).astype(np.uint8) if padded else None)
     assert all(value is None or math.isfinite(value) for value in found.figures.values())
     assert len(found.picture) == 128
+
+
+def test_a_box_is_read_no_further_than_it_goes() -> None:
+    array = np.arange(6 * 7 * 8).reshape(6, 7, 8)
+    asked = []
+
+    def planes() -> Iterator[Array]:
+        buffer = np.empty_like(array[0])
+        for z in range(6):
+            asked.append(z)
+            buffer[:] = array[z]
+            yield buffer
+
+    box = (slice(1, 4), slice(2, 5), slice(0, 8))
+    assert np.array_equal(read_box(planes(), box), array[box])
+    assert asked == [0, 1, 2, 3]
 
 
 def test_a_scan_passes_slice_by_slice() -> None:

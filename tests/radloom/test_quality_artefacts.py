@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 from scans import SPACING, body, geometry, noisy
+from scipy import ndimage
 
 from radloom.calibrate import Calibration
 from radloom.images import Array, Volume
 from radloom.quality_artefacts import (
     Survey,
     Surveyor,
+    gaussian,
     motion_jump,
     streak_anisotropy,
     streak_metal,
@@ -120,6 +122,13 @@ def test_streaks_from_metal() -> None:
     assert found[3] > 0.4
     assert found == sorted(found)
     assert surveyed(noisy(body(), 12.0)).metallic is None
+
+
+def test_smoothing_is_scipys() -> None:
+    image = np.random.default_rng(0).normal(size=(9, 12, 30)).astype(np.float32)
+    for sigmas in [(0.5, 0.5, 0.31), (2.2, 1.0, 3.0)]:
+        wanted = ndimage.gaussian_filter(image, sigmas, mode="nearest")
+        assert gaussian(image, sigmas) == pytest.approx(wanted, abs=1e-6)
 
 
 def test_metal_and_saturation_are_counted() -> None:

@@ -166,16 +166,16 @@ def test_a_table_of_phantoms(script: ModuleType, image: Path, tmp_path: Path) ->
         found: CaseResult = script.run_case(CaseTask("case", inputs, params, row, tmp_path / "out", resources))
         return found
 
-    result = run_with({"scanner": "S", "scan_day": "30"}, {"drift": 0.1})
+    result = run_with({"scanner": "S", "calibration_day": "30"}, {"drift": 0.1})
     assert (result.facts["method"], result.facts["source"]) == ("phantom", "scanner")
     assert result.facts["slope"] == pytest.approx(1.005, rel=1e-5)
     assert result.facts["sd_hu"]["0"] == pytest.approx(1.005, rel=1e-2)
     assert read_nifti(tmp_path / "out/image.nii.gz").array[5, 20, 20] == 45
     assert Calibration(**json.loads((tmp_path / "out/calibration.json").read_text())).slope == result.facts["slope"]
-    result = run_with({"scanner": "T", "scan_day": "30"}, {"drift": 0.005})
+    result = run_with({"scanner": "T", "calibration_day": "30"}, {"drift": 0.005})
     assert (result.facts["method"], result.facts["source"]) == ("drift", "centre")
     assert result.warnings == ["the table of phantom measurements has none of the scan's scanner"]
     result = run_with({"water_hu": "-5", "air_hu": "-1000"}, {})
     assert (result.facts["source"], result.warnings) == ("case", [])
     with pytest.raises(CaseError, match="is later than the scan"):
-        run_with({"scanner": "S", "scan_day": "4"}, {})
+        run_with({"scanner": "S", "calibration_day": "4"}, {})

@@ -1,10 +1,14 @@
 """DICOMweb: a series from a real server, and servers that misbehave; nothing of an URL or UID in what is said."""
 
+import errno
 import io
+import itertools
+import json
 import shutil
 import socket
 import ssl
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,7 +18,7 @@ import numpy as np
 import pytest
 from dicom_files import phantom, write_series
 from dicomweb_server import Answer, Change, Server, multipart, serving
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from orthanc import running_orthanc
 from pydicom import dcmread
@@ -26,6 +30,7 @@ from radloom.dicom.series import find_series
 from radloom.dicom.web import WebSettings, fetch_series
 from radloom.errors import CaseError, CohortError, LimitError
 from radloom.ingest import ingest_case
+from radloom.source_cells import Sources
 
 STUDY, SERIES = "1.2.826.0.1.4711", "1.2.826.0.1.4711.1"
 ONE_TRY = WebSettings(retries=0, timeout_s=5)
@@ -262,6 +267,19 @@ def test_a_list_without_end(serve: Make, tmp_path: Path, monkeypatch: pytest.Mon
     assert server.sent < 32 << 20
 
 
+def test_a_full_disk_is_nothing_of_the_case(serve: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/scans/4711")
+
+    server = serve()
+    monkeypatch.setattr(web, "_first_part", full)
+    with Sources(tmp_path, 1, {"retries": 3}) as sources, pytest.raises(OSError, match="No space left") as caught:
+        sources.open(server.url, "image")
+    assert "4711" not in str(caught.value)
+    assert server.asked_for_images() <= WebSettings().connections
+    assert not any(tmp_path.iterdir())
+
+
 def test_lists_in_pages(serve: Make, files: list[Path], tmp_path: Path) -> None:
     for counts in (True, False):
         server = serve(page=2, counts=counts)
@@ -350,6 +368,48 @@ def test_a_part_is_cut_out_whatever_the_chunks(body: bytes, sizes: list[int], pr
     out = io.BytesIO()
     web._first_part(multipart().kind, iter(chunks), out)
     assert out.getvalue() == body
+
+
+KINDS = ["application/dicom+json", "application/dicom", "text/plain", multipart().kind, multipart().kind[:-3], ""]
+JSONS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["00080018", "00201209", "0020000E", "Value", "vr"]), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+BODIES = st.binary(max_size=200) | st.binary(max_size=100).map(lambda body: multipart(body).body)
+
+
+ANSWERS = st.builds(
+    Answer,
+    BODIES | JSONS.map(lambda value: json.dumps(value).encode()),
+    st.sampled_from([200, 200, 200, 206, 302, 400]),
+    st.sampled_from(KINDS),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(ANSWERS, min_size=1, max_size=5), st.booleans())
+def test_whatever_a_server_answers_is_an_exclusion_or_stops_the_run(
+    serve: Make, answers: list[Answer], listed: bool
+) -> None:
+    turn = itertools.cycle(answers)
+
+    def odd(path: str, _before: int) -> Answer | None:
+        return None if listed and "/instances/" not in path else next(turn)
+
+    web._down.clear()
+    server = serve(odd)
+    quick = WebSettings(retries=0, connections=1, timeout_s=5)
+    with tempfile.TemporaryDirectory() as folder:
+        # A list of other UIDs can't make it write anywhere else, nor ask for anything but images of the series.
+        with pytest.raises((CaseError, CohortError)) as caught:
+            fetch_series(server.url, Path(folder) / "out", quick)
+        assert "4711" not in str(caught.value)
+        assert not list(Path(folder).rglob("*.*"))
+    assert all(path.startswith("/dicom-web/studies") for path in server.asked)
 
 
 def test_orthanc(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ Beyond the outermost plane the ROI goes on for half the distance of the planes, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,8 @@ def _rtstruct_mask(
         planes = _planes(contours, axis, warnings)
         _check_place(contours, planes, geometry, tied, warnings)
         facts["contours"] += sum(len(plane.polygons) for plane in planes)
-        _draw(planes, np.moveaxis(mask, 2 - axis, 0), geometry, axis, facts, warnings)
+        made = {z for z, uid in enumerate(sop_uids) if not uid and axis == 2}
+        _draw(planes, np.moveaxis(mask, 2 - axis, 0), geometry, axis, made, facts, warnings)
     voxels = int(np.count_nonzero(mask))
     if not voxels:
         raise CaseError(
@@ -268,12 +270,22 @@ def _planes(contours: list[Contour], axis: int, warnings: list[str]) -> list[_Pl
 
 
 def _draw(
-    planes: list[_Plane], mask: Array, geometry: Geometry, axis: int, facts: dict[str, int], warnings: list[str]
+    planes: list[_Plane],
+    mask: Array,
+    geometry: Geometry,
+    axis: int,
+    made: set[int],
+    facts: dict[str, int],
+    warnings: list[str],
 ) -> None:
-    """Add the planes to `mask` (n, rows, columns), a view with the stacking axis first."""
+    """Add the planes to `mask` (n, rows, columns), a view with the stacking axis first.
+
+    `made` are slices that the image itself was interpolated at: nobody could draw on them, so they are no gap.
+    """
     at = np.array([plane.at for plane in planes])
     apart = np.diff(at)
-    usual = float(np.median(apart)) if len(apart) > 1 else 1.0
+    # The median; of an even number the lower of both, so that one gap in three contours isn't usual.
+    usual = float(np.sort(apart)[(len(apart) - 1) // 2]) if len(apart) > 1 else 1.0
     reach = max(usual, 1.0) * _NEIGHBOURS
     columns, rows = mask.shape[2], mask.shape[1]
     visible = Window(0, columns, 0, rows)
@@ -299,7 +311,7 @@ def _draw(
         upper = int(np.searchsorted(at, z - _SAME_PLANE))
         if upper < len(at) and abs(at[upper] - z) <= _SAME_PLANE:
             window, filled = shape(upper)
-        elif 0 < upper < len(at) and apart[upper - 1] <= reach:
+        elif 0 < upper < len(at) and (apart[upper - 1] <= reach or _between_are(made, at[upper - 1], at[upper])):
             share = (z - at[upper - 1]) / apart[upper - 1]
             window, filled = _between(shape(upper - 1), shape(upper), (planes[upper - 1], planes[upper]), share, pixel)
             between += 1
@@ -324,6 +336,11 @@ def _draw(
         warnings.append(f"{empty} slices between contoured ones were left empty: no contour, or none that overlap")
     if crossed:
         warnings.append(f"contours of one plane cross each other: {crossed} pixels in both of two count as outside")
+
+
+def _between_are(made: set[int], low: float, high: float) -> bool:
+    """Whether all slices between two planes are among `made`."""
+    return made.issuperset(range(math.ceil(low + _SAME_PLANE), math.ceil(high - _SAME_PLANE)))
 
 
 def _stands_for(at: float, z: int, usual: float) -> bool:

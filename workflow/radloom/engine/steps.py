@@ -134,7 +134,7 @@ STEPS: dict[str, StepSpec] = {
             optional=("ingest/valid.nii.gz", "resample/valid.nii.gz"),
             sections=("quality",),
             settings=("extract.rois",),
-            packages=("numpy", "scipy", "connected-components-3d"),
+            packages=("numpy", "connected-components-3d"),
         ),
         StepSpec(
             "train_segmentation",
