@@ -17,7 +17,7 @@ import yaml
 from radloom.engine.progress import read_journal
 
 REPO = Path(__file__).resolve().parents[2]
-IMAGING = ("ingest", "resample", "calibrate", "segment", "postprocess", "extract", "overlay")
+IMAGING = ("ingest", "resample", "calibrate", "segment", "postprocess", "quality", "extract", "overlay")
 CASES = {"a1": "alpha", "a2": "alpha", "a3": "alpha", "b1": "beta", "b2": "beta"}
 Pairs = set[tuple[str, str]]
 

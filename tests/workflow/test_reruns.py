@@ -51,6 +51,20 @@ def test_nothing_changed(workspace: Workspace) -> None:
     assert workspace.run(whole=True) == set()
 
 
+def test_a_column_of_the_acquisition_is_told_and_changes_no_number(workspace: Workspace) -> None:
+    for row in workspace.rows:
+        row["ward"] = "nobody asks for it"
+    assert workspace.run(whole=True) == set()
+    workspace.row("a1")["kernel"] = "B30f"
+    assert workspace.run(whole=True) == TABLES | {("report", "cohort")}
+    assert b"B30f" in workspace.tables()["acquisition.csv"]
+    # As the batch it counts, for what harmonises by it.
+    for row in workspace.rows:
+        row["kernel"] = "B30f" if row["centre"] == "alpha" else "B70s"
+    workspace.set("harmonize", batch="kernel")
+    assert workspace.run(whole=True) == ALL_COHORT
+
+
 def test_a_file_touched(workspace: Workspace) -> None:
     image = own_copy(workspace, "a1", "image")
     assert workspace.run() == set()
@@ -124,7 +138,7 @@ def test_the_content_of_one_image_changed(workspace: Workspace) -> None:
     image = own_copy(workspace, "a2", "image")
     rewrite_image(image, 50)
     # The labels come from the mask, whatever the image.
-    expected = pairs(("ingest", "resample", "calibrate", "extract", "overlay"), "a2")
+    expected = pairs(("ingest", "resample", "calibrate", "quality", "extract", "overlay"), "a2")
     assert workspace.run() == expected | TABLES
     assert workspace.run() == set()
 
@@ -133,7 +147,7 @@ def test_one_mask_changed(workspace: Workspace) -> None:
     own_copy(workspace, "b1", "mask")
     _, mask = write_case(workspace.folder, "other", 3, radius=4.0)
     shutil.copy(mask, workspace.row("b1")["mask"])
-    steps = ("ingest", "resample", "segment", "postprocess", "extract", "overlay")
+    steps = ("ingest", "resample", "segment", "postprocess", "quality", "extract", "overlay")
     assert workspace.run() == pairs(steps, "b1") | TABLES
 
 
@@ -161,7 +175,7 @@ def test_a_case_moved_to_another_centre(workspace: Workspace) -> None:
         ("ingest", {"geometry_tolerance": 0.02}, ("ingest",)),
         ("resample", {"spacing": [1.5, 1.5, 1.5]}, IMAGING[1:]),
         ("calibrate", {"air_tolerance": 60}, ("calibrate",)),
-        ("segment", {"labels": {"1": "tumour"}}, ("segment", "postprocess", "extract", "overlay")),
+        ("segment", {"labels": {"1": "tumour"}}, ("segment", "postprocess", "quality", "extract", "overlay")),
         ("postprocess", {"min_volume_mm3": 1e9, "labels": {"ROI": {"min_volume_mm3": 0}}}, ("postprocess",)),
         ("extract", {"min_voxels": 32}, ("extract",)),
         ("overlay", {"window": [-200, 200]}, ("overlay",)),

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from radloom.extractions import extraction_of
 from radloom.ibsi_codes import IBSI_CODES
 from radloom.model_codebook import MODEL_COLUMNS
+from radloom.quality_figures import FIGURES as QUALITY
 
 MAX_LENGTH = 32
 
@@ -704,6 +705,29 @@ _CASE = {
     "roi": ("", "Name of the region of interest."),
 }
 _XYZ = (("x", "right to left"), ("y", "front to back"), ("z", "foot to head"))
+_ACQUIRED = {
+    "manufacturer": ("", "Manufacturer of the scanner, one spelling each (Toshiba's scanners under Canon)."),
+    "scanner_model": ("", "Model of the scanner."),
+    "software": ("", "Version of the scanner's software."),
+    "kernel": ("", "Convolution kernel of the reconstruction; mixed where slices differ."),
+    "reconstruction": (
+        "",
+        "FBP or iterative, with the level as the vendor writes it; empty where the header doesn't say.",
+    ),
+    "kvp": ("kV", "Tube voltage. As all numbers of the header: the median where slices differ."),
+    "tube_current": ("mA", "Tube current."),
+    "exposure": ("mAs", "Exposure, as the vendor defines it: compare it within one manufacturer."),
+    "slice_thickness": (MM, "Nominal slice thickness; spacing_z is the distance between slices."),
+    "pitch": (ONE, "Spiral pitch factor: table feed a rotation over the width of the collimation."),
+    "contrast": (
+        "",
+        "Whether the header names a contrast agent: yes or no; empty where the agent's name was emptied.",
+    ),
+    "table_height": (MM, "Height of the table."),
+    "gantry_tilt": ("degree", "Tilt of the gantry."),
+    "transfer_syntax": ("", "How the DICOM files code their pixels; mixed where they differ."),
+    "scan_day": ("day", "Days from the patient's first dated scan in the cohort, which has 0."),
+}
 _FIXED: dict[str, dict[str, tuple[str, str]]] = {
     "codebook": {
         "table": ("", "Table that has the column."),
@@ -727,6 +751,10 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
         **_CASE,
         "status": ("", "Whether the case is in the feature tables: included or excluded."),
         "n_rois": (ONE, "Number of the case's ROIs in the feature tables."),
+        **{
+            name: (unit, f"{meaning} From the cohort sheet, or DICOM headers where it has gaps.")
+            for name, (unit, meaning) in _ACQUIRED.items()
+        },
     },
     "clinical": _CASE,
     "features_raw": _CASE,
@@ -743,27 +771,7 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
         **_CASE,
         "format": ("", "File format of the source."),
         "dtype": ("", "Number type of the source's voxels."),
-        "manufacturer": ("", "Manufacturer of the scanner, one spelling each (Toshiba's scanners under Canon)."),
-        "scanner_model": ("", "Model of the scanner."),
-        "software": ("", "Version of the scanner's software."),
-        "kernel": ("", "Convolution kernel of the reconstruction; mixed where slices differ."),
-        "reconstruction": (
-            "",
-            "FBP or iterative, with the level as the vendor writes it; empty where the header doesn't say.",
-        ),
-        "kvp": ("kV", "Tube voltage. As all numbers of the header: the median where slices differ."),
-        "tube_current": ("mA", "Tube current."),
-        "exposure": ("mAs", "Exposure, as the vendor defines it: compare it within one manufacturer."),
-        "slice_thickness": (MM, "Nominal slice thickness; spacing_z is the distance between slices."),
-        "pitch": (ONE, "Spiral pitch factor: table feed a rotation over the width of the collimation."),
-        "contrast": (
-            "",
-            "Whether the header names a contrast agent: yes or no; empty where the agent's name was emptied.",
-        ),
-        "table_height": (MM, "Height of the table."),
-        "gantry_tilt": ("degree", "Tilt of the gantry."),
-        "transfer_syntax": ("", "How the DICOM files code their pixels; mixed where they differ."),
-        "scan_day": ("day", "Days from the patient's first dated scan in the cohort, which has 0."),
+        **_ACQUIRED,
         **{f"spacing_{a}": (MM, f"Voxel spacing of the source from {way}.") for a, way in _XYZ},
         **{f"size_{a}": ("voxel", f"Voxels of the source from {way}.") for a, way in _XYZ},
         "hu_min": (HU, "Smallest value of the source."),
@@ -793,9 +801,10 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
             "variance of the probability where any sample has the ROI. Of the calibration: its slope, intercept, the "
             "standard deviation of corrected values at some HU, and its source (in `warning`); fat_hu and muscle_hu, "
             "where their peaks lie. Of matched scans: their own point spread and slice thickness (full widths), and "
-            "the standard deviations of the Gaussian that was applied, in mm.",
+            "the standard deviations of the Gaussian that was applied, in mm. Of the step quality: "
+            + " ".join(f"{name}: {one.meaning[:1].lower()}{one.meaning[1:]}" for name, one in QUALITY.items()),
         ),
-        "value": ("", "Value of the item: HU, mm^3, ml or a number, as the item's name says."),
+        "value": ("", "Value of the item: HU, mm, mm^3, ml or a number, as the item's name or meaning says."),
         "warning": ("", "Text of the warning; of calibration_source, the source."),
     },
     "confounding": {

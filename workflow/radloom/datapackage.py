@@ -82,7 +82,8 @@ DESCRIPTIONS = {
     "exclusions": "What is not in the feature tables: case or ROI, the step that excluded it, why, and the way out.",
     "acquisition": "One row a readable case: format, scanner and protocol, spacing (mm), size (voxels), HU range, "
     "calibration, air outside.",
-    "qc": "Long table of measured items worth checking (volumes in mm3, voxel counts, air) and of the steps' warnings.",
+    "qc": "Long table of measured items worth checking (volumes, voxel counts, noise, HU of materials, hints of "
+    "artefacts, duplicates) and of the steps' warnings.",
     "confounding": "Outcomes and covariates by batch, before anything was fitted: counts, events, overlap, and how far "
     "each is confounded with the batch. A patient counts once in each batch.",
     "combat_diagnostics": "Per feature and ROI: how much the batch explains before and after harmonisation.",

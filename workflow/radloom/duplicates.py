@@ -9,8 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from radloom.images import Array
+from radloom.quality_noise import sampled
 
 _GRID = 24  # cells along each axis of the thumbnail
+_SLICES = 96  # at most; four for each cell
 _WAVES = 8  # lowest waves along each axis whose signs are kept
 _WINDOW = (-500, 300)  # HU; noise in air and the level of padding stay out of the picture
 _BITS = _WAVES**3 - 1
@@ -23,16 +25,20 @@ class Fingerprint:
     def __init__(self, shape: tuple[int, int, int]) -> None:
         """`shape` is that of the scan (z, y, x)."""
         self._digest = hashlib.sha256("x".join(map(str, shape)).encode())
-        self._across = [_cells(length) for length in shape]
+        self._slices = {z: n for n, z in enumerate(sampled(shape[0], _SLICES))}
+        self._across = [_cells(length) for length in (len(self._slices), *shape[1:])]
         self._cells = np.zeros((_GRID, _GRID, _GRID))
 
     def look(self, z: int, plane: Array) -> None:
         """Take in a slice (y, x) in HU as they were sent."""
         self._digest.update(np.ascontiguousarray(plane).data)
+        if z not in self._slices:
+            return
         in_z, in_y, in_x = self._across
         small = in_y @ np.clip(plane, *_WINDOW).astype(np.float32) @ in_x.T
-        for cell in np.flatnonzero(in_z[:, z]):
-            self._cells[cell] += in_z[cell, z] * small
+        weights = in_z[:, self._slices[z]]
+        for cell in np.flatnonzero(weights):
+            self._cells[cell] += weights[cell] * small
 
     def voxels(self) -> str:
         """SHA-256 of the size and the voxels, whatever the header says of spacing and place."""
@@ -41,7 +47,8 @@ class Fingerprint:
     def picture(self) -> str:
         """511 bits in hexadecimal that nearly equal pictures share: the signs of a thumbnail's lowest cosine waves.
 
-        The thumbnail has 24 cells along each axis, each the mean of what it covers within -500 and 300 HU. The waves
+        The thumbnail has 24 cells along each axis, each the mean of what it covers within -500 and 300 HU in at
+        most 96 slices. The waves
         are those of the discrete cosine transform (type II, 8 along each axis, without the mean), as in perceptual
         hashes of pictures (Zauner 2010). Noise, rounding, a change of HU and resampling leave nearly all signs as they
         are, and a mirror image changes those of odd waves alone. A part cut off, or other anatomy, changes many.

@@ -151,10 +151,17 @@ FIGURES = {
         "number of other cases with the same voxels",
         advice="Keep one of the rows, or give both the same patient_id.",
     ),
+    "same_series": Figure(
+        "cohort",
+        "1",
+        "Other cases of the same DICOM series, but for repeats and further ROIs of the same patient.",
+        "number of other cases of the same series",
+        advice="Keep one of the rows, or give both the same patient_id.",
+    ),
     "nearest_picture": Figure(
         "cohort",
         "1",
-        "Share of picture-hash bits in which the case most like it differs, mirrored or not; below 0.2 for the same "
+        "Share of picture-hash bits in which the case most like it differs, mirrored or not; below 0.1 for the same "
         "picture, about 0.4 to 0.5 for another. Not against scans of the same patient.",
         "distance of the picture to another case's",
         advice="Compare the scans: if they are of one patient, give both the same patient_id, or keep one.",
@@ -162,7 +169,7 @@ FIGURES = {
     "patient_centres": Figure(
         "cohort",
         "1",
-        "Centres that sent scans of the case's patient.",
+        "Centres that sent scans of the case's patient, by the sheet's patient_id or the id in the DICOM files.",
         "number of centres of the patient",
         advice="Look whether it is one patient, who then must not count twice, or two that have one name.",
     ),

@@ -6,16 +6,19 @@ changed rule computes no figure again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from radloom.engine.step import Entry
 from radloom.quality_figures import FIGURES
 
+STEP = "quality"
 Entries = Mapping[str, Mapping[str, Entry]]
-SAME_PICTURE = 0.2
-"""Share of bits by which picture hashes of one picture differ at most; other scans differ by 0.35 and more."""
+MOST_NAMES = 3
+"""Names in the sheet that one patient may have; an id in the files that more share is no patient's."""
+SAME_PICTURE = 0.1
+"""Share of bits by which picture hashes of one picture differ at most (docs/quality.md)."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def pass_gate(cases: Sequence[Mapping[str, str]], entries: Entries, rules: Seque
     A rule has `figure`, `above` or `below`, `action` (warn or exclude) and perhaps `rois`. A figure that could not be
     measured breaks no rule.
     """
-    measured = {case_id: entry.facts for case_id, entry in entries.get("quality", {}).items() if entry.status == "ok"}
+    measured = {case_id: entry.facts for case_id, entry in entries.get(STEP, {}).items() if entry.status == "ok"}
     rows = [case for case in cases if case["case_id"] in measured]
     gate = Gate()
     alike = _alike(rows, entries, measured)
@@ -90,7 +93,7 @@ def _broken(rule: Mapping[str, Any], case_id: str, one: Measured) -> Finding | N
     if one.others:
         listed = ", ".join(one.others[:5]) + (f" and {len(one.others) - 5} more" if len(one.others) > 5 else "")
         text += f": {listed}"
-    return Finding(case_id, one.roi, text, f"{figure.advice} If it is sound, change the rule in quality: rules.")
+    return Finding(case_id, one.roi, text, f"{figure.advice} If all is sound, change the rule in quality: rules.")
 
 
 def _slice_gap(facts: Mapping[str, Any], entries: Entries, case_id: str) -> float | None:
@@ -103,7 +106,7 @@ def _slice_gap(facts: Mapping[str, Any], entries: Entries, case_id: str) -> floa
 def _alike(
     rows: Sequence[Mapping[str, str]], entries: Entries, measured: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, list[Measured]]:
-    """What of each case only the others tell: same voxels, most similar picture, its patient in other centres."""
+    """What of each case only the others tell: same scan, most similar picture, its patient in other centres."""
     if not rows:
         return {}
     import numpy as np
@@ -111,40 +114,45 @@ def _alike(
     from radloom.duplicates import hash_distances
 
     ids = [row["case_id"] for row in rows]
-    patients = [_patient_marks(row, entries) for row in rows]
-    digests: dict[str, list[int]] = {}
-    by_mark: dict[str, list[int]] = {}
-    for i, (case_id, marks) in enumerate(zip(ids, patients, strict=True)):
-        digests.setdefault(measured[case_id]["voxels"], []).append(i)
-        for mark in marks:
-            by_mark.setdefault(mark, []).append(i)
+    facts = [entries["ingest"][case_id].facts if case_id in entries.get("ingest", {}) else {} for case_id in ids]
+    by_sheet = _groups(row.get("patient_id") or row["case_id"] for row in rows)
+    by_files = _groups(own.get("patient_hash") for own in facts)
+    by_digest = _groups(measured[case_id]["voxels"] for case_id in ids)
+    by_series = _groups(own.get("series") for own in facts)
     distances = hash_distances([measured[case_id]["picture"] for case_id in ids])
     result = {}
     for i, (case_id, row) in enumerate(zip(ids, rows, strict=True)):
-        mine = {j for mark in patients[i] for j in by_mark[mark]}
-        same = [
-            j
-            for j in digests[measured[case_id]["voxels"]]
-            if j != i and not (j in mine and _another_look(row, rows[j]))
-        ]
-        distances[i, sorted(mine)] = np.nan
+        # Another look at a scan of the patient (a reader, another ROI) is meant to be the same scan.
+        looks = {j for j in by_sheet[i] if _another_look(row, rows[j])}
+        digest, series = (sorted(group[i] - looks - {i}) for group in (by_digest, by_series))
+        distances[i, sorted(by_sheet[i])] = np.nan
         nearest = float(np.nanmin(distances[i])) if np.isfinite(distances[i]).any() else None
-        close = [ids[j] for j in np.flatnonzero(distances[i] < SAME_PICTURE)]
-        elsewhere = [ids[j] for j in sorted(mine) if rows[j]["centre"] != row["centre"]]
+        close = np.flatnonzero(distances[i] < SAME_PICTURE).tolist()
+        named = {rows[j].get("patient_id") or ids[j] for j in by_files[i]}
+        # Files whose id was made the same for everybody tell nothing.
+        patient = by_sheet[i] | (by_files[i] if len(named) <= MOST_NAMES else set())
+        elsewhere = sorted(j for j in patient if rows[j]["centre"] != row["centre"])
+        centres = float(len({rows[j]["centre"] for j in patient}))
+        found = {
+            "same_voxels": (float(len(digest)), digest),
+            "same_series": (float(len(series)), series),
+            "nearest_picture": (nearest, close),
+            "patient_centres": (centres, elsewhere),
+        }
         result[case_id] = [
-            Measured("", "same_voxels", float(len(same)), tuple(ids[j] for j in same)),
-            Measured("", "nearest_picture", nearest, tuple(close)),
-            Measured("", "patient_centres", float(len({rows[j]["centre"] for j in mine})), tuple(elsewhere)),
+            Measured("", name, value, tuple(ids[j] for j in others)) for name, (value, others) in found.items()
         ]
     return result
 
 
-def _patient_marks(row: Mapping[str, str], entries: Entries) -> tuple[str, ...]:
-    """What a patient is known by: the sheet's name, and the salted hash of the id in the files where there is one."""
-    marks = (f"sheet {row.get('patient_id') or row['case_id']}",)
-    entry = entries.get("ingest", {}).get(row["case_id"])
-    hashed = entry.facts.get("patient_hash") if entry is not None else None
-    return (*marks, f"files {hashed}") if hashed else marks
+def _groups(keys: Iterable[str | None]) -> list[set[int]]:
+    """For each key the positions that have it; of an empty one its own alone."""
+    every = list(keys)
+    places: dict[str, set[int]] = {}
+    for i, key in enumerate(every):
+        if key:
+            places.setdefault(key, set()).add(i)
+    return [places[key] if key else {i} for i, key in enumerate(every)]
 
 
 def _another_look(one: Mapping[str, str], other: Mapping[str, str]) -> bool:

@@ -7,6 +7,7 @@ sides are odd numbers of pixels, so that a mirrored image has the same patches.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -23,13 +24,14 @@ _MUSCLE = (10.0, 90.0)
 _FAT = (-140.0, -50.0)
 _AIR_ABOVE_ALL = -850.0  # HU that no pixel of a patch of air exceeds
 _NOT_AIR = -500.0
-_PADDING_HU = -1024.0  # what ingest leaves in padding
+_PADDED_BELOW = -1023.0  # HU before calibration; ingest leaves -1024 in padding
 _AIR = (-1100.0, -900.0)  # HU beyond which it is something else
 _AIR_SLICES = 8
 _AIR_NEAR = 25.0  # HU of a patch's median from that of all air
 _MOST_AT_FLOOR = 0.4
 _FEWEST_PATCHES = 50
 _LOG_BIN, _LOG_WIDTH = 0.01, 0.04  # of the histogram of log SD, and of the Gaussian that smooths it
+_MOST_UNLIKE = 120.0  # HU between the means of neighbouring patches within one tissue
 _SD_RANGE = (0.2, 300.0)
 _MOST_UNEVEN = 15.0  # HU between the means of neighbouring patches of flat tissue
 _PEAK_BIN, _PEAK_WIDTH, _PEAK_REACH = 2.0, 5.0, 10.0  # HU
@@ -40,7 +42,7 @@ _ONE_SIGMA = 0.8413447460685429  # share of a normal distribution below one stan
 @dataclass(frozen=True)
 class Patches:
     """Patches of slices: planes (n, y, x) in true HU, and of each patch (n, rows, columns) mean, SD (divisor pixels -
-    1), least and largest value, and whether all its pixels were measured.
+    1), least and largest value, whether all its pixels were measured, and whether some of them look like padding.
     """
 
     planes: Array
@@ -50,6 +52,7 @@ class Patches:
     low: Array
     high: Array
     measured: Array
+    padding: Array
     step: float
     """Distance in HU between two values that the image can have; 0 where it has fractions."""
 
@@ -76,7 +79,7 @@ def cut_patches(
         true = true * np.float32(calibration.slope) + np.float32(calibration.intercept)
     side = _side(spacing[1], true.shape[1]), _side(spacing[0], true.shape[2])
     count = side[0] * side[1]
-    columns: dict[str, list[Array]] = {name: [] for name in ("mean", "sd", "low", "high", "measured")}
+    columns: dict[str, list[Array]] = {name: [] for name in ("mean", "sd", "low", "high", "measured", "padding")}
     # Plane by plane, which stays in the processor's cache.
     for n, plane in enumerate(true):
         inner = inner_part(plane, side)
@@ -84,19 +87,34 @@ def cut_patches(
         # About the patch's mean: float32 loses nothing of a noise of 1 HU about -1000 HU.
         rest = inner - np.repeat(np.repeat(mean, side[0], axis=0), side[1], axis=1)
         columns["mean"].append(mean)
-        columns["sd"].append(np.sqrt(per_patch(np.add, rest * rest, side) / (count - 1)))
+        columns["sd"].append(np.sqrt(per_patch(np.add, rest * rest, side) / max(count - 1, 1)))
         columns["low"].append(per_patch(np.minimum, inner, side))
         columns["high"].append(per_patch(np.maximum, inner, side))
         seen = np.ones(mean.shape, bool)
         if valid is not None:
             seen = per_patch(np.logical_and, inner_part(valid[n] > 0, side), side)
         columns["measured"].append(seen)
+        columns["padding"].append(per_patch(np.logical_or, inner_part(_solid(planes[n] < _PADDED_BELOW), side), side))
     return Patches(true, side, **{name: np.stack(parts) for name, parts in columns.items()}, step=step)
+
+
+def _solid(found: Array) -> Array:
+    """The pixels (y, x) that are found together with all of their eight neighbours, and those neighbours.
+
+    Noise that is cut off at -1024 HU has such pixels too, but hardly nine in a square.
+    """
+    middle = found[1:-1, 1:-1].copy()
+    for dy, dx in itertools.product((0, 1, 2), (0, 1, 2)):
+        middle &= found[dy : dy + middle.shape[0], dx : dx + middle.shape[1]]
+    solid = np.zeros_like(found)
+    for dy, dx in itertools.product((0, 1, 2), (0, 1, 2)):
+        solid[dy : dy + middle.shape[0], dx : dx + middle.shape[1]] |= middle
+    return solid
 
 
 def _side(spacing: float, length: int) -> int:
     """The odd number of pixels nearest to 6 mm, at least 5 and no more than there are."""
-    odd = 2 * round((PATCH_MM / spacing - 1) / 2) + 1
+    odd = 2 * math.floor((PATCH_MM / spacing - 1) / 2 + 0.5) + 1
     most = length if length % 2 else length - 1
     return min(max(_LEAST_SIDE, odd), most)
 
@@ -115,7 +133,7 @@ def inner_part(plane: Array, side: tuple[int, int]) -> Array:
 def per_patch(reduce: np.ufunc, inner: Array, side: tuple[int, int]) -> Array:
     """A reduction of the pixels of every patch (rows, columns) of what `inner_part` returns."""
     rows, columns = inner.shape[0] // side[0], inner.shape[1] // side[1]
-    lines = reduce.reduce(inner.reshape(rows, side[0], -1), axis=1)
+    lines = reduce.reduce(inner.reshape(rows, side[0], columns * side[1]), axis=1)
     return np.asarray(reduce.reduce(lines.reshape(rows, columns, side[1]), axis=2))
 
 
@@ -140,8 +158,7 @@ def air_patches(patches: Patches) -> Array:
     outside = rays(low, axis=1) | rays(low[:, ::-1], axis=1)[:, ::-1]
     outside |= rays(low, axis=2) | rays(low[:, :, ::-1], axis=2)[:, :, ::-1]
     inner = ~_near(~low)
-    padding = (patches.low == patches.high) & (patches.high <= _PADDING_HU + 1)
-    return np.asarray(outside & inner & (patches.high < _AIR_ABOVE_ALL) & patches.measured & ~_near(padding))
+    return np.asarray(outside & inner & (patches.high < _AIR_ABOVE_ALL) & patches.measured & ~patches.padding)
 
 
 def air_noise(patches: Patches) -> tuple[float | None, float | None]:
@@ -184,14 +201,24 @@ def global_noise(patches: Patches) -> float | None:
 
     After Christianson et al. (AJR 205:W93, 2015) and Tian & Samei (Med Phys 43:475, 2016). The histogram is that of
     the logarithm of the SDs, smoothed by a Gaussian of 4 %: its mode is the standard deviation of normal noise without
-    bias, whatever the patch's size. None with fewer than 50 patches, or without noise.
+    bias, whatever the patch's size. Left out are patches at the border of air, fat or bone: those with a neighbour
+    whose mean is 120 HU away. None with fewer than 50 patches, or without noise.
     """
-    found = patches.sd[_within(patches, _SOFT_TISSUE)]
-    found = np.log(found[(found > _SD_RANGE[0]) & (found < _SD_RANGE[1])])
-    if found.size < _FEWEST_PATCHES:
+    every = patches.sd[_within(patches, _SOFT_TISSUE) & (_unevenness(patches.mean) <= _MOST_UNLIKE)]
+    found = np.log(every[(every > _SD_RANGE[0]) & (every < _SD_RANGE[1])])
+    if found.size < _FEWEST_PATCHES or found.size < every.size / 2:
         return None
     edges = np.arange(math.log(_SD_RANGE[0]), math.log(_SD_RANGE[1]) + _LOG_BIN, _LOG_BIN)
     return math.exp(_mode(found, edges, _LOG_WIDTH))
+
+
+def _unevenness(means: Array) -> Array:
+    """Range of the means (n, rows, columns) of each patch and its eight neighbours; infinite at the rims."""
+    uneven = np.full(means.shape, np.inf)
+    if min(means.shape[1:]) >= 3:
+        windows = np.lib.stride_tricks.sliding_window_view(means, (3, 3), axis=(1, 2))
+        uneven[:, 1:-1, 1:-1] = windows.max(axis=(3, 4)) - windows.min(axis=(3, 4))
+    return uneven
 
 
 def tissue_noise(patches: Patches) -> float | None:
@@ -201,12 +228,7 @@ def tissue_noise(patches: Patches) -> float | None:
     SD: the quarter with the least range of those means, and no more than 15 HU.
     """
     chosen = _within(patches, _MUSCLE)
-    means = patches.mean
-    if min(means.shape[1:]) < 3:
-        return None
-    windows = np.lib.stride_tricks.sliding_window_view(means, (3, 3), axis=(1, 2))
-    uneven = np.full(means.shape, np.inf)
-    uneven[:, 1:-1, 1:-1] = windows.max(axis=(3, 4)) - windows.min(axis=(3, 4))
+    uneven = _unevenness(patches.mean)
     known = uneven[chosen]
     known = known[known <= _MOST_UNEVEN]
     if known.size < _FEWEST_PATCHES:

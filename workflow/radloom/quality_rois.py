@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from radloom.images import Array, Box, Geometry, bounding_box
-from radloom.quality_artefacts import METAL_HU
+from radloom.quality_artefacts import METAL_HU, gaussian
 
 SHIFT_REACH_MM = 10.0
 SHIFT_MARGIN_MM = 14.0  # of image around an ROI that the search for a shift reads
 _AIR_HU = -900.0
 _GRID_MM = 2.0  # voxels of the search
 _MOST_VOXELS = 3_000_000
-_POINTS = 1000
+_POINTS = 600
 _WINDOW = (-200.0, 300.0)  # HU; bone and air beside the ROI would draw every border to themselves
 _SMOOTH_MM = 1.0
 _APART_MM = 4.5  # further from the best shift than this is another one
@@ -92,7 +92,7 @@ def find_shift(view: RoiView) -> tuple[float | None, float | None]:
     """How far in mm from its place an ROI's border fits the image best, and how many times better than where it is.
 
     The fit is the step of the image (HU/mm, after a Gaussian of 1 mm, HU within -200 and 300) along the normal of the
-    ROI's border: its median over up to 1000 points of the border, without sign, so that what lies along a part of it
+    ROI's border: its median over up to 600 points of the border, without sign, so that what lies along a part of it
     only doesn't count. All shifts up to 10 mm on a grid of about 2 mm are tried. Both are None where nothing can be
     said: where the best step is below 3 HU/mm, not 1.4 times any that lies further than 4.5 mm from it, or at the end
     of the search; or where less than half of the border lies within what was measured.
@@ -104,24 +104,25 @@ def find_shift(view: RoiView) -> tuple[float | None, float | None]:
     points, normals = _border(part, spacing)
     if len(points) < _FEWEST_POINTS:
         return None, None
-    steps = np.array(np.gradient(_gaussian(image, spacing), *spacing))
-    reach = [int(SHIFT_REACH_MM // step) for step in spacing]
-    shifts = np.stack(np.meshgrid(*[np.arange(-r, r + 1) for r in reach], indexing="ij"), -1).reshape(-1, 3)
+    reach = np.array([int(SHIFT_REACH_MM // step) for step in spacing])
+    # With a rim of NaN as wide as the search, so that a shift is one number to add to all places.
+    rim = [(0, 0), *((n, n) for n in reach)]
+    steps = np.pad(
+        np.array(np.gradient(gaussian(image, (_SMOOTH_MM / spacing).tolist()), *spacing)), rim, constant_values=np.nan
+    )
+    shifts = np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in reach], indexing="ij"), -1).reshape(-1, 3)
     distance = np.linalg.norm(shifts * spacing, axis=1)
     shifts, distance = shifts[distance <= SHIFT_REACH_MM], distance[distance <= SHIFT_REACH_MM]
-    shape = np.array(image.shape)
-    flat = steps.reshape(3, -1)
+    jumps = np.array([steps.shape[2] * steps.shape[3], steps.shape[3], 1])
+    places, moves = (points + reach) @ jumps, shifts @ jumps
+    flat, outward = steps.reshape(3, -1), normals.T
+    fewest = max(_FEWEST_POINTS, len(points) / 2)
     fits = np.zeros(len(shifts))
-    for i, shift in enumerate(shifts):
-        places = points + shift
-        inside = ((places >= 0) & (places < shape)).all(axis=1)
-        if np.count_nonzero(inside) < max(_FEWEST_POINTS, len(points) / 2):
-            continue
-        index = np.ravel_multi_index(tuple(places[inside].T), image.shape)
-        across = np.einsum("ij,ji->i", normals[inside], flat[:, index])
+    for i, move in enumerate(moves):
+        across = (outward * flat[:, places + move]).sum(axis=0)
         across = across[np.isfinite(across)]
-        if across.size >= max(_FEWEST_POINTS, len(points) / 2):
-            fits[i] = abs(float(np.median(across)))
+        if across.size >= fewest:
+            fits[i] = abs(float(np.partition(across, across.size // 2)[across.size // 2]))
     best = int(np.argmax(fits))
     apart = np.linalg.norm((shifts - shifts[best]) * spacing, axis=1) > _APART_MM
     here = fits[int(np.argmin(distance))]
@@ -159,22 +160,20 @@ def _blocks(array: Array, factors: Array, window: tuple[float, float] | None = N
     return result
 
 
-def _gaussian(image: Array, spacing: Array) -> Array:
-    from scipy import ndimage
-
-    return np.asarray(ndimage.gaussian_filter(image, _SMOOTH_MM / spacing))
-
-
 def _border(part: Array, spacing: Array) -> tuple[Array, Array]:
-    """Voxels (n, 3) of the ROI's inner border, at most 1000 evenly picked, and the outward normals (n, 3) there."""
-    from scipy import ndimage
-
+    """Voxels (n, 3) of the ROI's inner border, at most 600 evenly picked, and the outward normals (n, 3) there."""
     mask = part >= 0.5
-    inner = mask & ~ndimage.binary_erosion(mask, border_value=1)
+    padded = np.pad(mask, 1, constant_values=True)
+    inner = np.zeros_like(mask)
+    for axis in range(3):
+        along = np.moveaxis(padded, axis, 0)
+        neighbours = np.moveaxis(~along[:-2] | ~along[2:], 0, axis)
+        inner |= neighbours[tuple(slice(None) if other == axis else slice(1, -1) for other in range(3))]
+    inner &= mask
     points = np.argwhere(inner)
     if len(points) > _POINTS:
         points = points[np.linspace(0, len(points) - 1, _POINTS).round().astype(int)]
-    smooth = ndimage.gaussian_filter(part, _SMOOTH_MM / spacing)
+    smooth = gaussian(part, (_SMOOTH_MM / spacing).tolist())
     normals = -np.stack([grad[tuple(points.T)] for grad in np.gradient(smooth, *spacing)], axis=1)
     length = np.linalg.norm(normals, axis=1)
     some = length > 1e-6

@@ -22,6 +22,7 @@ from radloom.model_tables import MODEL_TABLES
 from radloom.report_harmonisation import confounding_section, harmonisation_section
 from radloom.report_methods import METHODS, methods_section
 from radloom.report_models import model_section, plan_hashes
+from radloom.report_quality import scans_section
 from radloom.report_sections import (
     MODELS,
     Material,
@@ -209,6 +210,7 @@ def build_report(task: CohortTask) -> CohortResult:
         overlays_section(material),
         *([voxel_maps_section(material)] if material.voxel_maps else []),
         quality_section(material),
+        scans_section(material),
         *training_section(task.inputs),
         *([sensitivity_section(material.sensitivity, material.main_roi)] if len(material.sensitivity) else []),
         *confounding_section(material),

@@ -443,7 +443,8 @@ def quality_section(material: Material) -> Section:
             )
         )  # fmt: skip
     blocks += _uncertainty_blocks(material)
-    warned = material.qc[material.qc["item"] == "warning"]
+    # What the rules of the quality gate say has a section of its own.
+    warned = material.qc[(material.qc["item"] == "warning") & (material.qc["step"] != "quality")]
     if warned.empty:
         blocks.append(text("No step had a warning about a case."))
     else:

@@ -24,14 +24,12 @@ from radloom.cohort import is_missing
 from radloom.engine.step import CohortResult, CohortTask, Entry
 from radloom.errors import CohortError
 from radloom.extractions import facts_of, features_file, table_name
+from radloom.quality_gate import STEP as GATE
 from radloom.quality_gate import Finding, Gate, pass_gate
 from radloom.table_entry import ID_COLUMNS, Clinical, FeatureTable, read_clinical, read_feature_table
 
 FEATURE_PATH = ("ingest", "resample", "calibrate", "segment", "postprocess", "extract")
 """The steps that a case must pass to have features, in their order."""
-
-GATE = "quality"
-"""The step whose figures the rules of the configuration judge when all cases are there."""
 
 NOT_IN_COHORT = frozenset({"image", "mask", "roi_name", "water_hu", "air_hu", "status", "n_rois"})
 EXCLUSION_COLUMNS = ["case_id", "centre", "roi", "step", "reason", "way_out"]

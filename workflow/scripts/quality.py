@@ -48,22 +48,22 @@ def measure(
     """Figures of scan and ROIs, and what duplicates are found by. The scan passes slice by slice."""
     from radloom.images import read_nifti, read_nifti_geometry, read_nifti_planes
     from radloom.labels import number_names
-    from radloom.quality import blood_hu, box_of_rois, measure_rois, measure_scan
+    from radloom.quality import blood_hu, box_of_rois, measure_rois, measure_scan, read_box
 
+    labels = read_nifti(roi_path)
+    box = box_of_rois(labels)
     found = measure_scan(
         read_nifti_planes(scan_path),
         read_nifti_geometry(scan_path),
         read_nifti_planes(scan_valid) if scan_valid is not None else None,
         calibration,
     )
-    labels = read_nifti(roi_path)
-    box = box_of_rois(labels)
     rois = {}
     if box is not None:
         if names is None:
             names = number_names(labels.array[box])
-        image = read_nifti(image_path, box).array
-        valid = read_nifti(image_valid, box).array if image_valid is not None else None
+        image = read_box(read_nifti_planes(image_path), box)
+        valid = read_box(read_nifti_planes(image_valid), box) if image_valid is not None else None
         rois = measure_rois(image, box, labels, names, valid, wanted)
         found.figures["hu_blood"] = blood_hu(image, box, labels, names)
     return {"scan": found.figures, "rois": rois, "voxels": found.voxels, "picture": found.picture}

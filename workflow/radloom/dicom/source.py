@@ -55,6 +55,9 @@ def read_image(files: tuple[Path, ...], selection: Selection, settings: Mapping[
         headers = [header.dataset for header in series.headers]
         acquisition["shifted_day"] = scan_day(headers, selection.salt, selection.patient_id)
         facts["series"] = hashed(selection.salt, series.uid)
+        # By it the quality gate finds a patient whom two centres sent under different names.
+        if patient := series.headers[0].text("PatientID"):
+            facts["patient_hash"] = hashed(selection.salt, f"patient id {patient.casefold()}")
         if ct.frame_of_reference:
             facts["frame_of_reference"] = hashed(selection.salt, ct.frame_of_reference)
     return DicomImage(ct, files, found, facts, list(ct.warnings))

@@ -134,7 +134,7 @@ STEPS: dict[str, StepSpec] = {
             optional=("ingest/valid.nii.gz", "resample/valid.nii.gz"),
             sections=("quality",),
             settings=("extract.rois",),
-            packages=("numpy", "scipy", "connected-components-3d"),
+            packages=("numpy", "connected-components-3d"),
         ),
         StepSpec(
             "train_segmentation",
@@ -260,7 +260,7 @@ STEPS: dict[str, StepSpec] = {
                 *("model_cox", "model_logistic", "sensitivity_table"),
             ),
             files=("overlay/overlay.png", "voxel_maps/voxel_maps.png"),
-            sections=("report", "harmonize", "model", "model_cox", "model_logistic", "analysis_plan"),
+            sections=("report", "quality", "harmonize", "model", "model_cox", "model_logistic", "analysis_plan"),
             packages=("numpy", "pandas", "scipy", "scikit-survival", "matplotlib", "jinja2"),
         ),
     )
