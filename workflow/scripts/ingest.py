@@ -7,6 +7,7 @@ or the URL of a series on a DICOMweb server.
 
 import argparse
 import json
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ def run_case(task: CaseTask) -> CaseResult:
     from radloom.ingest import ingest_case
     from radloom.source_cells import Selection
 
+    # What a decoder puts into temporary files is gone with the case's folder, also after a kill.
+    tempfile.tempdir = str(task.out)
     private = task.private
     image, mask = (private.get(f"{name}_url") or task.inputs.get(name) for name in ("image", "mask"))
     assert image is not None
