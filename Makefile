@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | docs | lock | demo-model | forget CASE=... RESULTS=...
+# make demo | test | lint | bench | docs | lock | demo-model | cohort DICOM_ROOT=... | forget CASE=... RESULTS=...
 # Each target sets up .venv by itself, once; after that nothing needs the network.
 
 SHELL := /bin/bash
@@ -14,7 +14,7 @@ DEV_PINS := $(PINS)-$(shell cksum < envs/requirements-dev.txt | cut -d' ' -f1)
 READY := $(VENV)/ready-$(PINS)
 DEV_READY := $(VENV)/ready-dev-$(DEV_PINS)
 
-.PHONY: demo test lint bench docs lock demo-model forget setup setup-dev
+.PHONY: demo test lint bench docs lock demo-model cohort forget setup setup-dev
 
 setup: $(READY)
 setup-dev: $(DEV_READY)
@@ -69,6 +69,10 @@ lock: $(READY)
 
 demo-model: $(READY)
 	$(BIN)/python workflow/scripts/train_demo_model.py
+
+# COHORT_ARGS="--roi 'gtv*' --key key.tsv": what else propose_cohort.py --help tells of
+cohort: $(READY)
+	@$(BIN)/python workflow/scripts/propose_cohort.py "$(or $(DICOM_ROOT),$(error DICOM_ROOT=... is missing: the folder with the DICOM files))" --out "$(or $(SHEET),results/proposed_cohort.tsv)" $(COHORT_ARGS)
 
 forget: $(READY)
 	@$(BIN)/python -m radloom.engine.forget --case "$(CASE)" --results "$(or $(RESULTS),$(error RESULTS=... is missing: the results folder that has the case))"

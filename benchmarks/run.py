@@ -17,7 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 REPO = Path(__file__).resolve().parent.parent
 PAGE = REPO / "docs" / "benchmarks.md"
-MEASUREMENTS = ("overhead", "scale", "extraction", "combat", "penalised", "models", "morphology", "segmentation")
+MEASUREMENTS = (
+    *("overhead", "scale", "resampling", "nifti", "dicom", "extraction"),
+    *("combat", "penalised", "models", "morphology", "segmentation"),
+)
 
 
 def machine() -> str:

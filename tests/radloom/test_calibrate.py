@@ -1,6 +1,7 @@
 """HU calibration and the air around the body."""
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,13 +15,15 @@ from radloom.calibrate import (
     calibrate_image,
     choose_calibration,
     drift_calibration,
+    line_calibration,
     measure_air,
     phantom_calibration,
+    references_calibration,
 )
 from radloom.errors import CaseError
 from radloom.images import Geometry, Volume
 from radloom.ingest import AIR_HU, clean_hu
-from radloom.phantom_table import Line
+from radloom.phantom_table import Line, fit_line
 from radloom.resample import resample_image
 
 
@@ -216,3 +219,65 @@ def test_warning_of_air_far_from_minus_1000() -> None:
     assert air_warning(-960.0, 50) == []
     assert air_warning(None, 50) == []
     assert air_warning(-949.0, 50) == ["the air outside the body has -949 HU, more than 50 from -1000"]
+
+
+def test_padding_that_is_known_is_no_air() -> None:
+    """Whatever its value: -1000 here, so that only the mask tells it from the air, which is 30 HU off."""
+    array = body(-970)
+    y, x = np.mgrid[:120, :120] - 60.0
+    outside = x**2 + y**2 > 55**2
+    array[:, outside] = -1000
+    valid = np.broadcast_to(~outside, array.shape).astype(np.uint8)
+    assert measure_air(array, Calibration("none"), valid)[0] == pytest.approx(-970, abs=1)
+    assert measure_air(array, Calibration("none"))[0] == pytest.approx(-1000, abs=1)
+    assert measure_air(array, Calibration("none"), valid * 0) == (None, 0)
+
+
+def test_a_valid_image_has_the_air_that_it_has_without_a_mask() -> None:
+    array = body(-1000, 25)
+    without = measure_air(array, Calibration("none"))
+    assert measure_air(array, Calibration("none"), np.ones(array.shape, np.uint8)) == without
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (Line(0.7, 0, None), "would scale HU by 0.7"),
+        (Line(float("nan"), 0, None), "would scale HU by nan"),
+        (Line(1.0, 150, None), "has water at -150 HU, more than 100 from 0"),
+        (Line(1.0, 0, (0, 0, 900)), r"leaves water uncertain by 30 HU \(standard deviation\)"),
+    ],
+)
+@pytest.mark.parametrize("method", ["phantom", "references"])
+def test_lines_outside_sane_limits_are_refused(
+    line: Line, reason: str, method: Literal["phantom", "references"]
+) -> None:
+    with pytest.raises(CaseError, match=reason):
+        line_calibration(line, method)
+
+
+def test_the_uncertainty_is_told_at_corrected_values() -> None:
+    """Of 3 HU at observed -1010 and 1 HU at observed 5, which become -1000 and 0."""
+    line = fit_line([-1010, 5], [-1000, 0], [3, 1])
+    found = line_calibration(line, "phantom").uncertainty()
+    assert list(found) == ["-1000", "0", "100"]
+    assert found["-1000"] == pytest.approx(3)
+    assert found["0"] == pytest.approx(1)
+    assert Calibration("none").uncertainty() == {"-1000": None, "0": None, "100": None}
+
+
+def test_references_correct_a_scanner_whose_air_is_off() -> None:
+    """A gain of 0.95: air at -950, fat at -95, muscle at 47.5."""
+    found = references_calibration({"air": -950.0, "fat": -95.0, "muscle": 47.5})
+    assert (found.method, found.source) == ("references", "image")
+    assert found.slope == pytest.approx(1 / 0.95, rel=1e-3)
+    assert found.intercept == pytest.approx(0, abs=0.5)
+    told = found.uncertainty()
+    assert told["-1000"] == pytest.approx(3, abs=0.5)
+    assert told["0"] == pytest.approx(3.7, abs=0.3), "water's own 4 HU, and what fat and muscle add"
+    # Without tissues water stays where it is.
+    alone = references_calibration({"air": -950.0})
+    assert alone.slope * 0 + alone.intercept == pytest.approx(0)
+    assert alone.uncertainty()["0"] == pytest.approx(4)
+    with pytest.raises(CaseError, match="would scale HU by"):
+        references_calibration({"air": -700.0})

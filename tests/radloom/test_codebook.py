@@ -408,12 +408,19 @@ def test_every_metric_is_defined() -> None:
     assert set(NAMES) == found | {f"{name}_within_centre" for name in DISCRIMINATION}
 
 
+def test_columns_that_headers_may_fill_are_said_to_be_so() -> None:
+    (row,) = codebook_rows("cohort", ["kvp"])
+    assert row["unit"] == "kV"
+    assert row["meaning"].startswith("Tube voltage")
+    assert row["meaning"].endswith("From the cohort sheet, or DICOM headers where it has gaps.")
+
+
 def test_columns_of_the_users_own_sheets_are_said_to_be_theirs() -> None:
-    rows = codebook_rows("cohort", ["case_id", "kernel"])
+    rows = codebook_rows("cohort", ["case_id", "ward"])
     assert rows[1] == {
         "table": "cohort",
-        "column": "kernel",
-        "short_name": "kernel",
+        "column": "ward",
+        "short_name": "ward",
         "class": "",
         "image_type": "",
         "ibsi_tag": "",

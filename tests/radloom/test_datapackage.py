@@ -78,3 +78,9 @@ def test_the_package_names_the_plan_of_the_models(plan: str, tmp_path: Path) -> 
     (resource,) = package["resources"]
     assert resource["description"] == DESCRIPTIONS["inference"]
     assert resource["schema"]["fields"][1] == {"name": "term", "type": "string", "description": "Predictor."}
+
+
+def test_the_acquisition_has_the_same_types_whatever_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "acquisition.csv"
+    path.write_text("case_id,kernel,kvp,scan_day,contrast\nc1,30,,,\n")
+    assert list(describe(path).types.values()) == ["string", "string", "number", "number", "string"]

@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,45 @@ def test_files_open_alike_here_in_nibabel_and_in_simpleitk(
     image = sitk.ReadImage(str(path))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image), volume.array)
     assert corner_distance(from_sitk(image).geometry, geometry) < FLOAT32_MM
+
+
+@settings(max_examples=60, deadline=None)
+@given(geometries(), st.sampled_from(["sform", "qform"]))
+def test_readers_that_know_one_form_alone_see_the_same_place(
+    tmp_path_factory: pytest.TempPathFactory, geometry: Geometry, kept: str
+) -> None:
+    """With the other form struck out of the header. A quaternion of float32 leaves cosines off by 2e-3 at worst."""
+    folder = tmp_path_factory.mktemp("images")
+    write_nifti(folder / "both.nii.gz", numbered(geometry))
+    content = bytearray(gzip.decompress((folder / "both.nii.gz").read_bytes()))
+    code = {"sform": 252, "qform": 254}[kept]  # the other one's code: qform_code at 252, sform_code at 254
+    content[code : code + 2] = b"\0\0"
+    path = folder / f"{kept}.nii"
+    path.write_bytes(content)
+    extent = float(np.linalg.norm(np.array(geometry.size) * geometry.spacing))
+    allowed = FLOAT32_MM if kept == "sform" else 2e-3 * extent + FLOAT32_MM
+    seen = nib.load(path)
+    form = seen.get_sform() if kept == "sform" else seen.get_qform()
+    assert np.abs(nib_corners(form, geometry.size) - geometry.corners()).max() < allowed
+    assert np.abs(nib_corners(seen.affine, geometry.size) - geometry.corners()).max() < allowed
+    assert corner_distance(from_sitk(sitk.ReadImage(str(path))).geometry, geometry) < allowed
+
+
+def test_a_file_has_the_orientation_of_dcm2niix(tmp_path: Path, shared_data: Path) -> None:
+    """The same DICOM series by ITK and our writer, and by dcm2niix, which flips rows: one image in nibabel's axes."""
+    program = shutil.which("dcm2niix")
+    if program is None:
+        pytest.skip("dcm2niix is not installed")
+    series = shared_data / "segmentation" / "liver_ct_dicom"
+    command = [program, "-z", "n", "-f", "theirs", "-o", str(tmp_path), str(series)]
+    subprocess.run(command, check=True, capture_output=True)
+    theirs = nib.as_closest_canonical(nib.load(tmp_path / "theirs.nii"))
+    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(series))
+    image = from_sitk(sitk.ReadImage(names))
+    write_nifti(tmp_path / "ours.nii.gz", Volume(image.array.astype(np.int16), image.geometry))
+    ours = nib.as_closest_canonical(nib.load(tmp_path / "ours.nii.gz"))
+    np.testing.assert_allclose(ours.affine, theirs.affine, atol=1e-3)
+    np.testing.assert_array_equal(np.asarray(ours.dataobj), np.asarray(theirs.dataobj))
 
 
 @settings(max_examples=50, deadline=None)

@@ -1,6 +1,7 @@
 """The script of the step `calibrate`: by hand and as a step."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from radloom.calibrate import Calibration
 from radloom.config import complete
-from radloom.engine.step import CaseTask
+from radloom.engine.step import CaseResult, CaseTask
+from radloom.errors import CaseError
 from radloom.images import Geometry, Volume, read_nifti, write_nifti
 
 
@@ -102,3 +105,77 @@ def test_as_a_step(
     assert result.facts["air_hu"] == pytest.approx(float(found[5, 2, 2]))
     assert result.facts["air_voxels"] > 1000
     assert bool(result.warnings) == warned
+
+
+def body(padded: bool = False) -> np.ndarray:
+    """Muscle in fat in air seen through a gain of 0.96, in HU; with padding of air's true value around it."""
+    y, x = np.mgrid[:120, :120] - 60.0
+    radius = np.hypot(x, y)
+    plane = np.select([radius < 25, radius < 40], [55.0, -100.0], -1000.0) * 0.96
+    array = np.repeat(plane[None], 20, axis=0) + np.random.default_rng(0).normal(0, 10, (20, 120, 120))
+    if padded:
+        array[:, radius > 55] = -1000
+    return np.rint(array).astype(np.float32)
+
+
+def test_references_and_the_mask_of_what_is_measured(script: ModuleType, tmp_path: Path) -> None:
+    geometry = Geometry((120, 120, 20), (1, 1, 1), (0, 0, 0))
+    y, x = np.mgrid[:120, :120] - 60.0
+    valid = np.broadcast_to(np.hypot(x, y) <= 55, geometry.shape).astype(np.uint8)
+    inputs = {}
+    for name, array in (("image", body(padded=True)), ("valid", valid)):
+        inputs[f"resample/{name}.nii.gz"] = tmp_path / f"{name}.nii.gz"
+        write_nifti(tmp_path / f"{name}.nii.gz", Volume(array, geometry))
+    (tmp_path / "out").mkdir()
+    params = settings(references=["fat", "muscle"])
+    result = script.run_case(CaseTask("case", inputs, params, {}, tmp_path / "out"))
+    assert result.facts["air_hu"] == pytest.approx(-960, abs=1)
+    assert result.facts["tissue_hu"] == {"fat": pytest.approx(-96, abs=2), "muscle": pytest.approx(53, abs=2)}
+    assert (result.facts["method"], result.facts["source"]) == ("none", "none")
+    assert result.facts["sd_hu"] == {"-1000": None, "0": None, "100": None}
+
+    params |= {"correct_by_references": True}
+    result = script.run_case(CaseTask("case", inputs, params, {}, tmp_path / "out"))
+    assert (result.facts["method"], result.facts["source"]) == ("references", "image")
+    assert result.facts["slope"] == pytest.approx(1 / 0.96, rel=5e-3)
+    assert result.facts["air_hu"] == pytest.approx(-1000, abs=2)
+    assert result.facts["tissue_hu"]["fat"] == pytest.approx(-100, abs=3)
+    assert 2 < result.facts["sd_hu"]["0"] < 5
+    # What else is known comes first.
+    result = script.run_case(CaseTask("case", inputs, params | {"centre": {"drift": 0.01}}, {}, tmp_path / "out"))
+    assert (result.facts["method"], result.facts["source"]) == ("drift", "centre")
+
+    inner = Volume(body()[:, 45:75, 45:75], Geometry((30, 30, 20), (1, 1, 1), (0, 0, 0)))
+    write_nifti(tmp_path / "image.nii.gz", inner)
+    alone = {"resample/image.nii.gz": tmp_path / "image.nii.gz"}
+    result = script.run_case(CaseTask("case", alone, params, {}, tmp_path / "out"))
+    assert result.facts["method"] == "none"
+    assert result.warnings == ["no air around the body was found: not calibrated by references"]
+
+
+def test_a_table_of_phantoms(script: ModuleType, image: Path, tmp_path: Path) -> None:
+    table = tmp_path / "phantoms.tsv"
+    table.write_text(
+        "scanner\tday\tmaterial\thu_expected\thu_measured\tsd\nS\t5\tair\t-1000\t-1000\t2\nS\t5\twater\t0\t-4.975\t1\n"
+    )
+    inputs, resources = {"resample/image.nii.gz": image}, {"phantom_table": table}
+    (tmp_path / "out").mkdir()
+
+    def run_with(row: dict[str, str], centre: dict[str, float]) -> CaseResult:
+        params = settings() | {"centre": centre}
+        found: CaseResult = script.run_case(CaseTask("case", inputs, params, row, tmp_path / "out", resources))
+        return found
+
+    result = run_with({"scanner": "S", "calibration_day": "30"}, {"drift": 0.1})
+    assert (result.facts["method"], result.facts["source"]) == ("phantom", "scanner")
+    assert result.facts["slope"] == pytest.approx(1.005, rel=1e-5)
+    assert result.facts["sd_hu"]["0"] == pytest.approx(1.005, rel=1e-2)
+    assert read_nifti(tmp_path / "out/image.nii.gz").array[5, 20, 20] == 45
+    assert Calibration(**json.loads((tmp_path / "out/calibration.json").read_text())).slope == result.facts["slope"]
+    result = run_with({"scanner": "T", "calibration_day": "30"}, {"drift": 0.005})
+    assert (result.facts["method"], result.facts["source"]) == ("drift", "centre")
+    assert result.warnings == ["the table of phantom measurements has none of the scan's scanner"]
+    result = run_with({"water_hu": "-5", "air_hu": "-1000"}, {})
+    assert (result.facts["source"], result.warnings) == ("case", [])
+    with pytest.raises(CaseError, match="is later than the scan"):
+        run_with({"scanner": "S", "calibration_day": "4"}, {})

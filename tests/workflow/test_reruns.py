@@ -51,6 +51,20 @@ def test_nothing_changed(workspace: Workspace) -> None:
     assert workspace.run(whole=True) == set()
 
 
+def test_a_column_of_the_acquisition_is_told_and_changes_no_number(workspace: Workspace) -> None:
+    for row in workspace.rows:
+        row["ward"] = "nobody asks for it"
+    assert workspace.run(whole=True) == set()
+    workspace.row("a1")["kernel"] = "B30f"
+    assert workspace.run(whole=True) == TABLES | {("report", "cohort")}
+    assert b"B30f" in workspace.tables()["acquisition.csv"]
+    # As the batch it counts, for what harmonises by it.
+    for row in workspace.rows:
+        row["kernel"] = "B30f" if row["centre"] == "alpha" else "B70s"
+    workspace.set("harmonize", batch="kernel")
+    assert workspace.run(whole=True) == ALL_COHORT
+
+
 def test_a_file_touched(workspace: Workspace) -> None:
     image = own_copy(workspace, "a1", "image")
     assert workspace.run() == set()

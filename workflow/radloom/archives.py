@@ -7,6 +7,7 @@ encrypted members are refused, and bytes are counted as they come, whatever head
 from __future__ import annotations
 
 import bz2
+import errno
 import lzma
 import re
 import stat
@@ -113,8 +114,8 @@ def unpack(path: Path, folder: Path, max_bytes: int, what: str) -> tuple[Path, .
     except _DAMAGED:
         raise _damaged(what) from None
     except OSError as error:
-        # bz2 says so of damaged data, without a number of the operating system's.
-        if error.errno is None:
+        # bz2 says so of damaged data, without a number of the operating system's; a zip may point to before its start.
+        if error.errno in (None, errno.EINVAL):
             raise _damaged(what) from None
         raise
     except (NotImplementedError, RuntimeError):

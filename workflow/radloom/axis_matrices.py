@@ -54,9 +54,9 @@ def bspline_matrix(n: int, at: Array, order: int = 3) -> Array:
 def sinc_matrix(n: int, at: Array, radius: int) -> Array:
     """Matrix (len(at) x n) that interpolates n samples by the sinc with Lanczos' window at the positions `at`.
 
-    sinc(x) sinc(x / radius) for |x| < radius, over the sum of these weights (Lanczos' own add up to 1 only within a
-    percent, and a constant would come out with ripples). ITK's LanczosWindowedSinc, of radius 5, is the same without
-    the division.
+    sinc(x) sinc(x / radius) for |x| < radius, over the sum of these weights (Lanczos' own add up to 1 only within
+    0.1 % at radius 5, and a constant would come out with ripples). ITK's LanczosWindowedSinc, of radius 5, is the same
+    without the division.
     """
     index, weights = sinc_weights(n, at, radius)
     matrix = np.zeros((len(at), n))

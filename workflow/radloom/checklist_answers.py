@@ -263,26 +263,26 @@ def normalisation(facts: RunFacts) -> list[str]:
 
 @answer
 def interpolator(facts: RunFacts) -> list[str]:
-    how = text.INTERPOLATORS.get(str(facts.setting("resample", "interpolator", "")))
+    how = text.interpolation(facts)
     told = text.resampling(facts)
     return [f"{how[0].upper()}{how[1:]}."] if how and len(told) > 1 else told[:1]
 
 
-def _of_grid(name: str, sentence: str) -> None:
+def _of_grid(name: str, sentence: Callable[[RunFacts], str]) -> None:
     """Register a sentence that holds where images were resampled; otherwise that they weren't."""
 
     def told(facts: RunFacts) -> list[str]:
         found = text.resampling(facts)
-        return [sentence] if len(found) > 1 else found
+        return [sentence(facts)] if len(found) > 1 else found
 
     ANSWERS[name] = told
 
 
-_of_grid("grid_position", "The grid shares its centre with the original image.")
-_of_grid("grid_size", text.GRID_SIZE)
-_of_grid("grid_border", text.GRID_BORDER)
-_of_grid("aliasing", text.NO_LOW_PASS)
-_of_grid("mask_grid", text.MASK_GRID)
+_of_grid("grid_position", lambda facts: f"The grid {text.GRID_PLACES[facts.setting('resample', 'align', 'centre')]}.")
+_of_grid("grid_size", lambda _: text.GRID_SIZE)
+_of_grid("grid_border", lambda _: text.GRID_BORDER)
+_of_grid("aliasing", text.low_pass)
+_of_grid("mask_grid", lambda _: text.MASK_GRID)
 
 
 @answer

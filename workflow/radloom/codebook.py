@@ -705,6 +705,29 @@ _CASE = {
     "roi": ("", "Name of the region of interest."),
 }
 _XYZ = (("x", "right to left"), ("y", "front to back"), ("z", "foot to head"))
+_ACQUIRED = {
+    "manufacturer": ("", "Manufacturer of the scanner, one spelling each (Toshiba's scanners under Canon)."),
+    "scanner_model": ("", "Model of the scanner."),
+    "software": ("", "Version of the scanner's software."),
+    "kernel": ("", "Convolution kernel of the reconstruction; mixed where slices differ."),
+    "reconstruction": (
+        "",
+        "FBP or iterative, with the level as the vendor writes it; empty where the header doesn't say.",
+    ),
+    "kvp": ("kV", "Tube voltage. As all numbers of the header: the median where slices differ."),
+    "tube_current": ("mA", "Tube current."),
+    "exposure": ("mAs", "Exposure, as the vendor defines it: compare it within one manufacturer."),
+    "slice_thickness": (MM, "Nominal slice thickness; spacing_z is the distance between slices."),
+    "pitch": (ONE, "Spiral pitch factor: table feed a rotation over the width of the collimation."),
+    "contrast": (
+        "",
+        "Whether the header names a contrast agent: yes or no; empty where the agent's name was emptied.",
+    ),
+    "table_height": (MM, "Height of the table."),
+    "gantry_tilt": ("degree", "Tilt of the gantry."),
+    "transfer_syntax": ("", "How the DICOM files code their pixels; mixed where they differ."),
+    "scan_day": ("day", "Days from the patient's first dated scan in the cohort, which has 0."),
+}
 _FIXED: dict[str, dict[str, tuple[str, str]]] = {
     "codebook": {
         "table": ("", "Table that has the column."),
@@ -728,6 +751,10 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
         **_CASE,
         "status": ("", "Whether the case is in the feature tables: included or excluded."),
         "n_rois": (ONE, "Number of the case's ROIs in the feature tables."),
+        **{
+            name: (unit, f"{meaning} From the cohort sheet, or DICOM headers where it has gaps.")
+            for name, (unit, meaning) in _ACQUIRED.items()
+        },
     },
     "clinical": _CASE,
     "features_raw": _CASE,
@@ -744,36 +771,21 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
         **_CASE,
         "format": ("", "File format of the source."),
         "dtype": ("", "Number type of the source's voxels."),
-        "manufacturer": ("", "Manufacturer of the scanner, one spelling each (Toshiba's scanners under Canon)."),
-        "scanner_model": ("", "Model of the scanner."),
-        "software": ("", "Version of the scanner's software."),
-        "kernel": ("", "Convolution kernel of the reconstruction; mixed where slices differ."),
-        "reconstruction": (
-            "",
-            "FBP or iterative, with the level as the vendor writes it; empty where the header doesn't say.",
-        ),
-        "kvp": ("kV", "Tube voltage. As all numbers of the header: the median where slices differ."),
-        "tube_current": ("mA", "Tube current."),
-        "exposure": ("mAs", "Exposure, as the vendor defines it: compare it within one manufacturer."),
-        "slice_thickness": (MM, "Nominal slice thickness; spacing_z is the distance between slices."),
-        "pitch": (ONE, "Spiral pitch factor: table feed a rotation over the width of the collimation."),
-        "contrast": (
-            "",
-            "Whether the header names a contrast agent: yes or no; empty where the agent's name was emptied.",
-        ),
-        "table_height": (MM, "Height of the table."),
-        "gantry_tilt": ("degree", "Tilt of the gantry."),
-        "transfer_syntax": ("", "How the DICOM files code their pixels; mixed where they differ."),
-        "scan_day": ("day", "Days from the patient's first dated scan in the cohort, which has 0."),
+        **_ACQUIRED,
         **{f"spacing_{a}": (MM, f"Voxel spacing of the source from {way}.") for a, way in _XYZ},
         **{f"size_{a}": ("voxel", f"Voxels of the source from {way}.") for a, way in _XYZ},
         "hu_min": (HU, "Smallest value of the source."),
         "hu_max": (HU, "Largest value of the source."),
         **{f"resampled_spacing_{a}": (MM, f"Voxel spacing after resampling, from {way}.") for a, way in _XYZ},
         **{f"resampled_size_{a}": ("voxel", f"Voxels after resampling, from {way}.") for a, way in _XYZ},
-        "calibration_method": ("", "Where the HU calibration came from: phantom, drift or none."),
+        "calibration_method": ("", "How the HU calibration was found: phantom, drift, references or none."),
+        "calibration_source": (
+            "",
+            "What it was found for: the case, its scanner (table of phantoms), its centre, the image, or none.",
+        ),
         "calibration_slope": (ONE, "Slope of the calibration: calibrated = slope x observed + intercept."),
         "calibration_intercept": (HU, "Intercept of the calibration."),
+        "calibration_sd_hu": (HU, "Standard deviation of the corrected value of water; empty where it is not known."),
         "air_hu": (HU, "Value of the air outside the body after the calibration; should be near -1000."),
         "air_voxels": ("voxel", "Voxels of air in which that value was measured."),
     },
@@ -786,11 +798,14 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
             "What was measured; `warning` for a warning. Of samples of the net (dropout or ensemble): "
             "segmentation_pairwise_dice, their mean Dice two by two; segmentation_volume_ml and _sd_ml, mean and "
             "standard deviation of the volume; segmentation_volume_cv, their quotient; segmentation_epistemic, mean "
-            "variance of the probability where any sample has the ROI. Of the step quality: "
+            "variance of the probability where any sample has the ROI. Of the calibration: its slope, intercept, the "
+            "standard deviation of corrected values at some HU, and its source (in `warning`); fat_hu and muscle_hu, "
+            "where their peaks lie. Of matched scans: their own point spread and slice thickness (full widths), and "
+            "the standard deviations of the Gaussian that was applied, in mm. Of the step quality: "
             + " ".join(f"{name}: {one.meaning[:1].lower()}{one.meaning[1:]}" for name, one in QUALITY.items()),
         ),
         "value": ("", "Value of the item: HU, mm, mm^3, ml or a number, as the item's name or meaning says."),
-        "warning": ("", "Text of the warning."),
+        "warning": ("", "Text of the warning; of calibration_source, the source."),
     },
     "confounding": {
         "roi": _CASE["roi"],

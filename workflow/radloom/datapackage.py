@@ -32,6 +32,7 @@ IDENTIFIERS = frozenset(
         "format",
         "dtype",
         "calibration_method",
+        "calibration_source",
         "model",
         "arm",
         "term",

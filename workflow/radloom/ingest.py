@@ -93,6 +93,8 @@ def ingest_case(
         if mask is not None:
             given, told, more = _read_mask(sources.open(mask, "mask"), read, selection)
             matched, labels = match_mask(given, found.geometry, geometry_tolerance)
+            if matched.array.all():
+                raise CaseError("the mask fills the whole image", "Send a mask that is 0 outside of the ROI.")
             facts = {**facts, **told, "mask_labels": labels}
             warnings += more
     geometry = reorient(found).geometry

@@ -55,8 +55,17 @@ FAMILIES = {
     "lbp-3D": "local binary pattern (3D)",
     "squareroot": "square root",
 }
+_PHANTOM_DAYS = {
+    "last": "the last measurement before the scan",
+    "interpolate": "interpolated linearly between the measurements before and after the scan",
+}
 GRID_SIZE = "The grid has as many voxels along an axis as are needed to cover the image (rounded up)."
 GRID_BORDER = "Beyond the centres of the outer voxels the value at the border was taken."
+GRID_PLACES = {
+    "centre": "shares its centre with the original image",
+    "origin": "shares the centre of its first voxel with the original image",
+    "corner": "shares the outer corner of its first voxel with the original image",
+}
 NO_LOW_PASS = "No low-pass filter came before the interpolation."
 MASK_GRID = "Masks were interpolated linearly, and a voxel belongs to the region where the weight is at least 0.5."
 
@@ -143,7 +152,8 @@ def resampling(facts: RunFacts) -> list[str]:
     known = after[(after != "").all(axis=1)].drop_duplicates()
     if known.empty:
         return []
-    how = INTERPOLATORS.get(str(facts.setting("resample", "interpolator", "")), "interpolation")
+    how = interpolation(facts) or "interpolation"
+    place = GRID_PLACES[facts.setting("resample", "align", "centre")]
     asked = facts.setting("resample", "spacing")
     kept = [axis for axis, value in zip("xyz", asked, strict=True) if not float(value)] if asked else []
     if len(known) == 1:
@@ -157,11 +167,36 @@ def resampling(facts: RunFacts) -> list[str]:
         target = "to spacings that differ between scans"
     if asked and len(kept) == 3:
         return ["Images were not resampled: each keeps its own voxel spacing."]
-    first = (
-        f"Images were resampled {target} by {how}, on a grid that shares its centre with the original image"
-        f"{cite('zwanenburg2020')}."
-    )
-    return [first, GRID_SIZE, GRID_BORDER, NO_LOW_PASS, MASK_GRID]
+    first = f"Images were resampled {target} by {how}, on a grid that {place}{cite('zwanenburg2020')}."
+    return [first, GRID_SIZE, GRID_BORDER, low_pass(facts), MASK_GRID]
+
+
+def interpolation(facts: RunFacts) -> str:
+    """The interpolation of images in words; empty where nothing is known of it."""
+    name = str(facts.setting("resample", "interpolator", ""))
+    order = int(facts.setting("resample", "order", 3))
+    if name == "bspline" and order != 3:
+        return f"B-spline interpolation of order {order}"
+    if name == "sinc":
+        return f"windowed sinc interpolation (Lanczos, radius {facts.setting('resample', 'sinc_radius', 5)} voxels)"
+    return INTERPOLATORS.get(name, "")
+
+
+def low_pass(facts: RunFacts) -> str:
+    """What filters came before the interpolation."""
+    told = []
+    if facts.setting("resample", "antialias", False):
+        told.append(
+            "along axes that became coarser, by a Gaussian of the variance (new spacing^2 - old spacing^2) / (8 ln 2)"
+        )
+    match = facts.setting("resample", "match", {}) or {}
+    for key, what in (("fwhm_mm", "point spread in plane"), ("thickness_mm", "slice thickness")):
+        if match.get(key) is not None:
+            told.append(
+                f"to bring the {what} of all scans to {number(float(match[key]))} mm (full width at half maximum), "
+                "by a Gaussian of the variance (wanted^2 - own^2) / (8 ln 2)"
+            )
+    return f"Before the interpolation images were filtered {'; '.join(told)}." if told else NO_LOW_PASS
 
 
 def calibration(facts: RunFacts) -> list[str]:
@@ -169,20 +204,31 @@ def calibration(facts: RunFacts) -> list[str]:
     rows = facts.material.acquisition
     if rows.empty:
         return []
+    sources = rows.get("calibration_source", rows["calibration_method"])  # which older tables lack
     methods = rows["calibration_method"]
     words = {
-        "phantom": "from the values of water and air measured in a phantom",
-        "drift": "from the drift that is given for the scanner",
-        "none": "not at all, as neither was given",
+        ("phantom", ""): "from the values of water and air measured in a phantom",
+        ("phantom", "scanner"): "by a weighted least squares line through the materials of a phantom that was measured "
+        f"on the same scanner ({_PHANTOM_DAYS[facts.setting('calibrate', 'phantom_day', 'last')]})",
+        ("drift", ""): "from the drift that is given for the scanner",
+        ("references", ""): "by a weighted least squares line through water as observed, the air around the body and "
+        "peaks of tissues in the image's histogram",
+        ("none", ""): "not at all, as neither was given",
     }
     parts = []
-    for method, told in words.items():
-        mine = rows[methods == method]
+    for (method, source), told in words.items():
+        mine = rows[(methods == method) & ((sources == "scanner") == (source == "scanner"))]
         if len(mine):
             parts.append(f"in {count(len(mine), 'scan')} {told}: {by_count(mine['centre'])}")
-    sentences = [f"HU were calibrated {'; '.join(parts)}."] if set(methods) & {"phantom", "drift"} else []
+    done = set(methods) & {"phantom", "drift", "references"}
+    sentences = [f"HU were calibrated {'; '.join(parts)}."] if done else []
     if not sentences and (methods == "none").any():
         sentences = [f"HU were not calibrated ({count(int((methods == 'none').sum()), 'scan')})."]
+    if "calibration_sd_hu" in rows and np.isfinite(sd := numbers(rows["calibration_sd_hu"])).any():
+        sentences.append(
+            f"The standard deviation of corrected values at 0 HU was {median_range(sd)} HU (median, smallest to "
+            f"largest, {count(int(np.isfinite(sd).sum()), 'scan')})."
+        )
     sentences += rounding(facts)
     air = numbers(rows["air_hu"])
     if np.isfinite(air).any():

@@ -29,6 +29,9 @@ _PART_OF_A_VOXEL = 1e-3
 _SAME_SPACING = 1e-6
 _MOST_VOXELS = 1_000_000_000
 _BLOCK_ROWS = 64
+# A matrix whose rows see so few voxels (linear) has next to nothing but zeros in large blocks.
+_FEW_TAPS = 2
+_FEW_TAPS_BLOCK_ROWS = 16
 _SLAB_ROWS = 16
 _NEGLIGIBLE = 1e-10
 # At whole ratios of the spacings many weights are 0.5 but for rounding, on both sides of an ROI; all count
@@ -347,8 +350,10 @@ def _blocks(matrix: Array) -> list[tuple[Array, slice]]:
     voxels more than it has rows; what is left out changes no value by more than 1e-6 HU.
     """
     blocks = []
-    for start in range(0, matrix.shape[0], _BLOCK_ROWS):
-        block = matrix[start : start + _BLOCK_ROWS]
+    few = np.count_nonzero(matrix, axis=1).max() <= _FEW_TAPS
+    size = _FEW_TAPS_BLOCK_ROWS if few else _BLOCK_ROWS
+    for start in range(0, matrix.shape[0], size):
+        block = matrix[start : start + size]
         columns = _used(block)
         blocks.append((np.ascontiguousarray(block[:, columns]), columns))
     return blocks

@@ -38,6 +38,8 @@ NAMED_EXCLUSION_COLUMNS = ["case_id", "centre", "roi", "extraction", "step", "re
 QC_COLUMNS = ["case_id", "centre", "roi", "step", "item", "value", "warning"]
 UNCERTAINTY_ITEMS = ("pairwise_dice", "volume_cv", "volume_ml", "volume_sd_ml", "epistemic")
 """Scores of the samples of a net, as `segmentation_<item>`; empty where they can't be estimated."""
+MATCHED = ("psf_fwhm_mm", "slice_thickness_mm", "matched_sigma_xy_mm", "matched_sigma_z_mm")
+"""Facts of the step resample where the point spread or the slice thickness is matched."""
 ACQUISITION_COLUMNS = [
     "case_id",
     "centre",
@@ -51,8 +53,10 @@ ACQUISITION_COLUMNS = [
     *(f"resampled_spacing_{axis}" for axis in "xyz"),
     *(f"resampled_size_{axis}" for axis in "xyz"),
     "calibration_method",
+    "calibration_source",
     "calibration_slope",
     "calibration_intercept",
+    "calibration_sd_hu",
     "air_hu",
     "air_voxels",
 ]
@@ -244,7 +248,8 @@ def acquisition_rows(
                 values = facts.get(name) or (None, None, None)
                 row |= {f"{prefix}{name}_{axis}": value for axis, value in zip("xyz", values, strict=True)}
         calibrated = _facts(entries, "calibrate", case["case_id"])
-        row |= {f"calibration_{name}": calibrated.get(name) for name in ("method", "slope", "intercept")}
+        row |= {f"calibration_{name}": calibrated.get(name) for name in ("method", "source", "slope", "intercept")}
+        row["calibration_sd_hu"] = calibrated.get("sd_hu", {}).get("0")
         row |= {name: calibrated.get(name) for name in ("air_hu", "air_voxels")}
         rows.append(row)
     return rows
@@ -306,8 +311,21 @@ def qc_rows(
             cells = (case["case_id"], case["centre"], roi, step, item, value, warning)
             rows.append(dict(zip(QC_COLUMNS, cells, strict=True)))
 
-        if (air := _facts(entries, "calibrate", case_id).get("air_hu")) is not None:
+        calibrated = _facts(entries, "calibrate", case_id)
+        if (air := calibrated.get("air_hu")) is not None:
             add("calibrate", "", "air_hu", air)
+        for tissue, hu in calibrated.get("tissue_hu", {}).items():
+            add("calibrate", "", f"{tissue}_hu", hu)
+        if calibrated.get("method", "none") != "none":
+            add("calibrate", "", "calibration_source", None, calibrated.get("source", ""))
+            for name in ("slope", "intercept"):
+                add("calibrate", "", f"calibration_{name}", calibrated[name])
+            for hu, sd in calibrated.get("sd_hu", {}).items():
+                if sd is not None:
+                    add("calibrate", "", f"calibration_sd_at_{hu}_hu", sd)
+        for name in MATCHED:
+            if (value := _facts(entries, "resample", case_id).get(name)) is not None:
+                add("resample", "", name, value)
         for step, fact, item in (
             ("segment", "voxels", "segmented_voxels"),
             ("postprocess", "volume_mm3", "volume_mm3"),

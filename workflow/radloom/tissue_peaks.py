@@ -27,7 +27,7 @@ TISSUES = {
     # Subcutaneous fat.
     "fat": Tissue(-140.0, -60.0, -100.0, 10.0),
     # Skeletal muscle; without contrast agent near the lower end of its spread, with it near the upper one.
-    "muscle": Tissue(20.0, 80.0, 55.0, 15.0),
+    "muscle": Tissue(20.0, 80.0, 50.0, 15.0),
 }
 _AROUND = 80  # HU beyond the range of a peak in which valleys are looked for
 _SMOOTHING = 5.0  # HU

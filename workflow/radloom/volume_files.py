@@ -39,6 +39,10 @@ _FORMAT_NAMES = {"nifti": "NIfTI", "nrrd": "NRRD", "mha": "MetaImage"}
 _ORTHONORMAL = 1e-3
 _HEADER_BYTES = 348
 _CHUNK_BYTES = 1 << 20
+# MetaIO and NRRD's library have been seen to write beyond their memory for lines that are none.
+_META_LINE = re.compile(r"[A-Za-z][A-Za-z0-9_]*[ \t]*=[^\0]*$")
+_NRRD_LINE = re.compile(r"[A-Za-z][A-Za-z0-9 _./-]*:=?[^\0]*$")
+_PACKED_BYTES = 1 << 16  # unpack to 64 MB at most
 _ZLIB_OR_GZIP = 47
 _LARGEST_OFFSET = 1 << 28  # extensions of a NIfTI header are small
 
@@ -73,6 +77,8 @@ def _read_source(path: Path, what: str, shape: tuple[int, ...] | None) -> Source
     import SimpleITK as sitk
 
     kind = source_format(path, what)
+    if any(file.parent != path.parent for file in source_files(path)):
+        raise _elsewhere(what)
     if path.is_dir():
         raise CaseError(
             f"the {what} is a folder whose name ends as a {_FORMAT_NAMES[kind]} file's does",
@@ -284,17 +290,19 @@ def _compare_forms(header: bytes, geometry: Geometry, what: str) -> list[str]:
 def _check_nrrd_file(path: Path, what: str, damaged: CaseError) -> list[str]:
     """Raise CaseError if a NRRD file has no spacing or fails its checksum; warn if it has no orientation."""
     text, start = _text_header(path, re.compile(rb"\r?\n\r?\n"), damaged)
-    fields = {
-        name.strip().lower(): value.strip()
-        for name, found, value in (line.partition(":") for line in text.splitlines() if line[:1] != "#")
-        if found
-    }
-    if not text.startswith("NRRD") or (start is None and path.suffix.lower() == ".nrrd"):
+    lines = [line for line in text.split("\n")[1:] if line.strip() and line[:1] != "#"]
+    fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    detached = path.suffix.lower() == ".nhdr"
+    if not text.startswith("NRRD") or not all(map(_NRRD_LINE.match, lines)) or (start is None and not detached):
         raise damaged
+    if fields.get("dimension", "") != str(len(fields.get("sizes", "").split())):
+        raise damaged
+    if not detached and fields.keys() & {"data file", "datafile"}:
+        raise _elsewhere(what)
     if not fields.keys() & {"space directions", "spacings"}:
         raise CaseError(f"the {what}'s header gives no voxel spacing", "Export it with its geometry.")
-    if fields.get("encoding", "").lower() in ("gzip", "gz"):
-        _check_packed(path, start or 0, damaged)
+    packed = {"gzip": True, "gz": True, "raw": False}.get(fields.get("encoding", "").lower())
+    _check_voxels(path, start or 0, fields.get("sizes", ""), packed, damaged)
     if "space" not in fields:
         return [f"the {what}'s header gives no orientation: left and right are as stored"]
     return []
@@ -303,13 +311,30 @@ def _check_nrrd_file(path: Path, what: str, damaged: CaseError) -> list[str]:
 def _check_meta_file(path: Path, what: str, damaged: CaseError) -> None:
     """Raise CaseError where a MetaImage has no spacing or fails its checksum."""
     text, start = _text_header(path, re.compile(rb"^ElementDataFile\s*=[^\n]*\n?", re.MULTILINE), damaged)
-    fields = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in text.splitlines())}
-    if start is None:
+    lines = [line for line in text.split("\n") if line.strip()]
+    fields = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
+    if start is None or not all(map(_META_LINE.match, lines)):
         raise damaged
+    # MetaIO writes beyond its memory where these don't agree.
+    axes = len(fields.get("DimSize", "").split())
+    counts = {"ElementSpacing": 1, "ElementSize": 1, "Offset": 1, "Origin": 1, "Position": 1, "CenterOfRotation": 1}
+    counts |= {"TransformMatrix": axes, "Orientation": axes, "Rotation": axes}
+    if fields.get("NDims", "") != str(axes) or any(
+        len(fields[name].split()) != axes * count for name, count in counts.items() if name in fields
+    ):
+        raise damaged
+    if path.suffix.lower() == ".mha" and fields["ElementDataFile"].upper() != "LOCAL":
+        raise _elsewhere(what)
     if not fields.keys() & {"ElementSpacing", "ElementSize"}:
         raise CaseError(f"the {what}'s header gives no voxel spacing", "Export it with its geometry.")
-    if fields.get("CompressedData", "").lower() == "true":
-        _check_packed(path, start, damaged)
+    _check_voxels(path, start, fields.get("DimSize", ""), fields.get("CompressedData", "").lower() == "true", damaged)
+
+
+def _elsewhere(what: str) -> CaseError:
+    return CaseError(
+        f"the {what} names another file, or one outside its folder, for its voxels",
+        "Send header and voxels in one file, or a detached header (.mhd, .nhdr) with its data beside it.",
+    )
 
 
 def _text_header(path: Path, end: re.Pattern[bytes], damaged: CaseError) -> tuple[str, int | None]:
@@ -322,24 +347,39 @@ def _text_header(path: Path, end: re.Pattern[bytes], damaged: CaseError) -> tupl
     return start[: found.end() if found else None].decode("latin-1"), found.end() if found else None
 
 
-def _check_packed(path: Path, start: int, damaged: CaseError) -> None:
-    """Raise `damaged` unless the packed voxels unpack and match their checksum, which ITK doesn't look at.
+def _check_voxels(path: Path, start: int, sizes: str, packed: bool | None, damaged: CaseError) -> None:
+    """Raise `damaged` unless there is at least a byte for each voxel that the header speaks of.
 
-    They lie behind the header, from the byte `start`, or in a file of their own.
+    ITK takes the memory for all that a header claims before it looks for them, and at no checksum of packed ones.
+    The voxels lie behind the header, from the byte `start`, or in a file of their own; `packed` is None where that
+    isn't known.
     """
     *_, data = source_files(path)
     if data != path:
         path, start = data, 0
+    try:
+        voxels = math.prod(int(size) for size in sizes.split())
+    except ValueError:
+        raise damaged from None
+    held = _unpacked_bytes(path, start, damaged) if packed else path.stat().st_size - start
+    if voxels < 1 or (packed is not None and held < voxels):
+        raise damaged
+
+
+def _unpacked_bytes(path: Path, start: int, damaged: CaseError) -> int:
+    """The number of bytes that packed voxels unpack to; raises `damaged` unless they match their checksum."""
+    count = 0
     unpack = isal_zlib.decompressobj(wbits=_ZLIB_OR_GZIP)
     with open(path, "rb") as file:
         file.seek(start)
         try:
-            while not unpack.eof and (chunk := file.read(_CHUNK_BYTES)):
-                unpack.decompress(chunk)
+            while not unpack.eof and (chunk := file.read(_PACKED_BYTES)):
+                count += len(unpack.decompress(chunk))
         except DAMAGED_GZIP:
             raise damaged from None
     if not unpack.eof:
         raise damaged
+    return count
 
 
 def _decimals(values: tuple[float, ...], kind: str) -> tuple[float, float, float]:

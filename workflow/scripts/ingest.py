@@ -7,6 +7,7 @@ or the URL of a series on a DICOMweb server.
 
 import argparse
 import json
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,13 @@ if TYPE_CHECKING:
 
 def run_case(task: CaseTask) -> CaseResult:
     """Read the case's image and, if it has one, its mask."""
+    from radloom.acquisition import COLUMNS
     from radloom.engine.records import fetched_path
     from radloom.ingest import ingest_case
     from radloom.source_cells import Selection
 
+    # What a decoder puts into temporary files is gone with the case's folder, also after a kill.
+    tempfile.tempdir = str(task.out)
     private = task.private
     image, mask = (private.get(f"{name}_url") or task.inputs.get(name) for name in ("image", "mask"))
     assert image is not None
@@ -45,6 +49,10 @@ def run_case(task: CaseTask) -> CaseResult:
         fetched=fetched_path(task.out.parent),
     )
     write(scan, task.out / "image.nii.gz", task.out / "mask.nii.gz", task.out / "valid.nii.gz")
+    if found := scan.facts.get("acquisition"):
+        # For steps that follow a scan's kernel or slice thickness.
+        told = {name: found.get(name) for name in COLUMNS}
+        (task.out / "acquisition.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
     return CaseResult(facts=scan.facts, warnings=scan.warnings)
 
 

@@ -87,6 +87,8 @@ def test_numbers_that_cannot_be_are_left_out() -> None:
         ({"SpiralPitchFactor": None, "TableFeedPerRotation": 18.75, "TotalCollimationWidth": 0.0}, "pitch", None),
         ({"ConvolutionKernel": "STANDARD"}, "reconstruction", None),
         ({"ConvolutionKernel": ["A", "B"]}, "reconstruction", None),
+        ({"Manufacturer": "GE", "ConvolutionKernel": ["STANDARD", "3"]}, "reconstruction", None),
+        ({"ExposureInmAs": 0.0}, "exposure", 153.0),
         ({"ConvolutionKernel": "B30f", "ReconstructionAlgorithm": "FILTER_BACK_PROJ"}, "reconstruction", "FBP"),
         ({"ContrastBolusAgent": None}, "contrast", "no"),
         ({"ContrastBolusAgent": "NONE"}, "contrast", "no"),
@@ -136,17 +138,20 @@ def test_headers_as_they_are_found_tell_what_whole_ones_tell(tmp_path: Path) -> 
 
 def test_a_multi_frame_image_has_them_in_its_functional_groups() -> None:
     def change(k: int, groups: Dataset) -> None:
-        exposure, recon, details = Dataset(), Dataset(), Dataset()
+        exposure, recon, details, table, acquired = (Dataset() for _ in range(5))
         exposure.ExposureInmAs, exposure.XRayTubeCurrentInmA = 100.0 + 10 * k, 250.0
         recon.ConvolutionKernel, recon.ReconstructionAlgorithm = "B30f", "ITERATIVE"
-        details.KVP = 100.0
+        details.KVP, table.SpiralPitchFactor = 100.0, 1.2
+        acquired.TableHeight, acquired.GantryDetectorTilt = 150.0, -12.5
         groups.CTExposureSequence, groups.CTReconstructionSequence = [exposure], [recon]
-        groups.CTXRayDetailsSequence = [details]
+        groups.CTXRayDetailsSequence, groups.CTTableDynamicsSequence = [details], [table]
+        groups.CTAcquisitionDetailsSequence = [acquired]
 
     enhanced = enhanced_dataset(phantom((3, 4, 4)), change_frame=change, ConvolutionKernel=None, KVP=None)
     found, warnings = _told([enhanced])
     assert (found["exposure"], found["tube_current"], found["kvp"]) == (110.0, 250.0, 100.0)
     assert (found["kernel"], found["reconstruction"], found["slice_thickness"]) == ("B30f", "iterative", 2.5)
+    assert (found["pitch"], found["table_height"], found["gantry_tilt"]) == (1.2, 150.0, -12.5)
     assert warnings == []
 
 

@@ -10,12 +10,15 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from dicom_files import ct_datasets, phantom, write_datasets
 from dicom_masks import FRAME, Drawn, rtstruct, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from radloom.dicom.ct import read_ct
 from radloom.dicom.polygons import Window, inside
 from radloom.dicom.rtstruct import rtstruct_mask
+from radloom.dicom.series import choose_series, find_series
 from radloom.errors import CaseError
 from radloom.images import Geometry, from_sitk, nearest_rotation, same_grid
 
@@ -82,6 +85,39 @@ def test_equals_the_reference_masks_voxel_by_voxel(patient):
     assert same_grid(found.volume.geometry, reference.geometry, 1e-3)
     np.testing.assert_array_equal(found.volume.array, reference.array)
     assert found.warnings == ["the contours were drawn on another series of the same frame of reference"]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("tilt", [0.0, 18.0])
+def test_contours_fit_the_series_as_it_is_read(tmp_path, tilt):
+    # An oblique series, stored in another order than it lies, with a tilted gantry: slices stay on their planes.
+    turned = nearest_rotation(np.array([[1, 0.2, -0.1], [-0.2, 1, 0.3], [0.1, -0.3, 1]]))
+    lean = math.tan(math.radians(tilt))
+    images = ct_datasets(
+        phantom((9, 40, 44)),
+        spacing=(0.8, 0.9, 2.5),
+        direction=turned.ravel(),
+        step=2.5 * (turned[:, 2] + lean * turned[:, 1]),
+        frame_of_reference=FRAME,
+    )
+    t = np.linspace(0, 2 * np.pi, 50, endpoint=False)
+    contours = []
+    for image in images[2:7]:
+        first = np.array(image.ImagePositionPatient, dtype=float)
+        across = (16.3 + 9 * np.cos(t))[:, None] * turned[:, 0] + (17.1 + 8 * np.sin(t))[:, None] * turned[:, 1]
+        contours.append(Drawn(first + across, image_uid=image.SOPInstanceUID))
+    write_datasets(tmp_path / "ct", [images[k] for k in (4, 0, 8, 2, 6, 1, 3, 7, 5)])
+    ct = read_ct(choose_series(find_series((tmp_path / "ct").iterdir())))
+    path = save(rtstruct({"roi": contours}), tmp_path / "rtstruct.dcm")
+    found = rtstruct_mask(path, None, ct.volume.geometry, ct.frame_of_reference, ct.sop_uids)
+    assert found.warnings == []
+    assert [z for z, n in enumerate(planes(found)) if n] == [2, 3, 4, 5, 6]
+    for z, y, x in np.argwhere(found.volume.array):
+        offset = ct.volume.geometry.to_physical((x, y, z)) - np.array(images[z].ImagePositionPatient, dtype=float)
+        a, b, c = turned.T @ offset
+        assert ((a - 16.3) / 9) ** 2 + ((b - 17.1) / 8) ** 2 < 1
+        assert abs(c) < 1e-6
+    assert found.volume.array.sum() * 0.8 * 0.9 == pytest.approx(5 * math.pi * 72, rel=0.02)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -273,8 +309,20 @@ def test_contours_finer_than_the_slices_are_taken_where_the_slices_are(convert):
 def test_gaps_stay_empty_and_are_warned_of(convert):
     found = convert([flat(SQUARE, z) for z in (2, 3, 4, 6, 7, 10)])
     assert [z for z, n in enumerate(planes(found)) if n] == [2, 3, 4, 6, 7, 10]
-    assert found.warnings == ["3 slices between contoured ones have no contour, and were left empty"]
+    assert found.warnings == ["3 slices between contoured ones were left empty: no contour, or none that overlap"]
     assert found.facts["slices_left_empty"] == 3
+
+
+def test_one_gap_in_three_contours_is_a_gap(convert):
+    assert [z for z, n in enumerate(planes(convert([flat(SQUARE, z) for z in (4, 5, 7)]))) if n] == [4, 5, 7]
+
+
+def test_slices_that_the_image_was_interpolated_at_are_no_gap(convert):
+    contours = [flat(SQUARE, z) for z in (2, 3, 5, 6, 8)]
+    uids = [f"1.{z}" if z != 4 else "" for z in range(12)]
+    found = convert(contours, sop_uids=uids)
+    assert [z for z, n in enumerate(planes(found)) if n] == [2, 3, 4, 5, 6, 8]
+    assert (found.facts["slices_interpolated"], found.facts["slices_left_empty"]) == (1, 1)
 
 
 @pytest.mark.parametrize("z", [5.3, 4.6, 5.0])
@@ -457,6 +505,30 @@ def test_an_unknown_frame_of_reference_is_warned_of(convert):
     for frame, written in ((None, FRAME), (FRAME, None), (None, None), ("", FRAME)):
         found = convert([flat(SQUARE, 5)], frame=frame, written_frame=written)
         assert "by position only" in found.warnings[0]
+
+
+def test_without_a_frame_of_reference_slices_that_are_named_tie_contours_to_the_image(convert):
+    uids = [f"1.9.{z}" for z in range(12)]
+    found = convert([flat(SQUARE, z, image_uid=f"1.9.{z}") for z in (4, 5)], frame=None, sop_uids=uids)
+    assert "by the slices that the mask names" in found.warnings[0]
+    with pytest.raises(CaseError, match="contours lie between slices, and no frame of reference ties"):
+        convert([flat(SQUARE, z + 0.4) for z in (4, 5, 6)], frame=None)
+
+
+def test_planes_whose_outlines_do_not_overlap_have_nothing_between_them(convert):
+    found = convert([flat(SQUARE, 2), flat(SQUARE, 4), flat(SQUARE + np.array([15, 0]), 6)])
+    assert [z for z, n in enumerate(planes(found)) if n] == [2, 3, 4, 6]
+    assert "1 slices between contoured ones were left empty" in found.warnings[-1]
+
+
+def test_thousands_of_islands_on_a_plane_take_seconds(convert):
+    grid = Geometry((200, 200, 3), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    corner = np.array([[0.4, 0.4], [1.6, 0.4], [1.6, 1.6], [0.4, 1.6]])
+    dots = [flat(corner + np.array([x, y]), 1) for x in range(0, 80, 2) for y in range(0, 80, 2)]
+    started = time.process_time()
+    found = convert(dots, geometry=grid)
+    assert found.volume.array.sum() == 1600
+    assert time.process_time() - started < 10
 
 
 def test_contours_on_slices_of_the_series_are_silent_and_others_are_warned_of(convert):

@@ -1,10 +1,14 @@
 """DICOMweb: a series from a real server, and servers that misbehave; nothing of an URL or UID in what is said."""
 
+import errno
 import io
+import itertools
+import json
 import shutil
 import socket
 import ssl
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,15 +18,19 @@ import numpy as np
 import pytest
 from dicom_files import phantom, write_series
 from dicomweb_server import Answer, Change, Server, multipart, serving
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from orthanc import running_orthanc
+from pydicom import dcmread
 
+from radloom.config import complete
 from radloom.dicom import web
 from radloom.dicom.ct import read_ct
 from radloom.dicom.series import find_series
 from radloom.dicom.web import WebSettings, fetch_series
 from radloom.errors import CaseError, CohortError, LimitError
+from radloom.ingest import ingest_case
+from radloom.source_cells import Sources
 
 STUDY, SERIES = "1.2.826.0.1.4711", "1.2.826.0.1.4711.1"
 ONE_TRY = WebSettings(retries=0, timeout_s=5)
@@ -34,6 +42,7 @@ Make = Callable[..., Server]
 def _no_waits_and_no_login(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "_FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(web, "_down", {})
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     for name in ("HOST", "TOKEN", "USER", "PASSWORD"):
         monkeypatch.delenv(web.ENVIRONMENT + name, raising=False)
 
@@ -258,6 +267,19 @@ def test_a_list_without_end(serve: Make, tmp_path: Path, monkeypatch: pytest.Mon
     assert server.sent < 32 << 20
 
 
+def test_a_full_disk_is_nothing_of_the_case(serve: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/scans/4711")
+
+    server = serve()
+    monkeypatch.setattr(web, "_first_part", full)
+    with Sources(tmp_path, 1, {"retries": 3}) as sources, pytest.raises(OSError, match="No space left") as caught:
+        sources.open(server.url, "image")
+    assert "4711" not in str(caught.value)
+    assert server.asked_for_images() <= WebSettings().connections
+    assert not any(tmp_path.iterdir())
+
+
 def test_lists_in_pages(serve: Make, files: list[Path], tmp_path: Path) -> None:
     for counts in (True, False):
         server = serve(page=2, counts=counts)
@@ -284,6 +306,12 @@ def test_lists_in_pages(serve: Make, files: list[Path], tmp_path: Path) -> None:
 )
 def test_urls_that_are_refused(url: str, told: str, tmp_path: Path) -> None:
     assert told in refused(CaseError, url, tmp_path)
+
+
+def test_by_hand_and_in_the_workflow_the_settings_are_the_same() -> None:
+    own = dict(complete({"results": "results"})["ingest"]["dicomweb"])
+    assert own.pop("keep") is False
+    assert WebSettings(**own) == WebSettings()
 
 
 def test_this_computer_and_what_is_allowed_may_be_asked_without_encryption() -> None:
@@ -342,6 +370,48 @@ def test_a_part_is_cut_out_whatever_the_chunks(body: bytes, sizes: list[int], pr
     assert out.getvalue() == body
 
 
+KINDS = ["application/dicom+json", "application/dicom", "text/plain", multipart().kind, multipart().kind[:-3], ""]
+JSONS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["00080018", "00201209", "0020000E", "Value", "vr"]), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+BODIES = st.binary(max_size=200) | st.binary(max_size=100).map(lambda body: multipart(body).body)
+
+
+ANSWERS = st.builds(
+    Answer,
+    BODIES | JSONS.map(lambda value: json.dumps(value).encode()),
+    st.sampled_from([200, 200, 200, 206, 302, 400]),
+    st.sampled_from(KINDS),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(ANSWERS, min_size=1, max_size=5), st.booleans())
+def test_whatever_a_server_answers_is_an_exclusion_or_stops_the_run(
+    serve: Make, answers: list[Answer], listed: bool
+) -> None:
+    turn = itertools.cycle(answers)
+
+    def odd(path: str, _before: int) -> Answer | None:
+        return None if listed and "/instances/" not in path else next(turn)
+
+    web._down.clear()
+    server = serve(odd)
+    quick = WebSettings(retries=0, connections=1, timeout_s=5)
+    with tempfile.TemporaryDirectory() as folder:
+        # A list of other UIDs can't make it write anywhere else, nor ask for anything but images of the series.
+        with pytest.raises((CaseError, CohortError)) as caught:
+            fetch_series(server.url, Path(folder) / "out", quick)
+        assert "4711" not in str(caught.value)
+        assert not list(Path(folder).rglob("*.*"))
+    assert all(path.startswith("/dicom-web/studies") for path in server.asked)
+
+
 def test_orthanc(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running_orthanc(tmp_path / "orthanc", ("me", "secret")) as orthanc:
         orthanc.store(files)
@@ -358,3 +428,23 @@ def test_orthanc(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPa
     np.testing.assert_array_equal(there.volume.array, here.volume.array)
     assert there.volume.geometry == here.volume.geometry
     assert there.sop_uids == here.sop_uids
+
+
+def test_a_real_scan_and_its_contours_from_orthanc_are_those_of_the_files(shared_data: Path, tmp_path: Path) -> None:
+    folder = shared_data / "sts" / "dicom" / "STS_025"
+    contours = folder / "rtstruct.dcm"
+    names = ("StudyInstanceUID", "SeriesInstanceUID")
+    with running_orthanc(tmp_path / "orthanc") as orthanc:
+        orthanc.store([*(folder / "ct").iterdir(), contours])
+        image, mask = (
+            orthanc.series_url(*(str(header[name].value) for name in names))
+            for header in (dcmread(next((folder / "ct").iterdir())), dcmread(contours))
+        )
+        there = ingest_case(image, mask, work=tmp_path)
+    here = ingest_case(folder / "ct", contours)
+    assert there.mask is not None
+    assert here.mask is not None
+    np.testing.assert_array_equal(there.image.array, here.image.array)
+    np.testing.assert_array_equal(there.mask.array, here.mask.array)
+    assert there.facts == here.facts
+    assert {path.name for path in tmp_path.iterdir()} == {"orthanc"}

@@ -9,17 +9,21 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 
 from radloom.acquisition import COLUMNS, MIXED, RANGES, Value, clean, contrast_given, is_known_zero, manufacturer_name
 from radloom.dicom.acquisition_elements import DATES, DESCRIPTIONS, IDENTIFIERS, VENDORS
-from radloom.dicom.files import quiet
+from radloom.dicom.files import items, quiet, text, texts
 from radloom.salt import hashed
 
 FIRST_CT = 1971
 """No CT is older; headers from which the date was removed often have an earlier one."""
 
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+# Functional groups of enhanced CT that have values of the table (PS3.3, C.8.15.3).
+_MACROS = (
+    *("CTExposureSequence", "CTXRayDetailsSequence", "CTReconstructionSequence", "PixelMeasuresSequence"),
+    *("CTTableDynamicsSequence", "CTAcquisitionDetailsSequence"),
+)
 _SYNTAXES = {
     "1.2.840.10008.1.2": "implicit little endian",
     "1.2.840.10008.1.2.1": "explicit little endian",
@@ -67,33 +71,18 @@ def acquisition_of(
 
 
 class _Elements:
-    """Values of a header by keyword, also of the functional groups of a multi-frame image; an unreadable one is "?"."""
+    """Values of a header as texts, by keyword, also of the functional groups of a multi-frame image."""
 
     def __init__(self, header: Dataset) -> None:
         self.header = header
         self._items: list[Dataset] = [header]
-        for name in _GROUPS:
-            for group in self._sequence(header, name):
-                self._items += [item for part in group if part.VR == "SQ" for item in part.value or ()]
-
-    @staticmethod
-    def _sequence(header: Dataset, name: str) -> Sequence[Dataset]:
-        try:
-            return header.get(name) or ()
-        except Exception:
-            return ()
+        for group in (group for name in _GROUPS for group in items(header, name)):
+            self._items += [item for name in _MACROS for item in items(group, name)]
 
     def all(self, keyword: str) -> list[Any]:
-        """Every value that is there and not empty; of one with several parts they are a list."""
-        found = []
-        for item in self._items:
-            try:
-                value = item.get(keyword)
-            except Exception:  # whatever pydicom makes of a damaged value
-                value = "?"
-            if value is not None and value != "" and not (_is_several(value) and not len(value)):
-                found.append([str(one) for one in value] if _is_several(value) else value)
-        return found
+        """The element's value wherever it is there and not empty; of one with several parts they are a list."""
+        found = [texts(item, keyword) for item in self._items]
+        return [list(value) if len(value) > 1 else value[0] for value in found if any(value)]
 
     def has(self, keyword: str) -> bool:
         """Whether the element is there, if empty."""
@@ -110,39 +99,24 @@ class _Elements:
         return text.strip(" \0")
 
 
-def _is_several(value: Any) -> bool:
-    return not isinstance(value, str | bytes) and hasattr(value, "__len__")
+def _only(keyword: str) -> Callable[[_Elements], list[Any]]:
+    return lambda elements: elements.all(keyword)
 
 
-def _first(*keywords: str) -> Callable[[_Elements], list[Any]]:
-    """Read the first of several elements that has a value that isn't 0, the last as it is."""
-
-    def read(elements: _Elements) -> list[Any]:
-        found: list[Any] = []
-        for keyword in keywords:
-            found = elements.all(keyword)
-            if any(str(value) not in ("0", "0.0", "0.00") for value in found):
-                break
-        return found
-
-    return read
+def _first_known(*options: list[Any]) -> list[Any]:
+    """The first of several elements' values that aren't all 0, which stands for "not known"; else the last."""
+    return next((values for values in options if any(not is_known_zero("kvp", value) for value in values)), options[-1])
 
 
 def _exposure(elements: _Elements) -> list[Any]:
     """In mAs: as such, or from the element in microampere seconds."""
-    return (
-        elements.all("ExposureInmAs")
-        or [_scaled(value) for value in elements.all("ExposureInuAs")]
-        or elements.all("Exposure")
-    )
+    micro = [_scaled(value) for value in elements.all("ExposureInuAs")]
+    return _first_known(elements.all("ExposureInmAs"), micro, elements.all("Exposure"))
 
 
 def _tube_current(elements: _Elements) -> list[Any]:
-    return (
-        elements.all("XRayTubeCurrentInmA")
-        or [_scaled(value) for value in elements.all("XRayTubeCurrentInuA")]
-        or elements.all("XRayTubeCurrent")
-    )
+    micro = [_scaled(value) for value in elements.all("XRayTubeCurrentInuA")]
+    return _first_known(elements.all("XRayTubeCurrentInmA"), micro, elements.all("XRayTubeCurrent"))
 
 
 def _scaled(value: Any) -> Any:
@@ -177,15 +151,13 @@ def _kernel(elements: _Elements) -> list[Any]:
 def _reconstruction(elements: _Elements) -> list[str]:
     """FBP or iterative, with its level where the header has one; nothing where it doesn't say.
 
-    By (0018,9315) of enhanced CT. Classic headers have only the vendor's: the second value of Siemens' kernel (0 to 5),
+    By (0018,9315) of enhanced CT. Classic headers have only the vendor's: the second value of Siemens' kernel (1 to 5),
     GE's level as SS50 in (0053,xx40), Philips' iDose level in (01F7,xx9B).
     """
-    levels = []
-    for kernel in elements.all("ConvolutionKernel"):
-        if isinstance(kernel, list) and len(kernel) == 2 and re.fullmatch(r"[1-5]", kernel[1]):
-            levels.append(f"iterative {kernel[1]}")
-    if levels:
-        return levels
+    if any(manufacturer_name(str(name)) == "Siemens" for name in elements.all("Manufacturer")):
+        kernels = [one for one in elements.all("ConvolutionKernel") if isinstance(one, list) and len(one) == 2]
+        if levels := [f"iterative {level}" for _, level in kernels if re.fullmatch(r"[1-5]", level)]:
+            return levels
     ge = elements.private("GE iterative")
     if re.fullmatch(r"[A-Z]{2}[0-9]{1,3}", ge):
         return [f"iterative {ge}"]
@@ -223,19 +195,19 @@ def _transfer_syntax(elements: _Elements) -> list[str]:
 
 
 _READERS: dict[str, Callable[[_Elements], list[Any]]] = {
-    "manufacturer": _first("Manufacturer"),
-    "scanner_model": _first("ManufacturerModelName"),
+    "manufacturer": _only("Manufacturer"),
+    "scanner_model": _only("ManufacturerModelName"),
     "software": _software,
     "kernel": _kernel,
     "reconstruction": _reconstruction,
-    "kvp": _first("KVP"),
+    "kvp": _only("KVP"),
     "tube_current": _tube_current,
     "exposure": _exposure,
-    "slice_thickness": _first("SliceThickness"),
+    "slice_thickness": _only("SliceThickness"),
     "pitch": _pitch,
     "contrast": _contrast,
-    "table_height": _first("TableHeight"),
-    "gantry_tilt": _first("GantryDetectorTilt"),
+    "table_height": _only("TableHeight"),
+    "gantry_tilt": _only("GantryDetectorTilt"),
     "transfer_syntax": _transfer_syntax,
 }
 # Texts that this module words itself, whatever stands in the header.
@@ -261,11 +233,11 @@ def _same(column: str, values: Sequence[tuple[Any, _Elements]], told: list[str])
     first = {str(value).strip(): elements for value, elements in reversed(values)}
     kept = set()
     refused = False
-    for text, elements in first.items():
-        value = text if column in _OWN_WORDS else clean(column, text)
-        known = column == "manufacturer" and manufacturer_name(text) is not None
+    for written, elements in first.items():
+        value = written if column in _OWN_WORDS else clean(column, written)
+        known = column == "manufacturer" and manufacturer_name(written) is not None
         if value is None or (column not in _OWN_WORDS and not known and _is_private(str(value), elements.header)):
-            refused = refused or bool(text)
+            refused = refused or bool(written)
         else:
             kept.add(str(value))
     if refused:
@@ -282,7 +254,7 @@ def _is_private(text: str, header: Dataset) -> bool:
     own = text.casefold()
     words = set(_words(own))
     for keyword in (*IDENTIFIERS, *DESCRIPTIONS):
-        for other in _texts(header, keyword):
+        for other in (one.casefold() for one in texts(header, keyword)):
             if other == own:
                 return True
             if keyword in IDENTIFIERS and any(
@@ -294,15 +266,6 @@ def _is_private(text: str, header: Dataset) -> bool:
 
 def _words(text: str) -> list[str]:
     return [word for word in re.split(r"[^a-z0-9]+", text) if len(word) >= _LEAST_WORD]
-
-
-def _texts(header: Dataset, keyword: str) -> list[str]:
-    try:
-        value = header.get(keyword)
-    except Exception:
-        return []
-    several = value if isinstance(value, MultiValue | list | tuple) else [value]
-    return [str(one).strip().casefold() for one in several if one]
 
 
 def scan_day(headers: Iterable[Dataset], salt: bytes, patient_id: str) -> int | None:
@@ -321,12 +284,8 @@ def scan_day(headers: Iterable[Dataset], salt: bytes, patient_id: str) -> int | 
 
 
 def _date(header: Dataset, keyword: str) -> datetime.date | None:
-    try:
-        text = str(header.get(keyword) or "")[:10]
-    except Exception:
-        return None
     # Until 1993 dates were written with points.
-    digits = text.replace(".", "")[:8]
+    digits = text(header, keyword)[:10].replace(".", "")[:8]
     try:
         date = datetime.datetime.strptime(digits, "%Y%m%d").date()
     except ValueError:

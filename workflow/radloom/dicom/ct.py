@@ -71,35 +71,32 @@ DEFAULTS = CtSettings()
 
 def read_ct(series: Series, settings: CtSettings = DEFAULTS) -> CtSeries:
     """Read a series whose headers `find_series` has read. Raises CaseError for what can't be a CT volume in HU."""
-    if series.modality != "CT":
-        raise CaseError("the series is not a CT, by its modality", "Name a CT series.")
     with quiet():
-        frames, left_out = _slices(series)
-        _check_alike(frames)
-        layout = lay_out(
-            np.array([frame.position for frame in frames]), np.array(frames[0].orientation), frames[0].spacing
+        return _read(series, settings)
+
+
+def _read(series: Series, settings: CtSettings) -> CtSeries:
+    frames, left_out, layout = check_headers(series, settings)
+    stack = Stack(layout, frames)
+    warnings = [f"{count} {what} in the series were left out" for what, count in left_out.items() if count]
+    warnings += stack.warnings + _warnings(layout, frames)
+    array, valid = stack.array, stack.valid
+    start = (0, 0)
+    if layout.missing or layout.tilt_degrees:
+        # Padding that isn't declared must not be mixed into its neighbours.
+        cleaned, *_ = clean_hu(array[layout.index] if layout.missing else array)
+        array, valid = _without_padding(array, valid, cleaned, layout)
+    if layout.missing:
+        _fill(array, valid, layout)
+        warnings.append(f"{len(layout.missing)} missing slices were interpolated between their neighbours")
+    if layout.tilt_degrees:
+        drift = layout.drift[0] / frames[0].spacing[0], layout.drift[1] / frames[0].spacing[1]
+        upright = sheared(array, valid, drift, AIR_HU)
+        array, valid, start = upright.array, upright.valid, upright.start
+        warnings.append(
+            f"the gantry was tilted by {layout.tilt_degrees:.1f} degrees: "
+            "the slices were sheared onto a rectangular grid"
         )
-        _check_layout(layout, frames, settings)
-        stack = Stack(layout, frames)
-        warnings = [f"{count} {what} in the series were left out" for what, count in left_out.items() if count]
-        warnings += stack.warnings + _warnings(layout, frames)
-        array, valid = stack.array, stack.valid
-        start = (0, 0)
-        if layout.missing or layout.tilt_degrees:
-            # Padding that isn't declared must not be mixed into its neighbours.
-            cleaned, *_ = clean_hu(array[layout.index] if layout.missing else array)
-            array, valid = _without_padding(array, valid, cleaned, layout)
-        if layout.missing:
-            _fill(array, valid, layout)
-            warnings.append(f"{len(layout.missing)} missing slices were interpolated between their neighbours")
-        if layout.tilt_degrees:
-            drift = layout.drift[0] / frames[0].spacing[0], layout.drift[1] / frames[0].spacing[1]
-            upright = sheared(array, valid, drift, AIR_HU)
-            array, valid, start = upright.array, upright.valid, upright.start
-            warnings.append(
-                f"the gantry was tilted by {layout.tilt_degrees:.1f} degrees: "
-                "the slices were sheared onto a rectangular grid"
-            )
     (x, y), z = frames[0].spacing, layout.step
     origin = layout.origin + layout.axes[:, :2] @ (np.array(start) * (x, y))
     geometry = Geometry(
@@ -132,6 +129,20 @@ def read_ct(series: Series, settings: CtSettings = DEFAULTS) -> CtSeries:
     )
 
 
+def check_headers(series: Series, settings: CtSettings = DEFAULTS) -> tuple[list[Frame], Counter[str], Layout]:
+    """The slices of a series, how many of its images are none for which reason, and where they lie; no pixel is read.
+
+    Raises CaseError where that alone tells that it can't be a CT volume in HU. Call it within `quiet`.
+    """
+    if series.modality != "CT":
+        raise CaseError("the series is not a CT, by its modality", "Name a CT series.")
+    frames, left_out = _slices(series)
+    _check_alike(frames)
+    layout = lay_out(np.array([frame.position for frame in frames]), np.array(frames[0].orientation), frames[0].spacing)
+    _check_layout(layout, frames, settings)
+    return frames, left_out, layout
+
+
 def _slices(series: Series) -> tuple[list[Frame], Counter[str]]:
     """The frames of the series that can be slices, and how many of its images were left out for which reason."""
     left_out = Counter(why for header in series.headers if (why := why_no_slice(header)))
@@ -160,7 +171,7 @@ def _check_alike(frames: list[Frame]) -> None:
     if len(places) > 1:
         raise CaseError(f"the slices have {len(places)} different frames of reference", _ONE_SERIES)
     for name in ("kernel", "kV"):
-        found = {dict(frame.phase)[name] for frame in frames}
+        found = {dict(frame.phase)[name] for frame in frames} - {""}
         if len(found) > 1:
             raise CaseError(f"the series mixes slices of {len(found)} values of {name}", _ONE_SERIES)
 
@@ -170,7 +181,7 @@ def _check_layout(layout: Layout, frames: list[Frame], settings: CtSettings) -> 
     if gaps.max() > settings.allow_gap:
         places = "1 place" if (gaps > 0).sum() == 1 else f"{(gaps > 0).sum()} places"
         raise CaseError(
-            f"{len(layout.missing)} slices are missing at {places}, up to {gaps.max()} in a row "
+            f"{gaps.sum()} slices are missing at {places}, up to {gaps.max()} in a row "
             f"(slice spacing {layout.step:.4g} mm)",
             "Send the missing slices; if the gap may be interpolated, set ingest: allow_gap in the configuration.",
         )

@@ -38,10 +38,10 @@ CT_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.2.2",  # legacy converted enhanced CT
 )
 UNDEFINED_LENGTH = 0xFFFFFFFF
-_FIRST_BYTES = 1 << 16  # holds the header of most CT slices
+_FIRST_BYTES = (1 << 16, 1 << 22)  # hold the header of most CT slices, and of most multi-frame files
 _LARGEST_FILE = 1 << 31
 _PIXEL_DATA = 0x7FE00010
-_PIXEL_TAGS = (0x7FE00008, 0x7FE00009, _PIXEL_DATA)  # float, double and integer pixels
+_PIXEL_TAGS = frozenset((0x7FE00008, 0x7FE00009, _PIXEL_DATA))  # float, double and integer pixels
 _NOT_DICOM, _DAMAGED, _EMPTY = "not DICOM", "damaged DICOM", "empty"
 _DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 _DICOM_SUFFIXES = ("", ".dcm", ".ima", ".dicom")
@@ -124,16 +124,21 @@ def read_header(path: Path) -> Header | str:
     with open(path, "rb") as file:
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
-        data = file.read(_FIRST_BYTES)
+        data = file.read(_FIRST_BYTES[0])
         if not size:
             return _DAMAGED if path.suffix.lower() in _DICOM_SUFFIXES else _EMPTY
         marked = data[128:132] == b"DICM"
         if not marked and not _looks_like_dicom(data):
             return _NOT_DICOM
-        header = None if _deflated(data) else _parse(path, data, len(data) == size)
-        if header is None and size <= _LARGEST_FILE:
-            data += file.read(size)
-            header = _parse(path, data, True)
+        header = None
+        for length in (*_FIRST_BYTES, size):
+            length = size if _deflated(data) else min(length, size)
+            if header is None and length <= _LARGEST_FILE:
+                file.seek(0)
+                data = file.read(length)
+                header = _parse(path, data, length == size)
+            if length == size:
+                break
     if header is None:
         return _DAMAGED if marked else _NOT_DICOM
     if header.text("SOPClassUID") == _DICOMDIR_CLASS:
@@ -164,11 +169,12 @@ def texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
             return ()
         if isinstance(raw, RawDataElement) and (plain := _plain_texts(raw, keyword)) is not None:
             return plain
-        value = dataset.get(keyword)
-        if value is None or value == "":
-            return ()
-        several = value if isinstance(value, MultiValue | list | tuple) else [value]
-        return tuple(str(one).strip(" \0") for one in several)
+        with quiet():
+            value = dataset.get(keyword)
+            if value is None or value == "":
+                return ()
+            several = value if isinstance(value, MultiValue | list | tuple) else [value]
+            return tuple(str(one).strip(" \0") for one in several)
     except MemoryError:
         raise
     except Exception:  # pydicom converts a value when it is asked for
@@ -279,7 +285,6 @@ def _parse(path: Path, data: bytes, complete: bool) -> Header | None:
         return None
     if not syntax:
         syntax = str(ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian)
-    kept = Dataset(dataset)  # without the file's bytes
-    kept.set_original_encoding(implicit, little, dataset.original_character_set)
+    dataset.buffer = None  # the file's bytes
     tag, offset, length = found or (0, 0, 0)
-    return Header(path, kept, syntax, bool(little), offset if tag == _PIXEL_DATA else None, length)
+    return Header(path, dataset, syntax, bool(little), offset if tag == _PIXEL_DATA else None, length)

@@ -117,7 +117,7 @@ def _frame(header: Header, index: int, pixels: Pixels, levels: list[Dataset]) ->
         "temporal position": text(levels[-1], "TemporalPositionIdentifier") or text(timing, "TemporalPositionIndex"),
         "trigger time": text(levels[-1], "TriggerTime"),
         "kernel": text(levels[-1], "ConvolutionKernel")[:16],
-        "kV": text(levels[-1], "KVP"),
+        "kV": "" if (kvp := number(levels[-1], "KVP")) is None else f"{kvp:g}",
     }
     return Frame(
         header=header,

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from radloom.errors import CaseError
-from radloom.images import Array
+from radloom.images import Array, nearest_rotation
 
 SAME_PLACE_MM = 0.01
 _ORTHONORMAL = 1e-3
 _ROUNDED_MM = 0.051  # positions are written with as few as one decimal
 _UNEVEN = 0.02  # of the slice spacing
+_LARGEST_GAP = 10_000  # slices
 _WHOLE = 1e-6  # of a pixel: a shift this near to whole pixels needs no interpolation
 _SIDEWAYS = 0.1  # of a pixel: a drift up to this across the stack is the rounding of the orientation
 
@@ -70,7 +71,7 @@ def lay_out(positions: Array, orientation: Array, pixel_mm: tuple[float, float])
     x, y = orientation[:3], orientation[3:]
     if abs(x @ x - 1) > _ORTHONORMAL or abs(y @ y - 1) > _ORTHONORMAL or abs(x @ y) > _ORTHONORMAL:
         raise CaseError("the rows and columns of the slices are not at right angles", "Export the series again.")
-    axes = np.stack([x, y, np.cross(x, y)], axis=1)
+    axes = nearest_rotation(np.stack([x, y, np.cross(x, y)], axis=1))
     along = positions @ axes[:, 2]
     order = np.argsort(along, kind="stable")
     fresh = np.concatenate([[True], np.diff(along[order]) > SAME_PLACE_MM])
@@ -97,7 +98,7 @@ def _even(along: Array) -> tuple[Array, float, float]:
     """The slice of an even grid for each ascending place, its step, and the largest distance (mm) from it."""
     steps = np.diff(along)
     usual = np.sort(steps)[(len(steps) - 1) // 2]  # the median; of an even number the lower of both
-    whole = np.maximum(np.rint(steps / usual), 1)
+    whole = np.clip(np.rint(steps / usual), 1, _LARGEST_GAP)
     index = np.concatenate([[0], np.cumsum(whole)]).astype(int)
     step = float((along[-1] - along[0]) / index[-1])
     error = float(np.abs(along - along[0] - index * step).max())

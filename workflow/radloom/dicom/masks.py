@@ -7,6 +7,7 @@ the user asked for: a file's ROIs go by their numbers, as "#3", and can be asked
 from __future__ import annotations
 
 import fnmatch
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,10 +50,10 @@ def read_object(path: Path, classes: Sequence[str], what: str) -> Dataset:
     Raises CaseError where it is no DICOM, of another class, or cut short; OSError where it can't be opened.
     """
     damaged = CaseError(f"the {what} can't be read: truncated or damaged", "Copy or export the file again.")
-    with open(path, "rb") as file, quiet():
-        if not file.read(1):
+    # From memory, where an element that claims four gigabytes gets what is there, and no memory for the rest.
+    with io.BytesIO(path.read_bytes()) as file, quiet():
+        if not file.getbuffer().nbytes:
             raise damaged
-        file.seek(0)
         try:
             dataset = pydicom.dcmread(file, force=True)
             whole = all(_complete(dataset.get_item(tag)) for tag in dataset.keys())  # noqa: SIM118
@@ -107,10 +108,11 @@ def choose_parts(parts: Sequence[Part], wanted: str | None, kind: str) -> list[P
     return found
 
 
-def check_frame_of_reference(mask: str | None, image: str | None, kind: str) -> list[str]:
+def check_frame_of_reference(mask: str | None, image: str | None, kind: str, named: bool) -> list[str]:
     """Warnings, where the mask's or the image's frame of reference isn't known; raises CaseError where they differ.
 
-    Positions of two frames of reference can't be compared (DICOM PS3.3, C.7.4.1).
+    Positions of two frames of reference can't be compared (DICOM PS3.3, C.7.4.1). `named` tells that the mask names
+    slices of the image.
     """
     if mask and image:
         if mask != image:
@@ -119,8 +121,8 @@ def check_frame_of_reference(mask: str | None, image: str | None, kind: str) -> 
                 "Send the mask that was drawn on this series, or one registered to it.",
             )
         return []
-    silent = "image" if mask else kind
-    return [f"the {silent} names no frame of reference: that they belong together is told by position only"]
+    told = "the slices that the mask names" if named else "position only"
+    return [f"the {'image' if mask else kind} names no frame of reference: that they belong together is told by {told}"]
 
 
 def check_references(drawn: Sequence[tuple[str, float, float]], sop_uids: Sequence[str], kind: str) -> list[str]:

@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from pydicom.config import IGNORE
 from pydicom.uid import UID
 
 from radloom.dicom.files import UNDEFINED_LENGTH, Header, file_bytes
@@ -65,8 +66,13 @@ class PixelReader:
         size = len(self._content) if self._content is not None else os.stat(header.path).st_size
         there = size - self._offset
         promised = pixels.frame_bytes * pixels.frames
-        if header.pixel_length == UNDEFINED_LENGTH or not promised <= header.pixel_length <= min(there, promised + 1):
+        if header.pixel_length == UNDEFINED_LENGTH or not promised <= header.pixel_length <= there:
             raise truncated()
+        if header.pixel_length > promised + 1:  # one byte makes the length even
+            raise CaseError(
+                "a slice has more pixel data than its size and number of frames need",
+                "Export the series again as the scanner made it.",
+            )
 
     def frame(self, index: int, buffer: Array | None = None) -> Array:
         """Frame `index` (rows, columns) as unsigned words of the allocated bits, native byte order.
@@ -135,7 +141,7 @@ def is_lossy(header: Header) -> bool:
 
 def syntax_name(syntax: str) -> str:
     """The name of a transfer syntax of the standard; nothing else that a file has in its place."""
-    uid = UID(syntax)
+    uid = UID(syntax, validation_mode=IGNORE)
     return str(uid.name) if not uid.is_private and uid.is_valid and uid.name != syntax else "of a private kind"
 
 

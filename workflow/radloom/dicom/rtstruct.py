@@ -13,6 +13,7 @@ Beyond the outermost plane the ROI goes on for half the distance of the planes, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,18 +83,20 @@ def _rtstruct_mask(
     facts: dict[str, int] = {"rois": len(chosen), "contours": 0, "slices_interpolated": 0, "slices_left_empty": 0}
     for part in chosen:
         known = frame_of_reference_of(dataset, part.number)
-        warnings += check_frame_of_reference(known, frame_of_reference, "RTSTRUCT")
-        contours = list(_contours(dataset, part.number, geometry))
-        contours = _closed(contours, warnings)
+        contours = _closed(list(_contours(dataset, part.number, geometry)), warnings)
+        named = not {contour.image_uid for contour in contours}.isdisjoint(set(sop_uids) - {""})
+        warnings += check_frame_of_reference(known, frame_of_reference, "RTSTRUCT", named)
+        tied = named or bool(known and frame_of_reference)
         drawn_on = [(c.image_uid, c.points[:, 2].min(), c.points[:, 2].max()) for c in contours if c.image_uid]
         warnings += check_references(drawn_on, sop_uids, "contours")
         axis = _stacking_axis(contours)
         if axis != 2:
             warnings.append(f"the contours lie on planes of the image's {_AXES[axis]}, not of its slices")
-        _check_extent(contours, geometry, bool(known and frame_of_reference), warnings)
         planes = _planes(contours, axis, warnings)
+        _check_place(contours, planes, geometry, tied, warnings)
         facts["contours"] += sum(len(plane.polygons) for plane in planes)
-        _draw(planes, np.moveaxis(mask, 2 - axis, 0), geometry, axis, facts, warnings)
+        made = {z for z, uid in enumerate(sop_uids) if not uid and axis == 2}
+        _draw(planes, np.moveaxis(mask, 2 - axis, 0), geometry, axis, made, facts, warnings)
     voxels = int(np.count_nonzero(mask))
     if not voxels:
         raise CaseError(
@@ -206,9 +209,13 @@ def _stacking_axis(contours: list[Contour]) -> int:
     )
 
 
-def _check_extent(contours: list[Contour], geometry: Geometry, same_frame: bool, warnings: list[str]) -> None:
-    """Warn of contours that leave the image. Raises CaseError if none is in it, or, with positions alone to go by, one
-    is not."""
+def _check_place(
+    contours: list[Contour], planes: list[_Plane], geometry: Geometry, tied: bool, warnings: list[str]
+) -> None:
+    """Warn of contours that leave the image. Raises CaseError if none is in it.
+
+    Where no UID ties them to the image (`tied`), one that leaves it or doesn't lie on its slices is refused too.
+    """
     size = np.array(geometry.size)
     out = [bool(((c.points.max(axis=0) < -0.5) | (c.points.min(axis=0) > size - 0.5)).any()) for c in contours]
     part = [bool(((c.points < -0.5) | (c.points > size - 0.5)).any()) for c in contours]
@@ -217,12 +224,15 @@ def _check_extent(contours: list[Contour], geometry: Geometry, same_frame: bool,
             f"all {len(contours)} contours of the ROI lie outside of the image",
             "Send the series on which the ROI was drawn, or the RTSTRUCT of this one.",
         )
+    between = sum(abs(plane.at - round(plane.at)) > _SAME_PLANE for plane in planes)
+    if not tied and (any(part) or between):
+        where = (
+            f"{sum(part)} of {len(contours)} contours leave the image" if any(part) else "contours lie between slices"
+        )
+        raise CaseError(
+            f"{where}, and no frame of reference ties them to it", "Send the RTSTRUCT that was drawn on this series."
+        )
     if any(part):
-        if not same_frame:
-            raise CaseError(
-                f"{sum(part)} of {len(contours)} contours leave the image, and no frame of reference ties them to it",
-                "Send the RTSTRUCT that was drawn on this series.",
-            )
         warnings.append(
             f"{sum(part)} of {len(contours)} contours lie outside of the image or leave it: the ROI is cut off there"
         )
@@ -260,12 +270,22 @@ def _planes(contours: list[Contour], axis: int, warnings: list[str]) -> list[_Pl
 
 
 def _draw(
-    planes: list[_Plane], mask: Array, geometry: Geometry, axis: int, facts: dict[str, int], warnings: list[str]
+    planes: list[_Plane],
+    mask: Array,
+    geometry: Geometry,
+    axis: int,
+    made: set[int],
+    facts: dict[str, int],
+    warnings: list[str],
 ) -> None:
-    """Add the planes to `mask` (n, rows, columns), a view with the stacking axis first."""
+    """Add the planes to `mask` (n, rows, columns), a view with the stacking axis first.
+
+    `made` are slices that the image itself was interpolated at: nobody could draw on them, so they are no gap.
+    """
     at = np.array([plane.at for plane in planes])
     apart = np.diff(at)
-    usual = float(np.median(apart)) if len(apart) > 1 else 1.0
+    # The median; of an even number the lower of both, so that one gap in three contours isn't usual.
+    usual = float(np.sort(apart)[(len(apart) - 1) // 2]) if len(apart) > 1 else 1.0
     reach = max(usual, 1.0) * _NEIGHBOURS
     columns, rows = mask.shape[2], mask.shape[1]
     visible = Window(0, columns, 0, rows)
@@ -291,10 +311,11 @@ def _draw(
         upper = int(np.searchsorted(at, z - _SAME_PLANE))
         if upper < len(at) and abs(at[upper] - z) <= _SAME_PLANE:
             window, filled = shape(upper)
-        elif 0 < upper < len(at) and apart[upper - 1] <= reach:
+        elif 0 < upper < len(at) and (apart[upper - 1] <= reach or _between_are(made, at[upper - 1], at[upper])):
             share = (z - at[upper - 1]) / apart[upper - 1]
             window, filled = _between(shape(upper - 1), shape(upper), (planes[upper - 1], planes[upper]), share, pixel)
             between += 1
+            empty += not filled.any()  # outlines that don't overlap have nothing between them
             off = max(off, min(z - at[upper - 1], at[upper] - z))
         else:
             near = [n for n in (upper - 1, upper) if 0 <= n < len(at) and _stands_for(at[n], z, usual)]
@@ -312,9 +333,14 @@ def _draw(
             f"{between} slices were interpolated between two contours"
         )
     if empty:
-        warnings.append(f"{empty} slices between contoured ones have no contour, and were left empty")
+        warnings.append(f"{empty} slices between contoured ones were left empty: no contour, or none that overlap")
     if crossed:
         warnings.append(f"contours of one plane cross each other: {crossed} pixels in both of two count as outside")
+
+
+def _between_are(made: set[int], low: float, high: float) -> bool:
+    """Whether all slices between two planes are among `made`."""
+    return made.issuperset(range(math.ceil(low + _SAME_PLANE), math.ceil(high - _SAME_PLANE)))
 
 
 def _stands_for(at: float, z: int, usual: float) -> bool:
@@ -334,13 +360,20 @@ def _fill(polygons: list[Array], limit: Window) -> tuple[tuple[Window, Array], i
     if len(polygons) == 1:
         return (window, filled), 0
     crossed = 0
-    single = [(own, inside([polygon], own)) for polygon in polygons for own in [window_of([polygon], limit)]]
-    for number, (first_window, first) in enumerate(single):
-        for second_window, second in single[:number]:
-            common = first_window.common(second_window)
-            both = np.count_nonzero(first[first_window.slices(common)] & second[second_window.slices(common)])
-            if both and both < min(np.count_nonzero(first), np.count_nonzero(second)):
-                crossed += int(both)
+    windows = [window_of([polygon], limit) for polygon in polygons]
+    single = [inside([polygon], own) for polygon, own in zip(polygons, windows, strict=True)]
+    counts = [int(np.count_nonzero(one)) for one in single]
+    # As many islands as pixels may lie on a plane: all are compared at once, and few meet.
+    left, right, top, bottom = np.array([(w.left, w.right, w.top, w.bottom) for w in windows]).T
+    for first in range(1, len(single)):
+        meets = (left[:first] < right[first]) & (right[:first] > left[first])
+        meets &= (top[:first] < bottom[first]) & (bottom[:first] > top[first])
+        for second in np.flatnonzero(meets).tolist():
+            common = windows[first].common(windows[second])
+            there = [single[one][windows[one].slices(common)] for one in (first, second)]
+            both = int(np.count_nonzero(there[0] & there[1]))
+            if both and both < min(counts[first], counts[second]):
+                crossed += both
     return (window, filled), crossed
 
 

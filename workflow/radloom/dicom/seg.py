@@ -84,7 +84,8 @@ def _seg_mask(
     numbers_chosen = {part.number for part in chosen}
     used = [frame for frame in frames if frame.segment in numbers_chosen or frame.segment is None]
     known = text(dataset, "FrameOfReferenceUID") or None
-    warnings = check_frame_of_reference(known, frame_of_reference, "SEG")
+    named = not {frame.source_uid for frame in used}.isdisjoint(set(sop_uids) - {""})
+    warnings = check_frame_of_reference(known, frame_of_reference, "SEG", named)
     top = integer(dataset, "MaximumFractionalValue") if kind == "FRACTIONAL" else 1
     if not top or top < 1:
         raise CaseError("the fractional SEG doesn't say what its maximum is", _EXPORT)
@@ -95,18 +96,17 @@ def _seg_mask(
     warnings += check_references(drawn if upright else [], sop_uids, "frames")
 
     values = np.zeros(grid.shape, dtype=np.uint8 if top < 256 else np.uint16)
-    seen: dict[tuple[int, int | None], Array] = {}
+    seen: dict[tuple[int, int | None], _Frame] = {}
     for frame, pixels in _decoded(path, dataset, used):
-        if frame.segment is None:
-            pixels = np.isin(pixels, list(numbers_chosen)).astype(np.uint8)
         slot = (slots[frame.place], frame.segment)
-        if slot in seen and not np.array_equal(seen[slot], pixels):
+        before = seen.setdefault(slot, frame)
+        if before is not frame and not np.array_equal(next(_decoded(path, dataset, [before]))[1], pixels):
             raise CaseError("the SEG has two frames of a segment at one place, and they differ", _EXPORT)
-        seen[slot] = pixels
-        np.maximum(values[slot[0]], pixels, out=values[slot[0]], casting="unsafe")
+        inside = np.isin(pixels, list(numbers_chosen)) if frame.segment is None else np.minimum(pixels, top)
+        np.maximum(values[slot[0]], inside, out=values[slot[0]], casting="unsafe")
     if not values.any():
-        named = " and ".join(f"#{part.number}" for part in chosen)
-        raise CaseError(f"the segment {named} of the mask is empty", "Draw it, or take the case out.")
+        chosen_ones = " and ".join(f"#{part.number}" for part in chosen)
+        raise CaseError(f"the segment {chosen_ones} of the mask is empty", "Draw it, or take the case out.")
 
     facts = {"segments": len(chosen), "frames": len(used), "type": kind.lower(), "resampled": False}
     mask = _copied(Volume(values, grid), geometry, top, warnings)

@@ -8,10 +8,16 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from radloom.dicom.acquisition import acquisition_of
 from radloom.dicom.files import CT_CLASSES, Header, integer, number, quiet, read_header, texts
 from radloom.errors import CaseError
 
 RULES = ("only", "most_slices", "thinnest")
+# DICOM PS3.3 C.7.3.1.1.1, as far as they occur beside CT; another word in its place may be anything.
+_MODALITIES = (
+    *("CT", "MR", "PT", "NM", "US", "CR", "DX", "MG", "XA", "RF", "OT", "SC", "SR", "SEG", "REG", "KO", "PR", "DOC"),
+    *("RTSTRUCT", "RTDOSE", "RTPLAN", "RTIMAGE", "RTRECORD"),
+)
 _FEWEST_SLICES = 2  # of what counts as a volume
 _LISTED = 12
 
@@ -20,9 +26,9 @@ _LISTED = 12
 class Series:
     """The files of one series and what they say of it.
 
-    `uid`, `description`, `frame_of_reference` and `headers` are the patient's own values: none may reach an output.
-    `slices` counts the images (frames of multi-frame files) that can be slices of a CT; `thickness` is in mm, 0 where
-    it isn't told. `headers` go with `files`, which are in the order in which they were found.
+    `uid`, `modality`, `description`, `frame_of_reference` and `headers` are the patient's own values: none may reach
+    an output. `slices` counts the images (frames of multi-frame files) that can be slices of a CT; `thickness` is in
+    mm, 0 where it isn't told. `headers` go with `files`, which are in the order in which they were found.
     """
 
     uid: str
@@ -40,7 +46,8 @@ class Series:
 
     def summary(self) -> str:
         """What may be told of the series: "CT, 120 slices of 1.25 mm, kernel B30f, 512 x 512"."""
-        parts = [f"{self.modality or 'no modality'}, {self.slices} slices"]
+        modality = self.modality if self.modality in _MODALITIES else "another modality"
+        parts = [f"{modality}, {self.slices} slices"]
         if self.thickness:
             parts[0] += f" of {self.thickness:g} mm"
         if self.kernel:
@@ -166,7 +173,7 @@ def _series(headers: list[Header]) -> Series:
         files=tuple(one.path for one in headers),
         slices=sum(max(1, integer(one.dataset, "NumberOfFrames") or 1) for one in slices),
         thickness=number(dataset, "SliceThickness") or 0.0,
-        kernel=_plain(first.text("ConvolutionKernel")),
+        kernel=str(acquisition_of([dataset])["kernel"] or ""),
         rows=integer(dataset, "Rows") or 0,
         columns=integer(dataset, "Columns") or 0,
         headers=tuple(headers),
@@ -179,12 +186,6 @@ def _listing(series: Iterable[Series], found: Found) -> str:
     lines = [f"series {numbers[id(one)]} of {len(numbers)}: {one.summary()}" for one in series]
     more = len(lines) - _LISTED
     return "; ".join(lines[:_LISTED]) + (f"; and {more} more" if more > 0 else "") if lines else "no series at all"
-
-
-def _plain(kernel: str) -> str:
-    """A kernel's name, if it looks like one: short, and without what free text has."""
-    short = kernel[:16]
-    return short if all(one.isalnum() or one in " -_.+/^" for one in short) and kernel.isascii() else ""
 
 
 def _unreadable(error: OSError) -> Exception:

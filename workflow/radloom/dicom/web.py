@@ -381,8 +381,7 @@ class _Asked:
 
     def _redirected(self, url: str, location: str, step: str) -> str:
         target = requests.compat.urljoin(url, location)
-        parts = urlsplit(target)
-        if (parts.scheme, parts.netloc) != (self._place.scheme, self._place.host):
+        if _origin(target) != _origin(self._place.url("")):
             raise CaseError(
                 f"{step}: the DICOMweb server redirects to another host, or from https to http",
                 f"If that host is the right one, name it in the URL; if it asks for a login: {_LOGIN_ADVICE}",
@@ -465,6 +464,16 @@ def _plain_errors() -> Iterator[None]:
         raise _Again("the answer can't be read") from None
 
 
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port of a URL; None for what is no possible port."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        port = None
+    return parts.scheme, parts.hostname, port
+
+
 def _texts(content: list[Any], tag: str) -> list[str]:
     """The first value of an element of each item of a DICOM JSON list, where it has one (PS3.18, F.2)."""
     found = []
@@ -472,7 +481,7 @@ def _texts(content: list[Any], tag: str) -> list[str]:
         element = item.get(tag) if isinstance(item, dict) else None
         values = element.get("Value") if isinstance(element, dict) else None
         if isinstance(values, list) and values:
-            found.append(str(values[0]))
+            found.append(str(values[0]).strip(" \0"))
     return found
 
 

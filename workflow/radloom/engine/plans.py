@@ -284,15 +284,15 @@ def _cohort_plan(run: Run, spec: StepSpec, rows: list[dict[str, str]]) -> dict[s
         plan["sources"]["split"] = {"path": split, "identity": identity(Path(split))}
     if spec.name in ("tables", "report", "train_segmentation"):
         plan["columns"] = [] if spec.name == "train_segmentation" else named_columns(config)
+        if spec.name == "tables":
+            plan["columns"] = sorted({*plan["columns"], *ACQUISITION})
         plan["cohort_sha256"] = sha256_json([public_row(row, plan["columns"]) for row in rows])
     return plan
 
 
 def public_row(row: dict[str, str], named: list[str]) -> dict[str, str]:
-    """Return what of a row of the sheet may leave it: the columns of the chain and the acquisition, and those that are
-    named, without the private ones.
-    """
-    allowed = (set(KNOWN) | set(ACQUISITION) | set(named)) - set(PRIVATE)
+    """Return what of a row of the sheet may leave it: the chain's columns but the private ones, and those named."""
+    allowed = (set(KNOWN) | set(named)) - set(PRIVATE)
     return {column: value for column, value in row.items() if column in allowed}
 
 

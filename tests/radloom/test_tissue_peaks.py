@@ -1,0 +1,68 @@
+"""Peaks of fat and muscle in synthetic and real images."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from radloom.images import read_nifti
+from radloom.tissue_peaks import TISSUES, tissue_hu
+
+
+def thigh(fat: float = -105, muscle: float = 58, noise: float = 20) -> NDArray[np.int16]:
+    """Muscle and bone in fat in air, blurred as a scanner does it: 20 slices of 120 x 120."""
+    y, x = np.mgrid[:120, :120] - 60.0
+    radius = np.hypot(x, y)
+    plane = np.select([radius < 8, radius < 35, radius < 52], [900.0, muscle, fat], -1000.0)
+    plane = ndimage.gaussian_filter(plane, 1)
+    array = np.repeat(plane[None], 20, axis=0) + np.random.default_rng(0).normal(0, noise, (20, 120, 120))
+    return np.rint(array).astype(np.int16)
+
+
+@pytest.mark.parametrize("noise", [0, 10, 25, 40])
+@pytest.mark.parametrize(("fat", "muscle"), [(-105, 58), (-85, 40), (-120, 70)])
+def test_fat_and_muscle_are_found(fat: float, muscle: float, noise: float) -> None:
+    """Within 2 HU, and 4 where the noise of a pixel is 40 HU."""
+    array = thigh(fat, muscle, noise)
+    tolerance = 2 if noise <= 25 else 4
+    assert tissue_hu(array, TISSUES["fat"]) == pytest.approx(fat, abs=tolerance)
+    assert tissue_hu(array, TISSUES["muscle"]) == pytest.approx(muscle, abs=tolerance)
+
+
+def test_what_is_not_there_is_not_found() -> None:
+    lean = thigh(fat=58)
+    assert tissue_hu(lean, TISSUES["fat"]) is None
+    assert tissue_hu(lean, TISSUES["muscle"]) == pytest.approx(58, abs=2)
+    assert tissue_hu(np.full((20, 120, 120), -1000, np.int16), TISSUES["fat"]) is None
+    assert tissue_hu(thigh()[:1, 20:60, 20:60], TISSUES["fat"]) is None, "too few voxels"
+    # A peak outside its range is none: its flank lies inside.
+    assert tissue_hu(thigh(fat=-40), TISSUES["fat"]) is None
+    noise = np.random.default_rng(0).uniform(-300, 300, (20, 120, 120))
+    assert tissue_hu(noise, TISSUES["fat"]) is None
+
+
+def test_padding_does_not_count() -> None:
+    array = thigh()
+    array[:, :40] = -100
+    valid = np.ones(array.shape, np.uint8)
+    valid[:, :40] = 0
+    assert tissue_hu(array, TISSUES["fat"], valid) == pytest.approx(-105, abs=2)
+    assert tissue_hu(array, TISSUES["fat"]) == pytest.approx(-100, abs=2)
+
+
+def test_real_legs(shared_data: Path) -> None:
+    """Soft-tissue sarcomas: where a peak is found it is where fat and muscle are."""
+    found: dict[str, list[float]] = {"fat": [], "muscle": []}
+    paths = sorted((shared_data / "sts" / "images").glob("*.nii.gz"))[:6]
+    for path in paths:
+        array = read_nifti(path).array
+        for name, values in found.items():
+            hu = tissue_hu(array, TISSUES[name])
+            if hu is not None:
+                values.append(hu)
+    assert len(found["fat"]) >= 5
+    assert len(found["muscle"]) >= 5
+    assert -120 < np.median(found["fat"]) < -90
+    assert 40 < np.median(found["muscle"]) < 75
