@@ -467,3 +467,29 @@ def test_samples_and_saliency_that_the_models_cannot_give(
 def test_samples_that_the_models_can_give(good: dict[str, Any], dropout: list[float], samples: int) -> None:
     section = {"uncertainty": {"samples": samples, "max_volume_cv": 0.2}, "saliency": {"classes": ["liver"]}}
     check_run(complete({**good, "segment": {"source": "model", "model": _models(dropout), **section}}))
+
+
+def test_what_matching_cropping_and_phantoms_need(good: dict[str, Any]) -> None:
+    match = {"fwhm_mm": 2}
+    assert "the sheet has no column psf_fwhm_mm, and there are no kernels" in problems_of(
+        {**good, "resample": {"match": match}}
+    )
+    check_run(complete({**good, "resample": {"match": {**match, "kernels": {"soft": 1.5}}}}))
+    message = problems_of({**good, "resample": {"match": {"thickness_mm": 3, "thickness_column": "thick"}}})
+    assert "resample.match.thickness_column: the sheet has no column thick" in message
+    # Headers may have it.
+    check_run(complete({**good, "resample": {"match": {"thickness_mm": 3, "thickness_column": "slice_thickness"}}}))
+    cropped = {**good, "resample": {"crop_mm": 20}, "segment": {"source": "command", "command": "x {image} {labels}"}}
+    assert "resample.crop_mm: the segmentation needs whole scans" in problems_of(cropped)
+
+    calibrate = {"phantom_table": "phantoms.tsv", "scanner_column": "kernel", "day_column": "day"}
+    assert "phantom table: the file phantoms.tsv does not exist" in problems_of({**good, "calibrate": calibrate})
+    lines = ["scanner\tday\tmaterial\thu_expected\thu_measured", "soft\t0\tair\t-1000\t-990", "soft\t0\twater\t0\t2"]
+    Path("phantoms.tsv").write_text("\n".join(lines) + "\n")
+    assert "calibrate.day_column: the sheet has no column day" in problems_of({**good, "calibrate": calibrate})
+    Path("cohort.tsv").write_text("case_id\tcentre\timage\tkernel\tday\nP1\tA\tp1.nii.gz\tsoft\t2024-05-06\n")
+    message = problems_of({**good, "calibrate": calibrate})
+    assert "cohort sheet, line 2: day is no number of days" in message
+    assert "2024" not in message
+    Path("cohort.tsv").write_text("case_id\tcentre\timage\tkernel\tday\nP1\tA\tp1.nii.gz\tsoft\t12\n")
+    check_run(complete({**good, "calibrate": calibrate}))

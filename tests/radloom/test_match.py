@@ -10,7 +10,7 @@ from psf_phantom import SHARP, SOFT, TARGET, features, scan
 
 from radloom.config import complete
 from radloom.errors import CaseError
-from radloom.match import matching_gaussian
+from radloom.match import matching_gaussian, with_headers
 from radloom.resample import Sampling, resample_image
 
 FWHM = np.sqrt(8 * np.log(2))
@@ -92,3 +92,12 @@ def test_a_matched_scan_is_the_one_that_the_softer_kernel_would_have_made() -> N
     inner = (slice(None), slice(10, -10), slice(10, -10))
     assert np.abs(matched - soft.array)[inner].max() < 1.5
     assert np.abs(sharp.array - soft.array)[inner].max() > 30
+
+
+def test_headers_fill_the_cells_that_are_empty() -> None:
+    headers = {"kernel": "B30f", "slice_thickness": 3.0, "kvp": None}
+    cells = with_headers({"kernel": "", "slice_thickness": "5"}, headers)
+    assert cells == {"kernel": "B30f", "slice_thickness": "5"}
+    settings = asked(fwhm_mm=2, kernels={"B30f": 1.0}, thickness_mm=5, thickness_column="slice_thickness")
+    _, facts, _ = matching_gaussian(cells, settings, 1.0)
+    assert (facts["psf_fwhm_mm"], facts["slice_thickness_mm"]) == (1.0, 5.0)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 def run_case(task: CaseTask) -> CaseResult:
     """Read the case's image and, if it has one, its mask."""
+    from radloom.acquisition import COLUMNS
     from radloom.engine.records import fetched_path
     from radloom.ingest import ingest_case
     from radloom.source_cells import Selection
@@ -48,6 +49,10 @@ def run_case(task: CaseTask) -> CaseResult:
         fetched=fetched_path(task.out.parent),
     )
     write(scan, task.out / "image.nii.gz", task.out / "mask.nii.gz", task.out / "valid.nii.gz")
+    if found := scan.facts.get("acquisition"):
+        # For steps that follow a scan's kernel or slice thickness.
+        told = {name: found.get(name) for name in COLUMNS}
+        (task.out / "acquisition.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
     return CaseResult(facts=scan.facts, warnings=scan.warnings)
 
 

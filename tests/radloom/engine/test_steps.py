@@ -9,8 +9,10 @@ from radloom.engine.steps import (
     STABILITY,
     STEPS,
     active_steps,
+    case_params,
     segmentation_mb,
     segmentation_minutes,
+    step_columns,
     step_files,
     step_params,
     uses_gpu,
@@ -135,3 +137,27 @@ def test_how_many_processes_make_batches_trains_no_net_again() -> None:
 
     assert params(workers=3) == params()
     assert params(threads=3) != params()
+
+
+def test_resampling_looks_at_headers_and_cells_only_where_scans_are_matched() -> None:
+    spec = STEPS["resample"]
+    assert "ingest/acquisition.json" not in step_files(spec, config())
+    assert step_columns(spec, config()) == ()
+    matched = config(resample={"match": {"fwhm_mm": 2, "thickness_mm": 5, "thickness_column": "slice_thickness"}})
+    assert "ingest/acquisition.json" in step_files(spec, matched)
+    assert step_columns(spec, matched) == ("psf_fwhm_mm", "kernel", "slice_thickness")
+
+
+def test_calibration_looks_at_scanner_and_day_only_with_a_table_and_without_own_values() -> None:
+    spec = STEPS["calibrate"]
+    assert step_columns(spec, config()) == ("water_hu", "air_hu", "centre")
+    with_table = config(calibrate={"phantom_table": "p.tsv", "centres": {"A": {"drift": 0.01}}})
+    assert step_columns(spec, with_table)[3:] == ("scanner", "calibration_day")
+    params = step_params(spec, with_table)
+    assert "phantom_table" not in params, "its content counts, not where it lies"
+    row = {"centre": "A", "scanner": "S", "calibration_day": "3"}
+    assert case_params(spec, params, row)[1] == {"scanner": "S", "calibration_day": "3"}
+    assert case_params(spec, params, row)[0]["centre"] == {"drift": 0.01}
+    own = row | {"water_hu": "1", "air_hu": "-1001"}
+    assert case_params(spec, params, own)[1] == {"water_hu": "1", "air_hu": "-1001"}
+    assert case_params(spec, params, own)[0]["centre"] == {}

@@ -41,7 +41,7 @@ UNDEFINED_LENGTH = 0xFFFFFFFF
 _FIRST_BYTES = (1 << 16, 1 << 22)  # hold the header of most CT slices, and of most multi-frame files
 _LARGEST_FILE = 1 << 31
 _PIXEL_DATA = 0x7FE00010
-_PIXEL_TAGS = (0x7FE00008, 0x7FE00009, _PIXEL_DATA)  # float, double and integer pixels
+_PIXEL_TAGS = frozenset((0x7FE00008, 0x7FE00009, _PIXEL_DATA))  # float, double and integer pixels
 _NOT_DICOM, _DAMAGED, _EMPTY = "not DICOM", "damaged DICOM", "empty"
 _DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 _DICOM_SUFFIXES = ("", ".dcm", ".ima", ".dicom")
@@ -285,7 +285,6 @@ def _parse(path: Path, data: bytes, complete: bool) -> Header | None:
         return None
     if not syntax:
         syntax = str(ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian)
-    kept = Dataset(dataset)  # without the file's bytes
-    kept.set_original_encoding(implicit, little, dataset.original_character_set)
+    dataset.buffer = None  # the file's bytes
     tag, offset, length = found or (0, 0, 0)
-    return Header(path, kept, syntax, bool(little), offset if tag == _PIXEL_DATA else None, length)
+    return Header(path, dataset, syntax, bool(little), offset if tag == _PIXEL_DATA else None, length)

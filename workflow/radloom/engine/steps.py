@@ -76,8 +76,8 @@ STEPS: dict[str, StepSpec] = {
             "resample",
             by_case=True,
             after=("ingest",),
-            files=("ingest/image.nii.gz", "ingest/mask.nii.gz", "ingest/valid.nii.gz"),
-            optional=("ingest/mask.nii.gz", "ingest/valid.nii.gz"),
+            files=("ingest/image.nii.gz", "ingest/mask.nii.gz", "ingest/valid.nii.gz", "ingest/acquisition.json"),
+            optional=("ingest/mask.nii.gz", "ingest/valid.nii.gz", "ingest/acquisition.json"),
             sections=("resample",),
             packages=("numpy",),
         ),
@@ -301,6 +301,10 @@ def step_files(spec: StepSpec, config: dict[str, Any]) -> tuple[str, ...]:
     if spec.name == "segment":
         # A net doesn't look at the mask, nor does a program, and a mask is taken whatever the image.
         return (spec.files[1],) if config["segment"]["source"] == "mask" else (spec.files[0],)
+    if spec.name == "resample":
+        match = config["resample"]["match"]
+        asked = match["fwhm_mm"] is not None or match["thickness_mm"] is not None
+        return spec.files if asked else spec.files[:-1]
     if spec.name == "postprocess":
         # The image tells where the body is, and nothing else.
         section = config["postprocess"]
