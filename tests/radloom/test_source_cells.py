@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from dicom_files import enhanced_dataset, phantom, write_file, write_series
+from dicom_masks import Drawn, rtstruct, save
 
 from radloom.errors import CaseError
 from radloom.ingest import Scan, ingest_case
@@ -168,6 +169,35 @@ def test_a_mask_that_is_dicom_needs_an_image_that_is(series: Path, tmp_path: Pat
         read(tmp_path / "scan.nii.gz", series)
     with pytest.raises(CaseError, match="neither an RTSTRUCT nor a SEG"):
         read(series, series)
+
+
+def test_the_name_of_the_tables_is_tried_before_the_only_roi(tmp_path: Path) -> None:
+    """`mask_roi` must be there; `roi_name`, which the person who drew may not know, need not if there is one ROI."""
+    folder = tmp_path / PATIENT
+    write_series(folder / "ct", HU, series="1.2.3", frame_of_reference="1.2.9", origin=(0, 0, 0), spacing=(1, 1, 1))
+    square = np.array([[2.0, 2, 2], [9, 2, 2], [9, 9, 2], [2, 9, 2]])
+
+    def mask(rois: tuple[str, ...], **choice: str) -> int:
+        drawn = {name: [Drawn(square * [1, 1, 1] + [k, 0, 0])] for k, name in enumerate(rois)}
+        save(rtstruct(drawn, "1.2.9", "1.2.3"), folder / "rs")
+        scan = read(folder, folder, selection=Selection(**choice))
+        assert scan.mask is not None
+        return int(np.flatnonzero(scan.mask.array.any(axis=(0, 1)))[0])
+
+    both = ("GTV", "liver")
+    assert mask(both, mask_roi="liver") == mask(both, roi_name="liver") == 3
+    assert mask(both, roi_name="x", mask_roi="LIV*") == 3
+    assert mask(("GTV",), roi_name="tumour") == mask(("GTV",)) == 2
+    with pytest.raises(CaseError, match="none is what mask_roi asks for"):
+        mask(("GTV",), mask_roi="tumour")
+    # One that is there and empty isn't another one.
+    empty = rtstruct({"GTV": [], "liver": [Drawn(square)]}, "1.2.9", "1.2.3")
+    save(empty, folder / "rs")
+    with pytest.raises(CaseError, match="ROI #1 of the mask is empty"):
+        read(folder, folder, selection=Selection(roi_name="GTV"))
+    for choice in ({}, {"roi_name": "tumour"}):
+        with pytest.raises(CaseError, match="mask_roi doesn't say which"):
+            mask(both, **choice)
 
 
 def test_a_volume_as_mask_of_dicom(series: Path) -> None:

@@ -26,6 +26,10 @@ _MOST_LISTED = 20
 _HOW = "by its name, a shell pattern of it in any case, or its number as #1"
 
 
+class NoSuchPart(CaseError):
+    """No ROI or segment is what was asked for."""
+
+
 @dataclass(frozen=True)
 class MaskFound:
     """A mask on the image's grid (uint8, 1 inside), small facts for the record, and warnings."""
@@ -86,7 +90,7 @@ def choose_parts(parts: Sequence[Part], wanted: str | None, kind: str) -> list[P
     found = [part for part in parts if part.content] or list(parts) if pattern is None else _matching(parts, pattern)
     several = f"the mask has {len(parts)} {kind}s{_listed(parts)}"
     if not found:
-        raise CaseError(
+        raise NoSuchPart(
             f"{several}, and none is what mask_roi asks for",
             f"Correct mask_roi in the cohort sheet: name the {kind} {_HOW}.",
         )

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from radloom.dicom.acquisition import scan_day
 from radloom.dicom.ct import CtSeries, CtSettings, read_ct
+from radloom.dicom.masks import MaskFound, NoSuchPart
 from radloom.dicom.series import Found, Series, choose_series, find_series
 from radloom.errors import CaseError
 from radloom.salt import hashed
 from radloom.source_cells import Selection
-
-if TYPE_CHECKING:
-    from radloom.dicom.masks import MaskFound
 
 _STRUCTURES, _SEGMENTATION = "RTSTRUCT", "SEG"
 
@@ -74,7 +72,7 @@ def read_mask(files: tuple[Path, ...], image: DicomImage, selection: Selection) 
         return _convert(series, path, image.ct, selection.mask_roi or None)
     try:
         return _convert(series, path, image.ct, selection.roi_name)
-    except CaseError:
+    except NoSuchPart:
         # A name of the tables' own, which the person who drew didn't know.
         return _convert(series, path, image.ct, None)
 
