@@ -26,11 +26,17 @@ def main(folder: Path) -> None:
         if done.returncode or not archives:
             print(f"radloom: PyRadiomics' own data can't be had, its baseline is not tested: {done.stderr.strip()}")
             return
+        unpacked = Path(scratch) / "data"
         with tarfile.open(archives[0]) as archive:
-            members = [member for member in archive.getmembers() if "/data/" in member.name]
-            archive.extractall(scratch, members=members, filter="data")
+            # File by file, since `extractall` takes no filter before Python 3.11.4.
+            for member in archive:
+                _, inside, name = member.name.partition("/data/")
+                if inside and member.isfile() and ".." not in Path(name).parts:
+                    target = unpacked / name
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(archive.extractfile(member).read())
         folder.parent.mkdir(parents=True, exist_ok=True)
-        next(Path(scratch).glob("*/data")).rename(folder)
+        unpacked.rename(folder)
 
 
 if __name__ == "__main__":
