@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -263,36 +264,35 @@ def read_nifti(path: Path, box: Box | None = None) -> Volume:
     ValueError, without the path in its text, for what is no such file: another format or byte order, scaled
     values, sform and qform that disagree, a file that is cut short.
     """
-    with open(path, "rb") as raw:
-        packed = raw.read(2) == _GZIP_MAGIC
-        raw.seek(0)
-        file = igzip.IGzipFile(fileobj=raw, mode="rb") if packed else raw
-        try:
-            header = np.frombuffer(file.read(_HEADER_BYTES).ljust(_HEADER_BYTES, b"\0"), dtype=_HEADER)[0]
-            dtype, geometry = _parse(header)
-            skip = int(header["vox_offset"]) - _HEADER_BYTES
-            if len(file.read(skip)) != skip:
-                raise EOFError
-            if box is None:
-                array = np.empty(geometry.shape, dtype=dtype)
-                _fill(array, file)
-            else:
-                array = np.empty(tuple(side.stop - side.start for side in box), dtype=dtype)
-                plane = np.empty(geometry.shape[1:], dtype=dtype)
-                for z in range(geometry.shape[0]):
-                    _fill(plane, file)
-                    if box[0].start <= z < box[0].stop:
-                        array[z - box[0].start] = plane[box[1:]]
-            # gzip checks its sum only when the end of the file is reached.
-            file.read(1)
-        except DAMAGED_GZIP as error:
-            raise ValueError("the NIfTI file is truncated or damaged") from error
+    with _opened(path) as (dtype, geometry, file):
+        if box is None:
+            array = np.empty(geometry.shape, dtype=dtype)
+            _fill(array, file)
+        else:
+            array = np.empty(tuple(side.stop - side.start for side in box), dtype=dtype)
+            plane = np.empty(geometry.shape[1:], dtype=dtype)
+            for z in range(geometry.shape[0]):
+                _fill(plane, file)
+                if box[0].start <= z < box[0].stop:
+                    array[z - box[0].start] = plane[box[1:]]
+        file.read(1)  # gzip checks its sum only when the end of the file is reached
     place = geometry if box is None else crop_geometry(geometry, box)
     return Volume(array.astype(array.dtype.newbyteorder("="), copy=False), place)
 
 
 def read_nifti_planes(path: Path) -> Iterator[Array]:
     """Read a file as `read_nifti` does, one plane (y, x) after the other: each is overwritten by the next."""
+    with _opened(path) as (dtype, geometry, file):
+        plane = np.empty(geometry.shape[1:], dtype=dtype)
+        for _ in range(geometry.shape[0]):
+            _fill(plane, file)
+            yield plane
+        file.read(1)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[np.dtype[Any], Geometry, Any]]:
+    """Type and grid of a NIfTI-1 file, and its bytes from the first voxel on; errors as `read_nifti` says."""
     with open(path, "rb") as raw:
         packed = raw.read(2) == _GZIP_MAGIC
         raw.seek(0)
@@ -303,25 +303,15 @@ def read_nifti_planes(path: Path) -> Iterator[Array]:
             skip = int(header["vox_offset"]) - _HEADER_BYTES
             if len(file.read(skip)) != skip:
                 raise EOFError
-            plane = np.empty(geometry.shape[1:], dtype=dtype)
-            for _ in range(geometry.shape[0]):
-                _fill(plane, file)
-                yield plane
-            file.read(1)  # gzip checks its sum only when the end of the file is reached
+            yield dtype, geometry, file
         except DAMAGED_GZIP as error:
             raise ValueError("the NIfTI file is truncated or damaged") from error
 
 
 def read_nifti_geometry(path: Path) -> Geometry:
     """Where the voxels of a NIfTI-1 file lie that `read_nifti` can read; raises ValueError as it does."""
-    with open(path, "rb") as raw:
-        packed = raw.read(2) == _GZIP_MAGIC
-        raw.seek(0)
-        try:
-            content = (igzip.IGzipFile(fileobj=raw, mode="rb") if packed else raw).read(_HEADER_BYTES)
-        except DAMAGED_GZIP as error:
-            raise ValueError("the NIfTI file is truncated or damaged") from error
-    return _parse(np.frombuffer(content.ljust(_HEADER_BYTES, b"\0"), dtype=_HEADER)[0])[1]
+    with _opened(path) as (_, geometry, _):
+        return geometry
 
 
 def _fill(array: Array, file: Any) -> None:
