@@ -313,7 +313,7 @@ def test_noise_below_minus_1024_is_no_padding(air_hu: float, noise: float) -> No
     assert (padding, warnings) == (None, [])
 
 
-@pytest.mark.parametrize("value", [-1100, -1500, -2000, -3024])
+@pytest.mark.parametrize("value", [-1100, -1500, -2000, -3024, -8192])
 def test_the_corners_of_a_round_field_of_view_are_padding(value: int) -> None:
     array = scan_in_air(-1000, 25)
     y, x = np.mgrid[:60, :60] - 29.5

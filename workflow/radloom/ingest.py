@@ -27,7 +27,7 @@ _PADDING_SHARE = 0.05  # least share of the voxels that a constant from -1200 to
 _SOLID_SHARE = 0.5  # least share of them with that value in the four neighbours too
 _AIR_BELOW = -900
 _AIR_SHARE = 0.05  # least share of the voxels that air has beside such padding
-_LOWEST_HU, _HIGHEST_HU = -4096, 32767
+_LOWEST_HU, _HIGHEST_HU = -8192, 32767  # photon-counting scanners write -8192 outside of the field of view
 _LEAST_RANGE_HU = 50
 
 
