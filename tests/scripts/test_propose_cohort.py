@@ -209,9 +209,9 @@ def test_key_and_list_are_for_the_owner_only(proposed):
 
 
 def test_no_key_is_written_unless_asked_and_no_sheet_replaced(repo, tree, tmp_path):
-    sheet = tmp_path / "cohort.tsv"
+    sheet = tmp_path / "a folder that is not there yet" / "cohort.tsv"
     assert run(repo, tree, "--out", sheet).returncode == 0
-    assert [file.name for file in tmp_path.iterdir()] == ["cohort.tsv"]
+    assert [file.name for file in sheet.parent.iterdir()] == ["cohort.tsv"]
     again = run(repo, tree, "--out", sheet)
     assert again.returncode == 1
     assert "the sheet is there already" in again.stderr

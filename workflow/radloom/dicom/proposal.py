@@ -135,6 +135,7 @@ def read_key(path: Path) -> Key:
 def write_private(path: Path, content: str) -> None:
     """Write a file that nobody but its owner may read, or leave the old one."""
     new = path.with_name(f".{path.name}.{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(content)
