@@ -193,21 +193,20 @@ def _resampling_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
         problems.append("config: resample.crop_mm: the segmentation needs whole scans: set it to null")
     if not cohort.columns:
         return problems
-    from radloom.acquisition import NAMED  # what headers may fill
-
+    known = (*cohort.columns, *ACQUISITION)  # the latter may be filled by headers
     if match["fwhm_mm"] is not None and match["fwhm_column"] not in cohort.columns:
         if not match["kernels"]:
             problems.append(
                 f"config: resample.match: the sheet has no column {match['fwhm_column']}, and there are no kernels"
                 + _nearest(match["fwhm_column"], cohort.columns)
             )
-        elif match["kernel_column"] not in (*cohort.columns, *NAMED):
+        elif match["kernel_column"] not in known:
             problems.append(
                 f"config: resample.match.kernel_column: the sheet has no column {match['kernel_column']}"
                 + _nearest(match["kernel_column"], cohort.columns)
             )
     thickness = match["thickness_column"]
-    if match["thickness_mm"] is not None and thickness is not None and thickness not in (*cohort.columns, *NAMED):
+    if match["thickness_mm"] is not None and thickness is not None and thickness not in known:
         problems.append(
             f"config: resample.match.thickness_column: the sheet has no column {thickness}"
             + _nearest(thickness, cohort.columns)

@@ -57,6 +57,7 @@ class _Plane:
     polygons: list[Array]
 
 
+@quiet()
 def rtstruct_mask(
     path: Path,
     roi: str | None,
@@ -69,13 +70,6 @@ def rtstruct_mask(
     `frame_of_reference` and `sop_uids` are the image's UIDs, the latter one a slice in the order of z, if it has any.
     Raises CaseError if the file or the ROI can't be used, or belongs to another image.
     """
-    with quiet():
-        return _rtstruct_mask(path, roi, geometry, frame_of_reference, sop_uids)
-
-
-def _rtstruct_mask(
-    path: Path, roi: str | None, geometry: Geometry, frame_of_reference: str | None, sop_uids: Sequence[str]
-) -> MaskFound:
     dataset = read_object(path, SOP_CLASSES, "RTSTRUCT")
     warnings: list[str] = []
     chosen = choose_parts(rtstruct_parts(dataset), roi, "ROI")

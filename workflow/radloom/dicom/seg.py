@@ -56,6 +56,7 @@ class _Frame:
     source_uid: str
 
 
+@quiet()
 def seg_mask(
     path: Path,
     segment: str | None,
@@ -68,13 +69,6 @@ def seg_mask(
     `frame_of_reference` and `sop_uids` are the image's UIDs, the latter one a slice in the order of z, if it has any.
     Raises CaseError if the file or the segment can't be used, or belongs to another image.
     """
-    with quiet():
-        return _seg_mask(path, segment, geometry, frame_of_reference, sop_uids)
-
-
-def _seg_mask(
-    path: Path, segment: str | None, geometry: Geometry, frame_of_reference: str | None, sop_uids: Sequence[str]
-) -> MaskFound:
     dataset = read_object(path, SOP_CLASSES, "SEG")
     kind = text(dataset, "SegmentationType").upper() or ("LABELMAP" if _is_label_map(dataset) else "")
     if kind not in _TYPES:
