@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from radloom.images import Array, Box, Vector, bounding_box
+from radloom.images import Array, Box, Vector, bounding_box, widen
 from radloom.morphology import ball_erosion, components_by_size, squared_distance, within
 from radloom.roi_definitions import (
     Core,
@@ -254,10 +254,7 @@ def _shell(region: Region, inner_mm: float, outer_mm: float, spacing: Vector, sh
     margins = [int(outer_mm / s) + 2 for s in reversed(spacing)]
     near, too_near = [], []
     for part in _apart(region):
-        z, y, x = (
-            slice(max(side.start - margin, 0), min(side.stop + margin, size))
-            for side, margin, size in zip(part.box, margins, shape, strict=True)
-        )
+        z, y, x = widen(part.box, margins, shape)
         squared = squared_distance(~_part(part, (z, y, x)), spacing)
         near.append(_tight(within(squared, outer_mm), (z.start, y.start, x.start)))
         too_near.append(_tight(within(squared, inner_mm), (z.start, y.start, x.start)))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,6 +212,21 @@ def bounding_box(mask: Array, margin: int = 0) -> Box | None:
             return None
         box.append(slice(max(int(found[0]) - margin, 0), min(int(found[-1]) + 1 + margin, mask.shape[axis])))
     return box[0], box[1], box[2]
+
+
+def within_box(outer: Box, inner: Box) -> Box:
+    """The slices `inner` of what the slices `outer` cut out, as slices of the whole."""
+    z, y, x = (slice(o.start + i.start, o.start + i.stop) for o, i in zip(outer, inner, strict=True))
+    return z, y, x
+
+
+def widen(box: Box, margins: Iterable[int], shape: Iterable[int]) -> Box:
+    """`box` with `margins` more voxels (z, y, x) on both sides, as far as an array of `shape` goes."""
+    z, y, x = (
+        slice(max(side.start - margin, 0), min(side.stop + margin, length))
+        for side, margin, length in zip(box, margins, shape, strict=True)
+    )
+    return z, y, x
 
 
 def crop_geometry(geometry: Geometry, box: Box) -> Geometry:

@@ -9,11 +9,11 @@ opening never gains one; and they work in boxes around what there is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
-from radloom.images import Box, bounding_box
+from radloom.images import Box, bounding_box, widen, within_box
 from radloom.labels import count_labels
 
 Spacing = tuple[float, float, float]
@@ -203,21 +203,6 @@ def reach(radius_mm: float, spacing: Spacing) -> tuple[int, int, int]:
 def gaussian_reach(sigma_mm: float, spacing: Spacing) -> tuple[int, int, int]:
     """Voxels along z, y and x beyond which a smoothing by `sigma_mm` sees nothing; `spacing` is (x, y, z) in mm."""
     x, y, z = (round(4 * sigma_mm / s) + 1 for s in spacing)  # scipy cuts the kernel at 4 sigma
-    return z, y, x
-
-
-def within_box(outer: Box, inner: Box) -> Box:
-    """The slices `inner` of what the slices `outer` cut out, as slices of the whole."""
-    z, y, x = (slice(o.start + i.start, o.start + i.stop) for o, i in zip(outer, inner, strict=True))
-    return z, y, x
-
-
-def widen(box: Box, margins: Sequence[int], shape: Sequence[int]) -> Box:
-    """`box` with `margins` more voxels (z, y, x) on both sides, as far as an array of `shape` goes."""
-    z, y, x = (
-        slice(max(side.start - margin, 0), min(side.stop + margin, length))
-        for side, margin, length in zip(box, margins, shape, strict=True)
-    )
     return z, y, x
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from radloom.body import body_mask
 from radloom.errors import CaseError, CohortError
-from radloom.images import Box, Volume, bounding_box, same_grid
+from radloom.images import Box, Volume, bounding_box, same_grid, widen, within_box
 from radloom.labels import count_labels
 from radloom.morphology import (
     cavities,
@@ -34,8 +34,6 @@ from radloom.morphology import (
     opening,
     reach,
     smoothing,
-    widen,
-    within_box,
 )
 
 STEPS = ("body", "closing", "opening", "erosion", "dilation", "smoothing", "components", "holes")

@@ -16,7 +16,7 @@ import numpy as np
 
 from radloom.calibrate import Calibration
 from radloom.duplicates import Fingerprint
-from radloom.images import Array, Box, Geometry, Volume, bounding_box
+from radloom.images import Array, Box, Geometry, Volume, bounding_box, widen, within_box
 from radloom.quality_artefacts import (
     Surveyor,
     motion_jump,
@@ -102,12 +102,12 @@ def box_of_rois(labels: Volume) -> Box | None:
     tight = bounding_box(labels.array)
     if tight is None:
         return None
-    margins = [math.ceil(SHIFT_MARGIN_MM / step) for step in labels.geometry.spacing[::-1]]
-    sides = [
-        slice(max(side.start - margin, 0), min(side.stop + margin, length))
-        for side, margin, length in zip(tight, margins, labels.array.shape, strict=True)
-    ]
-    return sides[0], sides[1], sides[2]
+    return widen(tight, _margins(labels.geometry), labels.array.shape)
+
+
+def _margins(geometry: Geometry) -> list[int]:
+    """Voxels (z, y, x) around an ROI that the search for a shift reads."""
+    return [math.ceil(SHIFT_MARGIN_MM / step) for step in geometry.spacing[::-1]]
 
 
 def read_box(planes: Iterable[Array], box: Box) -> Array:
@@ -137,24 +137,16 @@ def measure_rois(
     asked = {names.get(int(one), "") if str(one).isdigit() else one for one in wanted}
     chosen = asked & set(names.values()) or set(names.values())
     found: dict[str, Figures] = {}
-    margins = [math.ceil(SHIFT_MARGIN_MM / step) for step in labels.geometry.spacing[::-1]]
+    margins = _margins(labels.geometry)
     for number, name in sorted(names.items()):
         if name not in chosen:
             continue
         if number >= len(known["voxel_counts"]) or not known["voxel_counts"][number]:
             found[name] = {"roi_volume_ml": 0.0}
             continue
-        sides = [
-            slice(max(side.start - margin, 0), min(side.stop + margin, length))
-            for side, margin, length in zip(known["bounding_boxes"][number], margins, inner.shape, strict=True)
-        ]
-        part = sides[0], sides[1], sides[2]
-        z, y, x = (
-            slice(whole.start + side.start, whole.start + side.stop) for whole, side in zip(box, part, strict=True)
-        )
-        view = RoiView(
-            inner[part] == number, image[part], None if valid is None else valid[part], (z, y, x), labels.geometry
-        )
+        part = widen(known["bounding_boxes"][number], margins, inner.shape)
+        known_there = None if valid is None else valid[part]
+        view = RoiView(inner[part] == number, image[part], known_there, within_box(box, part), labels.geometry)
         found[name] = measure_roi(view)
     return found
 

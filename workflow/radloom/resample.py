@@ -18,7 +18,7 @@ import numpy as np
 
 from radloom.axis_matrices import FWHM, bspline_matrix, gaussian_matrix, linear_matrix, sinc_matrix
 from radloom.errors import CaseError
-from radloom.images import Array, Box, Geometry, Vector, Volume, bounding_box, crop_geometry
+from radloom.images import Array, Box, Geometry, Vector, Volume, bounding_box, crop_geometry, widen
 
 Interpolator = Literal["bspline", "linear", "sinc"]
 Alignment = Literal["centre", "origin", "corner"]
@@ -168,12 +168,8 @@ def crop_box(mask: Volume, margin_mm: float) -> Box:
     tight = bounding_box(mask.array)
     if tight is None:
         raise CaseError("the mask is empty", "Check the mask, or set resample: crop_mm to null.")
-    z, y, x = (
-        slice(max(part.start - margin, 0), min(part.stop + margin, n))
-        for part, n, step in zip(tight, mask.array.shape, reversed(mask.geometry.spacing), strict=True)
-        for margin in [max(math.ceil(margin_mm / step), 2)]
-    )
-    return z, y, x
+    margins = [max(math.ceil(margin_mm / step), 2) for step in reversed(mask.geometry.spacing)]
+    return widen(tight, margins, mask.array.shape)
 
 
 def resample_valid(valid: Volume, grid: Geometry) -> Volume:

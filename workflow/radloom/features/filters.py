@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from radloom.feature_params import image_names
-from radloom.images import Array, Box, Volume, crop, to_sitk
+from radloom.images import Array, Box, Volume, crop, to_sitk, widen
 
 # The slowest pole of ITK's recursive Gaussian falls by exp(-1.3732 / sigma) a voxel (Deriche 1993, and the constant L2
 # in itkRecursiveGaussianImageFilter.hxx): to 7.9e-17 over 27 sigma.
@@ -153,10 +153,7 @@ class _Part:
 
     def around(self, margins: tuple[int, int, int]) -> Box:
         """The box with margins in voxels (z, y, x), as far as the image goes."""
-        low = [max(side.start - margin, 0) for side, margin in zip(self.box, margins, strict=True)]
-        ends = zip(self.box, margins, self.image.array.shape, strict=True)
-        high = [min(side.stop + margin, size) for side, margin, size in ends]
-        return slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])
+        return widen(self.box, margins, self.image.array.shape)
 
     def inside(self, outer: Box) -> Box:
         """The box as slices of the array that `outer` cuts out."""
