@@ -58,20 +58,20 @@ def test_a_drift_is_a_tilt_from_a_tenth_of_a_pixel_on(drift: tuple[float, float]
 
 
 @settings(max_examples=40, deadline=None)
-@given(drift=st.tuples(*[st.one_of(st.sampled_from([0.0, 1.0, -2.0]), st.floats(-3, 3))] * 2), seed=st.integers(0, 99))
+@given(drift=st.tuples(*[st.integers(-3000, 3000).map(lambda part: part / 1000)] * 2), seed=st.integers(0, 99))
 def test_shearing_is_linear_interpolation_in_the_slice(drift: tuple[float, float], seed: int) -> None:
-    """Against scipy at the same points: 0.04 HU, for shifts within 1e-5 of a whole pixel are compared as whole ones."""
+    """Against scipy at the same points: 1e-3 HU, for float32 holds values of 2,000 to 1e-4."""
     rng = np.random.default_rng(seed)
     array, valid = rng.integers(-1000, 2000, (5, 9, 8)).astype(np.int16), rng.random((5, 9, 8)) > 0.1
     found = sheared(array, valid, drift, -1024)
     y, x = np.mgrid[: found.array.shape[1], : found.array.shape[2]]
     for k in range(5):
         where = [y + found.start[1] - k * drift[1], x + found.start[0] - k * drift[0]]
-        where = [np.where(np.abs(one - np.rint(one)) < 1e-5, np.rint(one), one) for one in where]
+        where = [one.round(6) for one in where]  # a whole shift is whole
         expected = map_coordinates(array[k].astype(float), where, order=1, cval=np.nan)
         known = map_coordinates((~valid[k]).astype(float), where, order=1, cval=1.0) < 1e-9
         np.testing.assert_array_equal(found.valid[k], known)
-        np.testing.assert_allclose(found.array[k][known], expected[known], rtol=0, atol=0.04 if any(drift) else 0)
+        np.testing.assert_allclose(found.array[k][known], expected[known], rtol=0, atol=1e-3 if any(drift) else 0)
         assert (found.array[k][~known] == -1024).all()
 
 
