@@ -23,6 +23,7 @@ from radloom.images import Array
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", _DEFLATED, "1.2.840.10008.1.2.2")
 _JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
+_HTJ2K = ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203")
 _JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
 # Baseline, extended, lossless, lossless first order
 _JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
@@ -40,7 +41,7 @@ class PixelReader:
         """Raise CaseError where the transfer syntax can't be read, or the pixels are not all there."""
         self.header, self.pixels = header, pixels
         syntax = header.syntax
-        if syntax not in (*_NATIVE, *_JPEG_2000, *_JPEG_LS, *_JPEG, _RLE):
+        if syntax not in (*_NATIVE, *_JPEG_2000, *_HTJ2K, *_JPEG_LS, *_JPEG, _RLE):
             raise CaseError(
                 f"the transfer syntax {syntax_name(syntax)} can't be read",
                 "Export the series uncompressed, or compressed by JPEG 2000 or JPEG-LS.",
@@ -101,7 +102,7 @@ class PixelReader:
         try:
             if syntax == _RLE:
                 found = _rle(packed, self.pixels)
-            elif syntax in _JPEG_2000:
+            elif syntax in (*_JPEG_2000, *_HTJ2K):
                 found = _jpeg_2000(packed, self.pixels)
             elif syntax in _JPEG_LS:
                 found = _jpeg_ls(packed, self.pixels)
@@ -178,6 +179,7 @@ def _encapsulated(data: bytes, frames: int) -> list[bytes]:
 
 
 def _jpeg_2000(packed: bytes, pixels: Pixels) -> Array:
+    """Decode by OpenJPEG, high-throughput code streams (ISO 15444-15) too."""
     from openjpeg import decode_pixel_data, get_parameters
 
     claimed = get_parameters(packed)
