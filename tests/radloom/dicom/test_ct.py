@@ -341,12 +341,32 @@ def test_slices_that_do_not_touch_are_told(tmp_path: Path) -> None:
     assert read(tmp_path).warnings == ["slices of 5 mm lie 10 mm apart: nothing was measured between them"]
 
 
-def test_alternating_acquisitions_are_told(tmp_path: Path) -> None:
-    write_series(tmp_path, HU, change=lambda k, ds: set_fields(ds, {"AcquisitionNumber": k % 2}))
+@pytest.mark.parametrize("name", ["AcquisitionNumber", "TemporalPositionIdentifier"])
+def test_alternating_acquisitions_are_told(tmp_path: Path, name: str) -> None:
+    write_series(tmp_path, HU, change=lambda k, ds: set_fields(ds, {name: k % 2}))
     assert "interleaved" in read(tmp_path).warnings[0]
 
 
+def test_image_types_that_differ_are_told(tmp_path: Path) -> None:
+    write_series(tmp_path, HU, change=lambda k, ds: set_fields(ds, {"ImageType": ["DERIVED"]} if k == 2 else {}))
+    assert read(tmp_path).warnings == ["the slices have 2 different image types, as if reconstructions were mixed"]
+
+
 # Tilt
+
+
+@pytest.mark.parametrize(("told", "shown"), [("15", True), ("345", True), ("0.5", False), ("360", False)])
+def test_a_tilt_that_only_the_header_names_is_told(tmp_path: Path, told: str, shown: bool) -> None:
+    write_series(tmp_path, HU, GantryDetectorTilt=told)
+    assert any("a gantry tilt of 15 degrees, which neither" in warning for warning in read(tmp_path).warnings) == shown
+
+
+def test_a_tilt_that_header_and_positions_name_needs_no_word(tmp_path: Path) -> None:
+    tilted(tmp_path / "sheared", 15, HU, GantryDetectorTilt="15")
+    turned = Rotation.from_euler("x", 15, degrees=True).as_matrix()
+    write_series(tmp_path / "upright", HU, direction=turned.ravel(), GantryDetectorTilt="15")
+    for name in ("sheared", "upright"):
+        assert not any("which neither" in warning for warning in read(tmp_path / name).warnings)
 
 
 def tilted(folder: Path, degrees: float, hu: np.ndarray, **fields: Any) -> np.ndarray:
@@ -478,7 +498,11 @@ def test_slices_shifted_sideways_without_order_are_refused(tmp_path: Path) -> No
         ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, "1 of 6 slices are oriented otherwise"),
         ({"PixelSpacing": [1, 1]}, "different pixel spacings: 5 of 0.8 x 0.9 mm, 1 of 1 x 1 mm"),
         ({"ConvolutionKernel": "B70f"}, "mixes slices of 2 values of kernel"),
+        ({"ConvolutionKernel": ["B30f", "3"]}, "mixes slices of 2 values of kernel"),
         ({"KVP": "80"}, "mixes slices of 2 values of kV"),
+        ({"PatientID": "ID-DOE-4712"}, "the slices are of 2 patients"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "AXIAL", "EFF_ATOMIC_NUM"]}, "something else than HU, by its image"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "PROJECTION IMAGE"]}, "something else than HU, by its image type"),
         ({"FrameOfReferenceUID": "1.2.3"}, "2 different frames of reference"),
         ({"RescaleSlope": None}, "no rescale slope or no intercept"),
         ({"RescaleIntercept": None}, "no rescale slope or no intercept"),
@@ -580,6 +604,43 @@ def test_a_phase_of_an_enhanced_ct_is_told_apart(tmp_path: Path) -> None:
 
     write_file(tmp_path / "a.dcm", enhanced_dataset(phantom((12, 10, 10)), change_frame=change))
     assert "temporal position 1 (6 slices), temporal position 2 (6 slices)" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("sequence", "keyword", "values", "name"),
+    [
+        ("CTReconstructionSequence", "ConvolutionKernel", ("B30f", "B70f"), "kernel"),
+        ("CTXRayDetailsSequence", "KVP", (80, 140), "kV"),
+    ],
+)
+def test_frames_of_two_kernels_or_voltages_are_refused(
+    tmp_path: Path, sequence: str, keyword: str, values: tuple[Any, Any], name: str
+) -> None:
+    """They stand in the frames' functional groups; where these agree, what they say counts."""
+
+    def change(k: int, groups: Dataset) -> None:
+        item = Dataset()
+        setattr(item, keyword, values[mixed and k > 3])
+        setattr(groups, sequence, [item])
+
+    for mixed in (False, True):
+        ds = enhanced_dataset(HU, change_frame=change)
+        delattr(ds, keyword)
+        (tmp_path / str(mixed)).mkdir()
+        write_file(tmp_path / str(mixed) / "a.dcm", ds)
+    assert read(tmp_path / "False").acquisition["kernel" if name == "kernel" else "kvp"] == values[0]
+    assert f"mixes slices of 2 values of {name}" in refused(tmp_path / "True")
+
+
+def test_frames_that_are_no_attenuation_are_refused(tmp_path: Path) -> None:
+    def change(k: int, groups: Dataset) -> None:
+        item = Dataset()
+        item.FrameType = ["DERIVED", "PRIMARY", "VOLUME", "NONE"]
+        item.VolumeBasedCalculationTechnique = "MAX_IP" if k == 4 else "NONE"
+        groups.CTImageFrameTypeSequence = [item]
+
+    write_file(tmp_path / "a.dcm", enhanced_dataset(HU, change_frame=change))
+    assert "something else than HU, by its image type" in refused(tmp_path)
 
 
 # Files

@@ -55,6 +55,15 @@ def test_each_syntax_gives_the_values_that_were_written(tmp_path: Path, syntax: 
     np.testing.assert_array_equal(values(tmp_path), hu)
 
 
+def test_a_series_of_several_syntaxes_gives_the_values_that_were_written(tmp_path: Path) -> None:
+    """An uncompressed slice is read into the memory of the one before it, if that is its own."""
+    order = [*NATIVE, *NATIVE, *PACKED, *NATIVE[:2], *PACKED[::-1], *NATIVE[1::-1]]
+    hu = smooth((len(order), 32, 32))
+    for k, (ds, syntax) in enumerate(zip(ct_datasets(hu), order, strict=True)):
+        write_file(tmp_path / f"{k:02}.dcm", ds, syntax=syntax)
+    np.testing.assert_array_equal(values(tmp_path), hu)
+
+
 @pytest.mark.parametrize("signed", [True, False])
 def test_jpeg_lossless_gives_the_values_that_were_written(tmp_path: Path, signed: bool) -> None:
     """Compressed by ITK's writer, whose frames are put into our files."""

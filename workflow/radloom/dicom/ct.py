@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from radloom.dicom.acquisition import acquisition_of
-from radloom.dicom.files import quiet
+from radloom.dicom.files import number, quiet
 from radloom.dicom.frames import Frame, frames_of
 from radloom.dicom.geometry import Layout, lay_out, sheared
 from radloom.dicom.pixels import is_lossy, syntax_name
@@ -25,6 +25,7 @@ TILTS = ("shear", "refuse")
 _SAME_COSINE = 1e-4
 _SAME_LENGTH = 1e-4  # relative
 _MOST_VOXELS = 1 << 31
+_TILT_TOLD, _TILT_SHOWN = 1.0, 0.5  # degrees
 _ONE_SERIES = "Send one reconstruction as one series."
 
 
@@ -155,7 +156,7 @@ def _slices(series: Series) -> tuple[list[Frame], Counter[str]]:
 
 
 def _check_alike(frames: list[Frame]) -> None:
-    """Raise CaseError unless all slices have one size, spacing, orientation, frame of reference, kernel and kV."""
+    """Raise CaseError unless slices share size, spacing, orientation, frame of reference, patient, kernel and kV."""
     sizes = Counter(f"{frame.pixels.columns} x {frame.pixels.rows}" for frame in frames)
     if len(sizes) > 1:
         raise CaseError(f"the slices have different sizes: {_counts(sizes)}", _ONE_SERIES)
@@ -170,6 +171,9 @@ def _check_alike(frames: list[Frame]) -> None:
     places = {frame.header.text("FrameOfReferenceUID") for frame in frames}
     if len(places) > 1:
         raise CaseError(f"the slices have {len(places)} different frames of reference", _ONE_SERIES)
+    patients = {frame.header.text("PatientID") for frame in frames}
+    if len(patients) > 1:
+        raise CaseError(f"the slices are of {len(patients)} patients, by their ids", "Send the scan of one patient.")
     for name in ("kernel", "kV"):
         found = {dict(frame.phase)[name] for frame in frames} - {""}
         if len(found) > 1:
@@ -231,9 +235,20 @@ def _warnings(layout: Layout, frames: list[Frame]) -> list[str]:
         found.append(f"the slices have {len(thick)} different thicknesses")
     elif (thickness := frames[0].thickness) and layout.step > 1.01 * thickness:
         found.append(f"slices of {thickness:g} mm lie {layout.step:.4g} mm apart: nothing was measured between them")
-    numbers = [dict(frames[place[0]].phase)["acquisition"] for place in layout.places]
-    if len(set(numbers)) < 1 + sum(a != b for a, b in pairwise(numbers)):
-        found.append("acquisition numbers alternate along the stack, as if two acquisitions were interleaved")
+    for name in ("acquisition", "temporal position"):
+        numbers = [dict(frames[place[0]].phase)[name] for place in layout.places]
+        if len(set(numbers)) < 1 + sum(a != b for a, b in pairwise(numbers)):
+            found.append(f"{name} numbers alternate along the stack, as if two acquisitions were interleaved")
+    kinds = {frame.kind for frame in frames}
+    if len(kinds) > 1:
+        found.append(f"the slices have {len(kinds)} different image types, as if reconstructions were mixed")
+    told = number(frames[0].header.dataset, "GantryDetectorTilt") or 0.0
+    told = abs((told + 180) % 360 - 180)
+    if told > _TILT_TOLD and not layout.tilt_degrees and abs(layout.axes[2, 2]) > np.cos(np.radians(_TILT_SHOWN)):
+        found.append(
+            f"the header names a gantry tilt of {told:g} degrees, which neither the orientation nor the positions of "
+            "the slices show: they were taken as upright"
+        )
     return found
 
 

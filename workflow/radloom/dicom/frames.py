@@ -13,6 +13,13 @@ from radloom.images import Vector
 _EXPORT_AGAIN = "Export the series again as the scanner made it."
 _LARGEST_MATRIX = 4096  # rows or columns; CT has up to 2048
 _MOST_FRAMES = 20000
+# Words of the image or frame type, and of the volume based calculation technique, of pixels that aren't the attenuation
+# of a voxel (PS3.3 C.8.2.1.1.1, C.8.15.2.1.1.5, C.8.16.1.4, C.8.16.2.1.3), with what vendors write for projections.
+_NO_ATTENUATION = frozenset((
+    "DIVISION", "MAXIMUM", "MINIMUM", "MULTIPLICATION", "STD_DEVIATION", "SUBTRACTION", "T_TEST", "Z_SCORE",
+    "MTT", "RCBF", "RCBV", "TTP", "MAX_IP", "MIN_IP", "VOLUME_RENDER", "SURFACE_RENDER", "MIP", "MINIP",
+    "PROJECTION IMAGE", "EFF_ATOMIC_NUM", "ELECTRON_DENSITY", "MAT_SPECIFIC", "MAT_FRACTIONAL", "MAT_VALUE_BASED",
+))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class Frame:
     `position` is the centre of the first voxel (LPS, mm), `orientation` the unit vectors along a row and down a
     column, `spacing` the distance in mm of columns and of rows (x, y). HU = stored x slope + intercept; `padding` is
     the range of stored values that stands for no measurement (both ends included). `phase` are the values that tell
-    acquisitions at one place apart, by the element's name.
+    acquisitions at one place apart, by the element's name; `kind` are the words of the image or frame type.
     """
 
     header: Header
@@ -53,7 +60,12 @@ class Frame:
     intercept: float
     padding: tuple[int, int] | None
     phase: tuple[tuple[str, str], ...]
-    localizer: bool
+    kind: tuple[str, ...]
+
+    @property
+    def localizer(self) -> bool:
+        """Whether it is a projection for planning."""
+        return "LOCALIZER" in self.kind
 
 
 def frames_of(header: Header) -> list[Frame]:
@@ -109,15 +121,24 @@ def _frame(header: Header, index: int, pixels: Pixels, levels: list[Dataset]) ->
         raise CaseError("the values of a slice stand for something else than HU, by its rescale type", _EXPORT_AGAIN)
     if min(spacing) <= 0:
         raise CaseError("the pixel spacing of a slice is not positive", _EXPORT_AGAIN)
-    kinds = texts(holder("CTImageFrameTypeSequence", "FrameType"), "FrameType") or texts(levels[-1], "ImageType")
+    frame_type = holder("CTImageFrameTypeSequence", "FrameType")
+    kind = tuple(word.upper() for word in texts(frame_type, "FrameType") or texts(levels[-1], "ImageType"))
+    if not _NO_ATTENUATION.isdisjoint((*kind, text(frame_type, "VolumeBasedCalculationTechnique").upper())):
+        raise CaseError(
+            "the values of a slice stand for something else than HU, by its image type: a projection, a difference or "
+            "a map of materials",
+            "Send the reconstruction that was made of the scan itself.",
+        )
     content = holder("FrameContentSequence", "FrameAcquisitionNumber")
     timing = holder("FrameContentSequence", "TemporalPositionIndex")
+    kernel = holder("CTReconstructionSequence", "ConvolutionKernel")
+    voltage = number(holder("CTXRayDetailsSequence", "KVP"), "KVP")
     phase = {
         "acquisition": text(levels[-1], "AcquisitionNumber") or text(content, "FrameAcquisitionNumber"),
         "temporal position": text(levels[-1], "TemporalPositionIdentifier") or text(timing, "TemporalPositionIndex"),
         "trigger time": text(levels[-1], "TriggerTime"),
-        "kernel": text(levels[-1], "ConvolutionKernel")[:16],
-        "kV": "" if (kvp := number(levels[-1], "KVP")) is None else f"{kvp:g}",
+        "kernel": "\\".join(texts(kernel, "ConvolutionKernel")),  # with the strength of an iterative reconstruction
+        "kV": "" if voltage is None else f"{voltage:g}",
     }
     return Frame(
         header=header,
@@ -131,7 +152,7 @@ def _frame(header: Header, index: int, pixels: Pixels, levels: list[Dataset]) ->
         intercept=intercept,
         padding=_padding(header, pixels),
         phase=tuple(phase.items()),
-        localizer="LOCALIZER" in (kind.upper() for kind in kinds),
+        kind=kind,
     )
 
 

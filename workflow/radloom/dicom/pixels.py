@@ -88,7 +88,7 @@ class PixelReader:
         if self._content is not None:
             words: Array = np.frombuffer(self._content, self._stored, count, offset)
         else:
-            if buffer is None or buffer.size != count or buffer.dtype != self._stored:
+            if buffer is None or buffer.size != count or buffer.dtype != self._stored or not buffer.flags.writeable:
                 buffer = np.empty(count, self._stored)
             with open(self.header.path, "rb", buffering=0) as file:
                 file.seek(offset)

@@ -156,7 +156,7 @@ def why_no_slice(header: Header) -> str:
 def _group(header: Header) -> tuple[str, ...]:
     """What files of one series share; some de-identifying tools empty the UIDs."""
     uid = header.text("SeriesInstanceUID")
-    names = ("StudyInstanceUID", "FrameOfReferenceUID", "SeriesNumber", "SeriesDescription", "Modality")
+    names = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID", "SeriesNumber", "SeriesDescription", "Modality")
     return (uid,) if uid else ("", *(header.text(name) for name in names))
 
 
