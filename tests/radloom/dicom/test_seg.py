@@ -4,13 +4,16 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from dicom_files import ct_datasets, phantom, write_file
+from dicom_files import ct_datasets, phantom, write_datasets, write_file
 from dicom_masks import save, write_seg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, RLELossless
+from scipy.spatial.transform import Rotation
 
+from radloom.dicom.ct import read_ct
 from radloom.dicom.seg import seg_mask
+from radloom.dicom.series import choose_series, find_series
 from radloom.errors import CaseError
 from radloom.images import Geometry, Volume, nearest_rotation, to_sitk
 
@@ -223,6 +226,53 @@ def test_slices_without_a_frame_are_empty(path, step):
     np.testing.assert_array_equal(seg_mask(path, None, GRID, FRAME, uids(images)).volume.array, masks)
 
 
+# A tilted gantry
+
+
+@pytest.mark.parametrize("degrees", [18.5, -12.0])
+@pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL"])
+def test_a_mask_of_a_tilted_series_is_sheared_as_its_ct_is(tmp_path, path, degrees, kind):
+    """The CT is the mask, 0 as -1000 HU and 1 as 0 HU, so that half a mask is -500 HU where slices cover it.
+
+    The mask begins at the CT's third slice, which lies between the pixels of the upright grid.
+    """
+    shape = (8, 30, 26)
+    rng = np.random.default_rng(5)
+    masks = np.zeros(shape)
+    masks[2:7, 6:24, 5:21] = (
+        rng.random((5, 18, 16)) < 0.6 if kind == "BINARY" else rng.integers(0, 201, (5, 18, 16)) / 200
+    )
+    axes = Rotation.from_euler("x", -degrees, degrees=True).as_matrix()
+    images = ct_datasets(
+        1000 * masks - 1000, direction=axes.ravel(), step=(0.13, 0, 3.07), frame_of_reference=FRAME, slope=0.25
+    )
+    write_datasets(tmp_path / "ct", images)
+    ct = read_ct(choose_series(find_series((tmp_path / "ct").iterdir())))
+    assert ct.facts["tilt_degrees"] == pytest.approx(abs(degrees), abs=0.3)
+    options = {"max_fractional_value": 200} if kind == "FRACTIONAL" else {}
+    drawn = masks[2:].astype(np.uint8 if kind == "BINARY" else np.float32)
+    write_seg(path, images[2:], drawn, kind=kind, **options)
+    found = seg_mask(path, None, ct.volume.geometry, FRAME, ct.sop_uids)
+    sure = np.abs(ct.volume.array + 500) > 1e-3  # a tie may go either way by rounding
+    assert sure.mean() > 0.99
+    expected = ct.volume.array >= -500
+    assert expected.sum() > 400
+    np.testing.assert_array_equal(found.volume.array[sure], expected[sure])
+    assert found.facts["resampled"]
+    assert found.warnings == [
+        "the frames of the SEG lie askew, as with a tilted gantry: they were sheared as the image was"
+    ]
+
+
+def test_what_of_a_tilted_mask_leaves_the_image_is_said(path):
+    masks = np.ones(SHAPE, np.uint8)
+    write_seg(path, ct_datasets(phantom(SHAPE), step=(0.2, 0, 2.5), frame_of_reference=FRAME), masks)
+    found = seg_mask(path, None, Geometry((10, 11, 5), SPACING, ORIGIN), FRAME)
+    # Slice k is shifted by k / 4 pixels; at a half both sides count.
+    assert found.volume.array.sum(axis=(1, 2)).tolist() == [110, 110, 110, 99, 99]
+    assert "% of the segment lies outside" in found.warnings[-1]
+
+
 # Belonging to the image
 
 
@@ -260,9 +310,14 @@ def uneven(dataset):
     positions(dataset)[3].ImagePositionPatient[2] += 1.0
 
 
-def tilted(dataset):
+def shifted(dataset):
+    positions(dataset)[3].ImagePositionPatient[1] += 0.4
+
+
+def tilted_elsewhere(dataset):
     for k, position in enumerate(positions(dataset)):
         position.ImagePositionPatient[1] += 0.4 * k
+        position.ImagePositionPatient[2] += 1.2
 
 
 def two_frames(dataset):
@@ -279,7 +334,8 @@ def far(dataset):
 
 BROKEN = {
     "uneven": (uneven, "spaced unevenly"),
-    "tilted": (tilted, "shifted against each other"),
+    "shifted": (shifted, "shifted against each other by up to 0.3"),
+    "tilted elsewhere": (tilted_elsewhere, "askew, as with a tilted gantry, and on other planes"),
     "two frames": (two_frames, "two frames of a segment at one place"),
     "skewed": (skewed, "not orthonormal"),
     "far": (far, "voxels"),

@@ -3,7 +3,8 @@
 Frames lie where their positions say, whatever their order; where a segment has no frame it is empty. Binary frames are
 packed bits, without padding between frames; of fractional ones what is at least half of the maximum is inside; a label
 map holds the segments' numbers. On the image's grid (or a part of it, axes permuted or flipped) the voxels are copied.
-On another one the mask is interpolated linearly, and what is at least 0.5 is inside, as `radloom.resample` has it.
+On another one the mask is interpolated linearly, and what is at least 0.5 is inside, as `radloom.resample` has it; so
+are frames of a tilted gantry, which are shifted within their planes onto the grid that the CT was sheared onto.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def seg_mask(
     top = integer(dataset, "MaximumFractionalValue") if kind == "FRACTIONAL" else 1
     if not top or top < 1:
         raise CaseError("the fractional SEG doesn't say what its maximum is", _EXPORT)
-    grid, slots = _grid_of(frames, used, dataset, geometry)
+    grid, slots, drift = _grid_of(frames, used, dataset, geometry)
     z = [float(geometry.to_index(grid.to_physical((0, 0, slots[frame.place])))[2]) for frame in used]
     upright = abs(grid.axes[:, 2] @ geometry.axes[:, 2]) > 1 - _SAME_DIRECTION
     drawn = [(frame.source_uid, at, at) for frame, at in zip(used, z, strict=True) if frame.source_uid]
@@ -103,7 +104,12 @@ def seg_mask(
         raise CaseError(f"the segment {chosen_ones} of the mask is empty", "Draw it, or take the case out.")
 
     facts = {"segments": len(chosen), "frames": len(used), "type": kind.lower(), "resampled": False}
-    mask = _copied(Volume(values, grid), geometry, top, warnings)
+    if drift.any():
+        facts["resampled"] = True
+        warnings.append("the frames of the SEG lie askew, as with a tilted gantry: they were sheared as the image was")
+        mask: Array | None = _upright(Volume(values, grid), drift, geometry, top, warnings)
+    else:
+        mask = _copied(Volume(values, grid), geometry, top, warnings)
     if mask is None:
         if not (known and frame_of_reference):
             raise CaseError(
@@ -190,10 +196,11 @@ def _frames(dataset: Dataset, kind: str) -> list[_Frame]:
 
 def _grid_of(
     frames: Sequence[_Frame], used: Sequence[_Frame], dataset: Dataset, image: Geometry
-) -> tuple[Geometry, dict[int, int]]:
-    """The grid that the used frames span, and the slice of each by its place in the file.
+) -> tuple[Geometry, dict[int, int], Array]:
+    """The grid that the used frames span, the slice of each by its place in the file, and how far slices drift.
 
-    All frames of the file tell how far apart slices are, if neither the image nor the file says it.
+    All frames of the file tell how far apart slices are, if neither the image nor the file says it. The drift (x, y) is
+    what each slice is shifted along its rows and columns against the one below, in mm: 0 but with a tilted gantry.
     """
     first = used[0]
     row, column = np.array(first.orientation[:3]), np.array(first.orientation[3:])
@@ -209,28 +216,33 @@ def _grid_of(
         if not same or not np.allclose(frame.spacing, first.spacing, rtol=_SAME_DIRECTION, atol=0):
             raise CaseError("the frames of the SEG have different orientations or pixel spacings", _EXPORT)
     offsets = np.array([frame.position for frame in frames]) - np.array(first.position)
-    height = offsets @ normal
-    aside = np.linalg.norm(offsets - height[:, None] * normal, axis=1).max()
-    if aside > max(_SAME_PLACE_MM, _ON_GRID * min(first.spacing)):
-        raise CaseError(
-            f"the frames of the SEG are shifted against each other by up to {aside:.3g} mm, as with a tilted gantry",
-            "Send the mask on a rectangular grid, or as contours (RTSTRUCT).",
-        )
+    height, sideways = offsets @ normal, offsets @ np.stack([row, column], axis=1)
     step = _step(height, first, image, normal)
     slices = np.round(height / step).astype(int)
+    limit = max(_SAME_PLACE_MM, _ON_GRID * min(first.spacing))
+    drift = np.zeros(2)
+    if np.linalg.norm(sideways, axis=1).max() > limit:
+        drift = slices @ sideways / max(int(slices @ slices), 1)  # least squares through the first frame
+        aside = np.linalg.norm(sideways - np.outer(slices, drift), axis=1).max()
+        if aside > limit:
+            raise CaseError(
+                f"the frames of the SEG are shifted against each other by up to {aside:.3g} mm, and not evenly as with "
+                "a gantry tilt",
+                "Send the mask on a rectangular grid, or as contours (RTSTRUCT).",
+            )
     taken = slices[[frame.place for frame in used]]
     low, count = int(taken.min()), int(np.ptp(taken)) + 1
     rows, columns = integer(dataset, "Rows") or 0, integer(dataset, "Columns") or 0
     if rows < 1 or columns < 1 or rows * columns * count > _MOST_VOXELS:
         raise CaseError(f"the SEG would have {columns} x {rows} x {count} voxels", _EXPORT)
-    origin = np.array(first.position) + low * step * normal
+    origin = np.array(first.position) + low * (step * normal + drift @ np.stack([row, column]))
     grid = Geometry(
         (columns, rows, count),
         (first.spacing[1], first.spacing[0], step),
         (float(origin[0]), float(origin[1]), float(origin[2])),
         tuple(np.stack([row, column, normal], axis=1).ravel().tolist()),
     )
-    return grid, {frame.place: int(slices[frame.place]) - low for frame in used}
+    return grid, {frame.place: int(slices[frame.place]) - low for frame in used}, drift
 
 
 def _step(height: Array, first: _Frame, image: Geometry, normal: Array) -> float:
@@ -312,6 +324,51 @@ def _copied(mask: Volume, image: Geometry, top: int, warnings: list[str]) -> Arr
     result[tuple(target)] = part
     _warn_of_loss(int(np.count_nonzero(array)) - int(np.count_nonzero(part)), int(np.count_nonzero(array)), warnings)
     return result
+
+
+def _upright(mask: Volume, drift: Array, image: Geometry, top: int, warnings: list[str]) -> Array:
+    """The mask of slices that drift sideways (x, y in mm a slice) on the grid of the image, sheared as that was.
+
+    Each slice is shifted within its plane by linear interpolation, and at least 0.5 is inside. Raises CaseError unless
+    the image has these planes, rows, columns and pixels.
+    """
+    grid = mask.geometry
+    steps = image.to_index(grid.to_physical(np.eye(3))) - image.to_index(grid.to_physical(np.zeros(3)))
+    first = image.to_index(grid.to_physical(np.zeros(3)))
+    if (np.abs(steps - np.eye(3)) * np.array(grid.size)[:, None]).max() > _ON_GRID or abs(
+        first[2] - round(first[2])
+    ) > _ON_GRID:
+        raise CaseError(
+            "the frames of the SEG lie askew, as with a tilted gantry, and on other planes than the image's slices",
+            "Send the mask on a rectangular grid, or as contours (RTSTRUCT).",
+        )
+    result = np.zeros(image.shape, dtype=np.uint8)
+    kept = whole = 0
+    for k, plane in enumerate(mask.array):
+        if not plane.any():
+            continue
+        x, y = first[:2] + k * drift / grid.spacing[:2]
+        moved, column = _moved(plane / top, x, 1)
+        moved, row = _moved(moved, y, 0)
+        inside = moved >= 0.5 - _ROUNDING
+        whole += int(np.count_nonzero(inside))
+        z = round(first[2]) + k
+        if 0 <= z < len(result):
+            left, up = max(column, 0), max(row, 0)
+            part = result[z, up : max(row + len(inside), 0), left : max(column + inside.shape[1], 0)]
+            part[:] = inside[up - row :, left - column :][: part.shape[0], : part.shape[1]]
+            kept += int(np.count_nonzero(part))
+    _warn_of_loss(whole - kept, whole, warnings)
+    return result
+
+
+def _moved(plane: Array, shift: float, axis: int) -> tuple[Array, int]:
+    """A plane shifted along an axis by a number of pixels, linearly and with 0 around it, and where it begins then."""
+    begin = int(np.floor(shift + _ROUNDING))
+    part = max(shift - begin, 0.0)
+    padded = np.pad(plane, [(1, 1) if other == axis else (0, 0) for other in (0, 1)])
+    low, high = (np.take(padded, range(start, padded.shape[axis] - 1 + start), axis) for start in (0, 1))
+    return part * low + (1 - part) * high, begin
 
 
 def _interpolated(mask: Volume, image: Geometry, top: int, warnings: list[str]) -> Array:
