@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.path import Path as Outline
 
-from radloom.dicom.polygons import Window, area, distance, inside, window_of
+from radloom.dicom.polygons import Window, area, crossing_themselves, distance, inside, window_of
 
 WINDOW = Window(0, 40, 0, 30)
 
@@ -153,3 +153,41 @@ def test_the_bridge_of_a_keyhole_is_no_outline():
     keyhole = np.concatenate([outer, outer[:1], inner, inner[:1]])
     on_the_bridge = np.array([[10.0, 10.0]])
     assert distance(on_the_bridge, [keyhole], (1, 1))[0] == pytest.approx(10)
+
+
+def crossing_sides(polygon):
+    """Whether two sides cross, pair by pair, in whole numbers."""
+
+    def side_of(a, b, c):
+        return np.sign((b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0]))
+
+    sides = list(zip(polygon, np.roll(polygon, -1, axis=0), strict=True))
+    return any(
+        side_of(a, b, c) * side_of(a, b, d) < 0 and side_of(c, d, a) * side_of(c, d, b) < 0
+        for k, (a, b) in enumerate(sides)
+        for c, d in sides[:k]
+    )
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(3, 12), st.sampled_from([4, 30]))
+@settings(max_examples=100, deadline=None)
+def test_sides_that_cross_are_found_as_pair_by_pair(seed, corners, size):
+    """Corners on whole numbers: they touch, coincide and are passed through, which is no crossing."""
+    polygon = np.random.default_rng(seed).integers(0, size, (corners, 2))
+    assert crossing_themselves([polygon.astype(float)]) == crossing_sides(polygon)
+
+
+def test_one_crossing_among_thousands_of_sides_is_found(monkeypatch):
+    """In every direction, of an outline whose sides run along the axes, too; and where pairs come in many parts."""
+    monkeypatch.setattr("radloom.dicom.polygons._PAIRS_AT_ONCE", 1000)
+    t = np.linspace(0, 2 * np.pi, 4000, endpoint=False)
+    circle = np.stack([200 * np.cos(t), 200 * np.sin(t)], axis=1)
+    stairs = np.round(circle[::5])
+    stairs = np.stack([stairs, np.stack([np.roll(stairs[:, 0], -1), stairs[:, 1]], axis=1)], axis=1).reshape(-1, 2)
+    stairs = stairs[(stairs != np.roll(stairs, 1, axis=0)).any(axis=1)]
+    for outline in (circle, stairs):
+        assert crossing_themselves([outline]) == 0
+        for k in range(0, len(outline), 219):
+            x, y = outline[k] * 1.05
+            bow = np.array([[x - 0.03 * y, y + 0.03 * x], [x + 0.03 * y, y - 0.03 * x]])  # past it and back
+            assert crossing_themselves([outline, np.insert(outline, k + 1, bow, axis=0), outline[::-1]]) == 1

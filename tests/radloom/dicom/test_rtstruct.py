@@ -243,7 +243,9 @@ def test_a_contour_within_another_is_a_hole(convert, kind):
 
 def test_a_keyhole_contour_has_its_hole(convert):
     keyhole = np.concatenate([SQUARE, SQUARE[:1], INNER, INNER[:1]])
-    assert planes(convert([flat(keyhole, 5)]))[5] == 100 - 16
+    found = convert([flat(keyhole, 5)])
+    assert planes(found)[5] == 100 - 16
+    assert found.warnings == []
 
 
 def test_a_contour_that_is_there_twice_counts_once(convert):
@@ -256,6 +258,15 @@ def test_contours_that_cross_are_warned_of(convert):
     found = convert([flat(SQUARE, 5), flat(SQUARE + 5, 5)])
     assert planes(found)[5] == 200 - 2 * 25
     assert "25 pixels" in found.warnings[0]
+
+
+def test_contours_that_cross_themselves_are_counted(convert):
+    """A figure of eight, and a walk of one and a half times around, whose overlap counts as outside."""
+    eight = np.array([[5.0, 5], [15, 15], [15, 5], [5, 15]])
+    twice = np.array([[5.0, 5], [25, 5], [25, 15], [15, 15], [15, 2], [20, 2], [20, 20], [5, 20]])
+    found = convert([flat(eight, 4), flat(SQUARE, 5), flat(twice, 6)])
+    assert planes(found)[4] == 50
+    assert found.warnings == ["2 contours cross themselves: what such a one surrounds twice counts as outside"]
 
 
 def test_separate_contours_of_a_slice_are_all_filled(convert):

@@ -20,6 +20,10 @@ from radloom.images import Array
 
 _NUDGE = 1e-6
 _CROSSINGS_AT_ONCE = 1 << 22
+_PAIRS_AT_ONCE, _MOST_PAIRS = 1 << 20, 1 << 20
+_TURN = np.array([[0.934, -0.357], [0.357, 0.934]])  # outlines run along rows, columns and diagonals; not along this
+_CROSSES_BY = 0.01  # pixels
+_FAR = 1e6  # pixels; no point that matters lies further off
 _SAMPLES_APART = 0.1  # pixels
 _MOST_SAMPLES = 100_000  # of one side
 
@@ -124,6 +128,47 @@ def area(polygon: Array) -> float:
     """Area of one polygon in pixels by the shoelace formula; of one that crosses itself, less than its inside."""
     x, y = (polygon - polygon[0]).T
     return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
+
+
+def crossing_themselves(polygons: Sequence[Array]) -> int:
+    """How many of the polygons have two sides that cross.
+
+    The ends of each side lie 0.01 of a pixel or more on either side of the other: so sides that touch, or coincide as
+    those of a keyhole contour's bridge, don't count. All sides are sorted along one line, each polygon's on a part of
+    its own, and compared where they overlap, which they do with few others unless they are long. A polygon with more
+    than a million such pairs isn't looked at.
+    """
+    owner = np.repeat(np.arange(len(polygons)), [len(polygon) for polygon in polygons])
+    start, stop = (
+        np.clip(np.concatenate(points), -_FAR, _FAR) @ _TURN
+        for points in (polygons, [np.roll(polygon, -1, axis=0) for polygon in polygons])
+    )
+    order = np.argsort(np.minimum(start[:, 0], stop[:, 0]) + 4 * _FAR * owner)
+    start, stop, owner = start[order], stop[order], owner[order]
+    low, high = np.minimum(start, stop), np.maximum(start, stop)
+    place = 4 * _FAR * owner
+    counts = np.searchsorted(low[:, 0] + place, high[:, 0] + place, "right") - np.arange(1, len(low) + 1)
+    counts[np.bincount(owner, counts)[owner] > _MOST_PAIRS] = 0
+    ends = np.cumsum(counts)
+    begins = ends - counts
+    cuts = np.searchsorted(ends, np.arange(_PAIRS_AT_ONCE, ends[-1], _PAIRS_AT_ONCE)).tolist()
+    found = [owner[:0]]
+    for first, last in zip([0, *cuts], [*cuts, len(counts)], strict=True):
+        one = np.repeat(np.arange(first, last), counts[first:last])
+        other = one + 1 + np.arange(len(one)) - (begins[one] - begins[first])
+        near = (low[one, 1] <= high[other, 1]) & (high[one, 1] >= low[other, 1])
+        one, other = one[near], other[near]
+        found.append(owner[one[_parted(start, stop, one, other) & _parted(start, stop, other, one)]])
+    return len(np.unique(np.concatenate(found)))
+
+
+def _parted(start: Array, stop: Array, one: Array, other: Array) -> Array:
+    """Whether the ends of the sides `other` lie on either side of the lines of the sides `one`."""
+    x, y = (stop[one] - start[one]).T
+    offsets = [(end[other] - start[one]).T for end in (start, stop)]
+    left, right = np.sort([x * v - y * u for u, v in offsets], axis=0)
+    limit = _CROSSES_BY * np.hypot(x, y)
+    return np.asarray((left < -limit) & (right > limit))
 
 
 def _sides(polygons: Sequence[Array]) -> tuple[Array, Array]:

@@ -24,7 +24,7 @@ from pydicom.dataset import Dataset
 
 from radloom.dicom.files import integer, items, numbers, quiet, text
 from radloom.dicom.masks import MaskFound, Part, check_frame_of_reference, check_references, choose_parts, read_object
-from radloom.dicom.polygons import Window, area, distance, inside, window_of
+from radloom.dicom.polygons import Window, area, crossing_themselves, distance, inside, window_of
 from radloom.errors import CaseError
 from radloom.images import Array, Geometry, Volume
 
@@ -174,11 +174,9 @@ def _closed(contours: list[Contour], warnings: list[str]) -> list[Contour]:
         points = contour.points
         moved = np.abs(points - np.roll(points, 1, axis=0)).max(axis=1, initial=0) > _SAME_POINT
         points = points[moved]
-        if (
-            max((area(points[:, [a, b]]) for a, b in ((0, 1), (0, 2), (1, 2))), default=0) > _LEAST_AREA
-            if len(points) > 2
-            else False
-        ):
+        flat = [points[:, [a, b]] for a, b in ((0, 1), (0, 2), (1, 2))] if len(points) > 2 else []
+        # The two halves of a figure of eight cancel out in the area.
+        if any(area(one) > _LEAST_AREA for one in flat) or (flat and crossing_themselves(flat)):
             kept.append(Contour(points, contour.kind, contour.image_uid))
     if len(kept) < len(closed):
         warnings.append(f"{len(closed) - len(kept)} contours of the ROI have no area, and were left out")
@@ -233,7 +231,7 @@ def _check_place(
 
 
 def _planes(contours: list[Contour], axis: int, warnings: list[str]) -> list[_Plane]:
-    """The contours plane by plane in ascending order, without those that are there twice."""
+    """The contours plane by plane in ascending order, without those that are there twice; warns of tangled ones."""
     on_plane = [other for other in (0, 1, 2) if other != axis]
     order = sorted(contours, key=lambda contour: (float(contour.points[:, axis].mean()), contour.points.shape))
     groups: list[list[Contour]] = []
@@ -260,6 +258,9 @@ def _planes(contours: list[Contour], axis: int, warnings: list[str]) -> list[_Pl
         planes.append(_Plane(float(np.mean([c.points[:, axis].mean() for c in group])), polygons))
     if doubles:
         warnings.append(f"{doubles} contours are there twice, and count once")
+    tangled = crossing_themselves([polygon for plane in planes for polygon in plane.polygons])
+    if tangled:
+        warnings.append(f"{tangled} contours cross themselves: what such a one surrounds twice counts as outside")
     return planes
 
 
