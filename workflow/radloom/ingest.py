@@ -110,7 +110,7 @@ def ingest_case(
     return Scan(
         reorient(found),
         None if matched is None else reorient(matched),
-        None if valid is None else reorient(Volume(valid.astype(np.uint8), found.geometry)),
+        None if valid is None else reorient(Volume(valid.view(np.uint8), found.geometry)),
         facts,
         warnings,
     )
@@ -171,19 +171,30 @@ def check_grid(geometry: Geometry, min_spacing: float, max_spacing: float) -> No
 
 
 def clean_hu(array: Array) -> tuple[Array, Array | None, dict[str, Any], list[str]]:
-    """Check that values are HU, and set padding to -1024; noise between -1200 and -1024 stays.
+    """Check that values are HU, and set padding (`padding_of`) to -1024; noise between -1200 and -1024 stays.
+
+    Returns the values as int16, or float32 where some are fractional, where the padding was (None without any), the
+    facts `hu_min` and `hu_max` (as read), and warnings. Raises CaseError for values that aren't finite, are constant,
+    or are not HU.
+    """
+    padding, facts, warnings = padding_of(array)
+    if padding is not None:
+        array = np.where(padding, array.dtype.type(AIR_HU), array)
+    if array.dtype.kind == "f" and not all(np.array_equal(np.rint(plane), plane) for plane in array):
+        return array.astype(np.float32, copy=False), padding, facts, warnings
+    return array.astype(np.int16, copy=False), padding, facts, warnings
+
+
+def padding_of(array: Array) -> tuple[Array | None, dict[str, Any], list[str]]:
+    """Where values (z, y, x) are padding, None if nowhere, with the facts and warnings, and the errors, of `clean_hu`.
 
     Padding is what lies below -1200, and a constant below -1024 that fills whole areas beside the air
-    (`_find_padding`). Returns the values as int16, or float32 where some are fractional, where the padding was (None
-    without any), the facts `hu_min` and `hu_max` (as read), and warnings. Raises CaseError for values that aren't
-    finite, are constant, or are not HU.
+    (`_find_padding`).
     """
     not_hu = "Send the image in HU: stored values x rescale slope + rescale intercept."
-    if array.dtype.kind == "f":
-        bad = array.size - int(np.count_nonzero(np.isfinite(array)))
-        if bad:
-            raise not_finite(bad, "image")
     low, high = array.min().item(), array.max().item()
+    if not np.isfinite(low) or not np.isfinite(high):
+        raise not_finite(array.size - int(np.count_nonzero(np.isfinite(array))), "image")
     if low == high:
         raise CaseError(f"all voxels of the image have the same value {low:g}", "Send the image again.")
     if low < _LOWEST_HU or high > _HIGHEST_HU:
@@ -207,10 +218,7 @@ def clean_hu(array: Array) -> tuple[Array, Array | None, dict[str, Any], list[st
     padding = _find_padding(array, low)
     if padding is not None:
         warnings += _check_padding(array, padding, not_hu)
-        array = np.where(padding, array.dtype.type(AIR_HU), array)
-    if array.dtype.kind == "f" and not np.array_equal(np.rint(array), array):
-        return array.astype(np.float32, copy=False), padding, facts, warnings
-    return array.astype(np.int16, copy=False), padding, facts, warnings
+    return padding, facts, warnings
 
 
 def _find_padding(array: Array, low: float) -> Array | None:
@@ -249,12 +257,12 @@ def _check_padding(array: Array, padding: Array, not_hu: str) -> list[str]:
             "if the rescale intercept had been applied twice",
             not_hu,
         )
-    inside = array[~padding]
-    if not inside.size:
+    if far.size == array.size:
         raise CaseError(f"all voxels of the image lie below {_PADDING_BELOW} HU", not_hu)
-    if inside.min() > -200:
+    lowest = array.min(where=~padding, initial=array.max())
+    if lowest > -200:
         raise CaseError(
-            f"apart from padding the values start at {inside.min():g}, without air in the field of view: "
+            f"apart from padding the values start at {lowest:g}, without air in the field of view: "
             "they look like stored values without the rescale intercept",
             not_hu,
         )

@@ -4,6 +4,7 @@ import itertools
 import shutil
 import struct
 import subprocess
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -487,6 +488,21 @@ def test_a_real_tilt_is_sheared_as_dcm2niix_does(tmp_path: Path) -> None:
 def test_slices_shifted_sideways_without_order_are_refused(tmp_path: Path) -> None:
     write_series(tmp_path, HU, positions=[(3.0 * (k == 4), 0, 2.5 * k) for k in range(6)])
     assert "shifted sideways against each other" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "volumes"), [("gap", 1.3), ("tilt", 2.0)])
+def test_reading_takes_little_more_memory_than_the_volume(tmp_path: Path, kind: str, volumes: float) -> None:
+    """In volumes as they come out, of int16 or float32; of the latter validity is another quarter."""
+    datasets = ct_datasets(phantom((100, 128, 128)), step=(0.1, 0, 2.5) if kind == "tilt" else None)
+    write_datasets(tmp_path, [ds for k, ds in enumerate(datasets) if kind != "gap" or k not in (4, 5, 11)])
+    series = choose_series(find_series(sorted(tmp_path.iterdir())))
+    tracemalloc.start()
+    try:
+        found = read_ct(series, CtSettings(allow_gap=2))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < volumes * found.volume.array.nbytes
 
 
 # What does not belong together

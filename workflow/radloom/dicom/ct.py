@@ -19,7 +19,7 @@ from radloom.dicom.series import Series, why_no_slice
 from radloom.dicom.stack import Stack
 from radloom.errors import CaseError
 from radloom.images import Array, Geometry, Volume
-from radloom.ingest import AIR_HU, clean_hu
+from radloom.ingest import AIR_HU, padding_of
 
 TILTS = ("shear", "refuse")
 _SAME_COSINE = 1e-4
@@ -85,10 +85,13 @@ def _read(series: Series, settings: CtSettings) -> CtSeries:
     start = (0, 0)
     if layout.missing or layout.tilt_degrees:
         # Padding that isn't declared must not be mixed into its neighbours.
-        cleaned, *_ = clean_hu(array[layout.index] if layout.missing else array)
-        array, valid = _without_padding(array, valid, cleaned, layout)
+        padding, *_ = padding_of(array[: len(layout.places)])
+        if padding is not None:
+            valid = np.ones(array.shape, bool) if valid is None else valid
+            valid[: len(padding)] &= ~padding
+            array[: len(padding)][padding] = AIR_HU
     if layout.missing:
-        _fill(array, valid, layout)
+        _spread(array, valid, layout)
         warnings.append(f"{len(layout.missing)} missing slices were interpolated between their neighbours")
     if layout.tilt_degrees:
         drift = layout.drift[0] / frames[0].spacing[0], layout.drift[1] / frames[0].spacing[1]
@@ -198,21 +201,14 @@ def _check_layout(layout: Layout, frames: list[Frame], settings: CtSettings) -> 
         raise CaseError(f"a volume of {layout.slices} slices of this size is too large", _ONE_SERIES)
 
 
-def _without_padding(array: Array, valid: Array | None, cleaned: Array, layout: Layout) -> tuple[Array, Array | None]:
-    """The stack with the padding set that `clean_hu` found in the slices that are there."""
-    where = layout.index if layout.missing else slice(None)
-    changed = cleaned != array[where]
-    if changed.any():
-        if valid is None:
-            valid = np.ones(array.shape, bool)
-        valid[where] &= ~changed
-        array[where] = cleaned
-    return array, valid
-
-
-def _fill(array: Array, valid: Array | None, layout: Layout) -> None:
-    """Interpolate the missing slices linearly between their neighbours; int16 is rounded."""
-    for before, after in pairwise(layout.index.tolist()):
+def _spread(array: Array, valid: Array | None, layout: Layout) -> None:
+    """Bring the slices that are there to their places, and interpolate the others linearly; int16 is rounded."""
+    places = layout.index.tolist()
+    for k, place in reversed(list(enumerate(places))):
+        for one in (array, valid):
+            if one is not None and place != k:
+                one[place] = one[k]
+    for before, after in pairwise(places):
         for k in range(before + 1, after):
             part = (k - before) / (after - before)
             between = array[before] * (1 - part) + array[after] * part

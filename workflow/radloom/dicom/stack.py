@@ -18,7 +18,10 @@ _SOLID_SHARE = 0.5  # least share of such padding's pixels with four neighbours 
 
 
 class Stack:
-    """The slices decoded into one array (z, y, x) in HU, int16 or float32; missing slices hold nothing yet."""
+    """The slices decoded into one array (z, y, x) in HU, int16 or float32, those that are there first, in their order.
+
+    As many slices as are missing lie behind them, and hold nothing yet.
+    """
 
     def __init__(self, layout: Layout, frames: list[Frame]) -> None:
         first = frames[0].pixels
@@ -29,7 +32,7 @@ class Stack:
         self._buffer: Array | None = None
         self._padding: Counter[float] = Counter()
         self._ignored: Counter[float] = Counter()
-        for k, place in zip(layout.index.tolist(), layout.places, strict=True):
+        for k, place in enumerate(layout.places):
             outside = self._decode(frames[place[0]], self.array[k])
             if outside is not None:
                 if self.valid is None:
