@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections import Counter
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +29,7 @@ class Stack:
     def __init__(self, layout: Layout, frames: list[Frame]) -> None:
         first = frames[0].pixels
         whole = all(frame.slope.is_integer() and frame.intercept.is_integer() for frame in frames)
-        self.array: Array = np.empty((layout.slices, first.rows, first.columns), np.int16 if whole else np.float32)
+        self.array = _empty((layout.slices, first.rows, first.columns), np.dtype(np.int16 if whole else np.float32))
         self.valid: Array | None = None
         self._readers: dict[int, PixelReader] = {}
         self._buffer: Array | None = None
@@ -107,6 +110,17 @@ class Stack:
                 return None
         self._padding[hu] += count
         return np.asarray(found)
+
+
+def _empty(shape: tuple[int, int, int], dtype: np.dtype[Any]) -> Array:
+    """An array of nothing yet, in pages of the usual size.
+
+    numpy asks for huge ones, for which the kernel moves other memory about where it is fragmented: that can take as
+    long as all the reading.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(pages, dtype).reshape(shape)
 
 
 def _several_phases(frames: list[Frame], layout: Layout) -> CaseError:
