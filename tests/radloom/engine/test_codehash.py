@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from radloom.engine.codehash import code_hash
+from radloom.engine.codehash import TRANSPORT, Known, code_hash, module_digest
+
+WORKFLOW = Path(__file__).parents[3] / "workflow"
 
 
 @pytest.fixture
@@ -68,6 +70,16 @@ def test_the_reading_of_the_configuration_does_not_count(workflow: Path) -> None
     before = code_hash(workflow, "two", {})
     edit(workflow / "radloom/config.py", "A = 1", "A = 2")
     assert code_hash(workflow, "two", {}) == before
+
+
+def test_fetching_from_servers_counts_apart_from_reading() -> None:
+    """For the cases that have a URL: `engine.sources`."""
+    seen: Known = {}
+    code_hash(WORKFLOW, "ingest", seen)
+    modules = {key.partition(":")[0] for key in seen}
+    assert {"radloom.dicom.ct", "radloom.dicom.files", "radloom.source_cells"} <= modules
+    assert TRANSPORT not in modules
+    assert len(module_digest(WORKFLOW, TRANSPORT)) == 64
 
 
 def test_another_clone_at_another_time_has_the_same_hash(workflow: Path, tmp_path: Path) -> None:

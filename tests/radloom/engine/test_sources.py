@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+import pytest
+
+from radloom.engine import sources
 from radloom.engine.sources import choice, private_cells, source_hash, source_identity
 
 
@@ -38,6 +41,17 @@ def test_a_url_counts_by_a_digest_that_needs_the_salt() -> None:
     assert source_identity(url, b"s") == source_identity(url, b"s") != source_identity(url, b"t")
     assert source_hash(url, b"s") == source_hash(url, b"s") != source_hash(url, b"t")
     assert source_hash(url, b"s") != source_hash(url + "4", b"s")
+
+
+def test_the_code_that_fetches_counts_for_urls_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "https://pacs/dicom-web/studies/1.2/series/1.2.3"
+    (tmp_path / "a.nrrd").write_bytes(b"1")
+    seen = []
+    for code in ("1", "2"):
+        monkeypatch.setattr(sources, "_transport", lambda code=code: code)
+        told = [(source_identity(one, b"s"), source_hash(one, b"s")) for one in (url, tmp_path / "a.nrrd")]
+        seen.append(told)
+    assert [a == b for a, b in zip(*seen, strict=True)] == [False, True]
 
 
 def test_what_a_row_chooses_is_told_by_a_hash_alone() -> None:

@@ -1,7 +1,8 @@
 """A hash of the code that decides a step's numbers: its script and the project's modules that it imports.
 
 Comments, docstrings and layout don't change it, and neither does the engine, which decides when a step runs
-and never what it computes, nor the reading of the configuration, of which a step takes what its plan says.
+and never what it computes, nor the reading of the configuration, of which a step takes what its plan says. What fetches
+series from servers counts for the cases that have a URL alone (`radloom.engine.sources`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = "radloom"
-WITHOUT = ("radloom.engine", "radloom.config")
+TRANSPORT = f"{PACKAGE}.dicom.web"
+WITHOUT = ("radloom.engine", "radloom.config", TRANSPORT)
 
 
 # What is known of a module with that content: its digest, and the modules that it imports.
@@ -54,6 +56,12 @@ def code_hash(workflow: Path, script: str, known: Known) -> str:
         for template in sorted((workflow / PACKAGE / "templates").glob("*")):
             whole.update(f"{template.name}:".encode() + template.read_bytes())
     return whole.hexdigest()
+
+
+def module_digest(workflow: Path, module: str) -> str:
+    """Return the sha256 over the syntax tree of one module alone."""
+    path = workflow.joinpath(*module.split(".")).with_suffix(".py")
+    return _parse(path.read_bytes(), module, package=False)[0]
 
 
 def _ancestors(module: str) -> list[str]:

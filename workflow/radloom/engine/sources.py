@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import cache
 from pathlib import Path
 
+from radloom.engine.codehash import TRANSPORT, module_digest
 from radloom.engine.files import canonical_json, identity, sha256_file, sha256_json
 from radloom.salt import hashed
 from radloom.source_names import is_url, is_volume, list_folder, source_files
@@ -19,11 +21,11 @@ def source_identity(source: Path | str, salt: bytes = b"") -> list[int]:
     """Return what tells cheaply that a source may have changed: size, mtime in ns, inode.
 
     Of a folder, or a header with its data in a file of its own: the total size, the latest mtime, and a digest of the
-    identities of all files, so that one edited slice is seen. Of a URL it is a digest by the project's salt: what a
-    server has under a UID stays as it is.
+    identities of all files, so that one edited slice is seen. Of a URL it is a digest by the project's salt, with the
+    code that fetches it: what a server has under a UID stays as it is.
     """
     if isinstance(source, str):
-        return [0, 0, int(hashed(salt, source)[:12], 16)]
+        return [0, 0, int(_url_digest(source, salt)[:12], 16)]
     try:
         parts = _folder_identities(source)
     except NotADirectoryError:
@@ -54,6 +56,16 @@ def _folder_identities(path: Path) -> list[tuple[int, int, int]]:
     return found
 
 
+def _url_digest(url: str, salt: bytes) -> str:
+    return hashed(salt, f"{_transport()} {url}")
+
+
+@cache
+def _transport() -> str:
+    """The digest of the code that fetches series."""
+    return module_digest(Path(__file__).parents[2], TRANSPORT)
+
+
 def _header_and_data(path: Path) -> list[Path]:
     if path.suffix.lower() not in _DETACHED:
         return [path]
@@ -71,7 +83,7 @@ def source_hash(source: Path | str, salt: bytes = b"") -> str:
     the data's place does. A URL has the digest of its identity.
     """
     if isinstance(source, str):
-        return hashed(salt, source)
+        return _url_digest(source, salt)
     if source.is_dir():
         folder = list_folder(source)
         return sha256_json([*sorted(map(sha256_file, folder.files)), folder.links_inside, folder.links_outside])
