@@ -1,6 +1,9 @@
 """What a cell of the sheet may name: the same series as a folder, as archives of it, as one file, beside others."""
 
+import multiprocessing
+import os
 import shutil
+import signal
 import tarfile
 import zipfile
 from pathlib import Path
@@ -12,6 +15,7 @@ import SimpleITK as sitk
 from dicom_files import enhanced_dataset, phantom, write_file, write_series
 from dicom_masks import Drawn, rtstruct, save
 
+from radloom import archives
 from radloom.errors import CaseError
 from radloom.ingest import Scan, ingest_case
 from radloom.salt import hashed
@@ -101,8 +105,6 @@ def path_of_mask(folder: Path) -> Path:
 
 
 def test_one_archive_for_image_and_mask_is_unpacked_once(series: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from radloom import archives
-
     calls = []
     real = archives.unpack
     monkeypatch.setattr(archives, "unpack", lambda *given: calls.append(given) or real(*given))
@@ -110,6 +112,43 @@ def test_one_archive_for_image_and_mask_is_unpacked_once(series: Path, monkeypat
     with Sources(series.parent, 1, {}) as sources:
         assert sources.open(path, "image") == sources.open(path, "mask")
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
+def test_what_a_killed_process_unpacked_is_never_taken_for_the_archive(tmp_path: Path, suffix: str) -> None:
+    """Killed in the middle of its files; the next start unpacks all of them anew."""
+    content = {f"{k}.dcm": bytes(128) + b"DICM" + bytes([k]) * (2 << 20) for k in range(5)}
+    (tmp_path / "in").mkdir()
+    for name, data in content.items():
+        (tmp_path / "in" / name).write_bytes(data)
+    archive = tmp_path / f"packed{suffix}"
+    shutil.make_archive(str(tmp_path / "packed"), {".zip": "zip", ".tar.gz": "gztar"}[suffix], tmp_path / "in")
+    work = tmp_path / "work"
+    work.mkdir()
+
+    def open_and_die() -> None:
+        count, blocks = archives._Meter.count, []
+
+        def die_at_the_eighth(meter: archives._Meter, block: bytes) -> bytes:
+            blocks.append(block)
+            if len(blocks) == 8:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return count(meter, block)
+
+        archives._Meter.count = die_at_the_eighth  # of the child process alone
+        with Sources(work, 1, {}) as sources:
+            sources.open(archive, "image")
+
+    child = multiprocessing.get_context("fork").Process(target=open_and_die)
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    left = [file for file in work.rglob("*") if file.is_file()]
+    assert 0 < len(left) < 5
+    with Sources(work, 1, {}) as sources:
+        files = sources.open(archive, "image").dicom
+        assert not set(files) & set(left)
+        assert sorted(file.read_bytes() for file in files) == sorted(content.values())
 
 
 def test_of_several_series_the_sheet_chooses(series: Path) -> None:
