@@ -67,6 +67,6 @@ def test_scanners_and_their_software_are_taken() -> None:
 
 
 def test_what_a_person_may_have_typed_is_neither() -> None:
-    short = ["1957", "0412", "12.04.57", "JD", "Al Bo"]
+    short = ["1957", "0412", "12.04.57", "JD", "Al Bo", "SOFT1957"]
     assert [text for text in [*PERSONAL, *short] if is_kernel(text)] == []
     assert [text for text in PERSONAL if is_scanner(text)] == []

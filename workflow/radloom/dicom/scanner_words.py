@@ -58,7 +58,7 @@ def is_kernel(text: str) -> bool:
     return bool(parts) and all(
         _KERNEL_CODE.fullmatch(part)
         or _KERNEL_LETTERS.fullmatch(part)
-        or part.lower().rstrip("0123456789") in _KERNEL_WORDS
+        or re.sub("[0-9]{1,2}$", "", part.lower()) in _KERNEL_WORDS
         for part in parts
     )
 
