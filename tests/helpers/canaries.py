@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import datetime
 import gzip
 import re
+import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
+import PIL.Image
 import pydicom
 from pydicom._dicom_dict import DicomDictionary
 from pydicom.dataelem import DataElement
@@ -20,6 +25,8 @@ from radloom.dicom.acquisition_elements import KEYWORDS as ACQUISITION
 from radloom.dicom.files import KEYWORDS
 
 WORD = "ZQCanary"
+# Of 16 bits, and a tag: too small to tell which element has them.
+US, SS, AT = 54321, -23917, 0x5A514321
 UID = "1.2.826.0.1.3680043.77"
 # What a reader has to look at, or may tell: these keep their values, and all others carry a canary.
 TAKEN = (
@@ -28,8 +35,11 @@ TAKEN = (
     | {"ExtendedOffsetTableLengths", "DirectoryRecordSequence", "DataSetTrailingPadding"}
 )
 _WORDS = ("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT")
+_SMALL = ("US", "SS", "AT")
 _BYTES = ("OB", "OW", "OD", "OF", "OL", "OV", "UN")
 _PRIVATE = 0x0099
+_NUMBERS = ("AS", "DA", "DS", "DT", "FD", "FL", "IS", "SL", "SV", "TM", "UL", "UV")
+_PRIVATE_VRS = (*_WORDS, *_BYTES, *_SMALL, *_NUMBERS, "UI", "SQ")  # all that there are
 
 
 class Canaries:
@@ -37,7 +47,7 @@ class Canaries:
 
     def __init__(self) -> None:
         self._made = 0
-        self.numbers: dict[str, str] = {}
+        self.numbers: dict[str, str] = {str(US): "US", str(SS).strip("-"): "SS", str(AT): "AT"}
 
     def word(self, kind: str = "LO") -> str:
         """A text that tells itself apart in any case."""
@@ -59,8 +69,8 @@ class Canaries:
             return self.uid()
         if vr in _BYTES:
             return (self.word() + "   ").encode()[: 16 if vr in ("OD", "OV") else 12].ljust(16)
-        if vr in ("US", "SS", "AT"):
-            return 0x7ABC  # five digits are nobody's
+        if vr in _SMALL:
+            return {"US": US, "SS": SS, "AT": AT}[vr]
         if vr in ("DA", "DT"):
             day = datetime.date(1985, 1, 1) + datetime.timedelta(days=n)
             self.numbers[day.isoformat()] = where
@@ -91,9 +101,11 @@ class Canaries:
                 continue
             self._add(dataset, tag, vrs.split(" ")[0], keyword)
         block = dataset.private_block(_PRIVATE, self.word(), create=True)
-        for offset, vr in enumerate((*_WORDS, *_BYTES, "UI", "DA", "TM", "DT", "AS", "DS", "IS", "FD", "UL", "SQ"), 1):
+        for offset, vr in enumerate(_PRIVATE_VRS, 1):
             value = [self._nested()] if vr == "SQ" else self.value(vr, f"private {vr}")
             block.add_new(offset, vr, value)
+        for element, vr in ((0x0010, "US"), (0x0022, "LO"), (0x1500, "LO"), (0x4000, "LT"), (0x3000, "OW")):
+            dataset.add_new(0x60000000 | element, vr, self.value(vr, "overlay"))
 
     def _add(self, dataset: Dataset, tag: int, vr: str, keyword: str) -> None:
         if vr == "SQ":
@@ -101,7 +113,7 @@ class Canaries:
             item = self._nested() if tag >> 16 in (0x0010, 0x0040) else Dataset()
             item.PatientName = self.word("PN")
             dataset[tag] = DataElement(tag, "SQ", [item])
-        elif vr not in ("NONE", "AT"):
+        elif vr != "NONE":
             dataset[tag] = DataElement(tag, vr, self.value(vr, keyword), validation_mode=pydicom.config.IGNORE)
 
     def _nested(self) -> Dataset:
@@ -126,7 +138,7 @@ class Canaries:
         lowered = content.lower()
         found = [
             f"...{word}... at {lowered.index(coded)}: {content[max(0, lowered.index(coded) - 60) :][:160]!r}"
-            for word in (WORD.lower(), UID)
+            for word in (WORD.lower(), UID, f"{AT:08x}", f"{AT >> 16:04x},{AT & 0xFFFF:04x}")
             for coded in (word.encode(), word.encode("utf-16-le"), word.encode("utf-16-be"))
             if coded in lowered
         ]
@@ -143,8 +155,25 @@ def everything_in(*folders: Path) -> Iterator[tuple[str, bytes]]:
                 continue
             content = path.read_bytes()
             yield str(path), content
-            if path.suffix == ".gz":
-                yield f"{path}, unpacked", gzip.decompress(content)
-            elif path.suffix == ".parquet":
-                table = pd.read_parquet(path)
-                yield f"{path}, unpacked", table.to_csv().encode()
+            for part in _unpacked(path, content):
+                yield f"{path}, unpacked", part
+
+
+def _unpacked(path: Path, content: bytes) -> Iterator[bytes]:
+    """What a file's bytes don't show: of packed ones, Parquet, pictures' texts, data in HTML, Snakemake's names."""
+    if path.suffix == ".gz":
+        yield gzip.decompress(content)
+    elif path.suffix == ".parquet":
+        table = pd.read_parquet(path)
+        yield table.to_csv().encode() + repr(table.attrs).encode()
+    elif path.suffix in (".zip", ".xlsx"):
+        with zipfile.ZipFile(path) as packed:
+            yield from (name.encode() + packed.read(name) for name in packed.namelist())
+    elif path.suffix == ".png":
+        with PIL.Image.open(path) as picture:
+            yield repr(picture.info).encode()
+    elif path.suffix == ".html":
+        yield from map(base64.b64decode, re.findall(rb"base64,([A-Za-z0-9+/]+=*)", content))
+    elif path.parent.parent.name == ".snakemake":
+        with suppress(binascii.Error):
+            yield base64.b64decode(path.name, validate=True)

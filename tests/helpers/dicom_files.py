@@ -79,7 +79,7 @@ def ct_datasets(
         ds.PatientID, ds.PatientName = "ID-DOE-4711", "DOE^JOHN"
         ds.SeriesDescription = "Thorax DOE 1.0"
         ds.SeriesNumber, ds.AcquisitionNumber, ds.InstanceNumber = 3, 1, k + 1
-        ds.Manufacturer, ds.ConvolutionKernel, ds.KVP = "ACME", "B30f", 120
+        ds.Manufacturer, ds.ConvolutionKernel, ds.KVP = "NEUSOFT", "B30f", 120
         ds.ImagePositionPatient = [_decimal(value) for value in position]
         ds.ImageOrientationPatient = [_decimal(value) for value in axes[:, :2].T.ravel()]
         ds.PixelSpacing = [_decimal(spacing[1]), _decimal(spacing[0])]

@@ -79,7 +79,7 @@ def test_the_case_s_own_values_come_before_its_centre_s() -> None:
     [
         ({"water_hu": "5"}, {"drift": 0.01}, "water_hu is given, but air_hu is not"),
         ({"air_hu": "-1000", "water_hu": ""}, {}, "air_hu is given, but water_hu is not"),
-        ({"water_hu": "5,2", "air_hu": "-1000"}, {}, 'water_hu "5,2" is no number'),
+        ({"water_hu": "5,2", "air_hu": "-1000"}, {}, "water_hu is no number"),
         ({"water_hu": "nan", "air_hu": "-1000"}, {}, "can't be"),
         ({"water_hu": "-1000", "air_hu": "0"}, {}, "denser"),
         ({"water_hu": "300", "air_hu": "-700"}, {}, "more than 100 HU from 0"),

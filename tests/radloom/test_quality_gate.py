@@ -139,6 +139,16 @@ def test_the_gap_between_slices() -> None:
     assert [values(found, case)["slice_gap_mm"] for case in "abc"] == [1.25, None, None]
 
 
+def test_burnt_in_text_may_exclude() -> None:
+    rules = [{"figure": "burned_in_slices", "above": 0, "action": "exclude"}]
+    ingest = {"a": {"burned_in_slices": 3}, "b": {"burned_in_slices": 0}}
+    found = gate(rules, {"a": facts(0), "b": facts(1), "c": facts(2)}, ingest=ingest)
+    assert list(found.excluded) == ["a"]
+    text = "number of slices with burnt-in text is 3, above 0 (burned_in_slices)"
+    assert found.excluded["a"].text == text
+    assert values(found, "c")["burned_in_slices"] is None
+
+
 @pytest.mark.parametrize(
     ("rule", "message"),
     [

@@ -26,6 +26,13 @@ def test_processes_that_make_it_at_once_agree(tmp_path: Path) -> None:
         assert len(set(pool.map(project_salt, [tmp_path / "salt"] * 64))) == 1
 
 
+def test_a_salt_that_others_may_read_is_shut(tmp_path: Path) -> None:
+    salt = project_salt(tmp_path / "salt")
+    (tmp_path / "salt").chmod(0o644)
+    assert project_salt(tmp_path / "salt") == salt
+    assert (tmp_path / "salt").stat().st_mode & 0o777 == 0o600
+
+
 @pytest.mark.parametrize("content", ["", "00" * 31, "not a salt", "\u00e9" * 64])
 def test_a_file_that_is_no_salt_is_refused_and_kept(tmp_path: Path, content: str) -> None:
     path = tmp_path / "salt"

@@ -48,13 +48,18 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def refused(image: Path, behaviour: str, **options: float) -> CaseError:
+def refused_by(image: Path, words: str, **options: float) -> CaseError:
     with pytest.raises(CaseError) as caught:
-        segment_command(image, command(behaviour), LABELS, **options)
+        segment_command(image, words, LABELS, **options)
     assert caught.value.advice
-    for private in ("/", "DOE", Path.home().name + " ", "with a space"):
-        assert private not in caught.value.reason.replace("<path>", "")
     return caught.value
+
+
+def refused(image: Path, behaviour: str, **options: float) -> CaseError:
+    error = refused_by(image, command(behaviour), **options)
+    for private in ("/", "DOE", Path.home().name + " ", "with a space"):
+        assert private not in error.reason.replace("<path>", "")
+    return error
 
 
 def expected(volume: Volume) -> np.ndarray:
@@ -164,6 +169,19 @@ def test_the_program_sees_nothing_of_the_patient(image: Path) -> None:
         segment_command(image, f"{sys.executable} -c {shlex.quote(code)} {{image}} {{labels}}", LABELS)
     assert "scan_0000.nii.gz" in caught.value.reason
     assert "DOE" not in caught.value.reason
+
+
+def test_a_program_that_prints_its_environment_tells_no_login_and_no_path(
+    image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("USER", "PASSWORD", "TOKEN", "HOST"):
+        monkeypatch.setenv(f"RADLOOM_DICOMWEB_{name}", "ZQCanary")
+    monkeypatch.setenv("OTHER_PATH", "/data/ZQCanary/scans")
+    code = "import os, sys; names = [k for k in os.environ if 'RADLOOM' in k or 'OTHER' in k]; "
+    code += "print('found', {k: os.environ[k] for k in names}, *os.environ.values()); sys.exit(3)"
+    error = refused_by(image, f"{sys.executable} -c {shlex.quote(code)} {{image}} {{labels}}")
+    assert "exit code 3" in error.reason
+    assert "ZQCanary" not in error.reason
 
 
 @pytest.mark.parametrize(

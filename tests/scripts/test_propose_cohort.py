@@ -41,7 +41,7 @@ def ct(
         "PatientID": patient,
         "PatientName": "DOE^JANE",
         "StudyDate": "20200102",
-        "ManufacturerModelName": "Model 7",
+        "ManufacturerModelName": "iCT 7",
     }
     datasets = ct_datasets(
         phantom(shape), series=series, study=f"{series}.99", frame_of_reference=frame, **{**common, **fields}
@@ -131,7 +131,7 @@ def test_a_row_for_each_series_that_could_be_a_case(proposed):
     assert (first["image"], first["series"]) == ("../dicom/a_DOE_JANE/ct", "")
     assert (first["mask"], first["mask_roi"]) == ("../dicom/a_DOE_JANE/plans/x.dcm", "")
     assert [first[c] for c in ("scanner_model", "kernel", "slice_thickness", "slices")] == [
-        "Model 7",
+        "iCT 7",
         "B30f",
         "2.5",
         "12",

@@ -73,9 +73,11 @@ _MANUFACTURERS = {
 _NO_CONTRAST = frozenset(
     (
         *("no", "none", "n", "non", "nil", "without", "native", "nativ", "unenhanced", "plain", "w/o", "wo", "false"),
-        *("no contrast", "without contrast", "non contrast", "noncontrast", "non-contrast", "no iv", "0", "-"),
+        *("no contrast", "without contrast", "non contrast", "noncontrast", "non-contrast", "no iv"),
     )
 )
+# What programs that de-identify write in the place of a text, and what stands for "not known".
+_REMOVED = re.compile(r"anon|de-?id|removed|redact|deleted|dummy|unknown|not specified|masked|pseudo|^x+$|^[^a-z1-9]*$")
 
 
 def clean(column: str, value: object) -> Value:
@@ -124,8 +126,14 @@ def manufacturer_name(text: str) -> str | None:
 
 
 def contrast_given(agent: str) -> str:
-    """Return yes or no for the free text that names a contrast agent; the text itself goes nowhere."""
-    return "no" if agent.strip().strip(".").lower() in _NO_CONTRAST else "yes"
+    """Return yes or no for the free text that names a contrast agent, "" where it says neither.
+
+    The text itself goes nowhere.
+    """
+    text = agent.strip().strip(".").lower()
+    if text in _NO_CONTRAST:
+        return "no"
+    return "" if is_missing(text) or _REMOVED.search(text) else "yes"
 
 
 def join_sheet(

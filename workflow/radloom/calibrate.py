@@ -222,7 +222,7 @@ def _number(text: str, name: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise CaseError(f'{name} "{text}" is no number', "Write it in HU with a decimal point.") from None
+        raise CaseError(f"{name} is no number", "Write it in HU with a decimal point.") from None
 
 
 def _seen_from_outside(low: Array) -> Array:

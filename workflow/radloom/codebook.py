@@ -721,7 +721,7 @@ _ACQUIRED = {
     "pitch": (ONE, "Spiral pitch factor: table feed a rotation over the width of the collimation."),
     "contrast": (
         "",
-        "Whether the header names a contrast agent: yes or no; empty where the agent's name was emptied.",
+        "Whether a contrast agent was given: yes or no where the header says so; empty where it says nothing.",
     ),
     "table_height": (MM, "Height of the table."),
     "gantry_tilt": ("degree", "Tilt of the gantry."),

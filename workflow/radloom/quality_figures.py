@@ -29,6 +29,27 @@ FIGURES = {
         "where the thickness is not known.",
         "gap between slices",
     ),
+    "burned_in_slices": Figure(
+        "cohort",
+        "1",
+        "Slices whose DICOM header says that text is burnt into their pixels (0028,0301).",
+        "number of slices with burnt-in text",
+        advice="Look at the slices, and at the case's picture in the report, before anybody gets them.",
+    ),
+    "recognizable_slices": Figure(
+        "cohort",
+        "1",
+        "Slices whose DICOM header says that a person may be recognised by them (0028,0302), as by a face.",
+        "number of slices that show who it is",
+        advice="Take the face away before the images leave the hospital.",
+    ),
+    "overlay_slices": Figure(
+        "cohort",
+        "1",
+        "Slices that had overlay planes (60xx), which may hold text; none reaches the image.",
+        "number of slices with overlay planes",
+        advice="Look whether the same text is burnt into the pixels.",
+    ),
     "noise_air_sd": Figure(
         "scan",
         "HU",

@@ -17,6 +17,8 @@ STEP = "quality"
 Entries = Mapping[str, Mapping[str, Entry]]
 MOST_NAMES = 3
 """Names in the sheet that one patient may have; an id in the files that more share is no patient's."""
+PERSONAL = ("burned_in_slices", "recognizable_slices", "overlay_slices")
+"""What the headers of a series say of a person to be seen in it; ingest counts it, and warns."""
 SAME_PICTURE = 0.1
 """Share of bits by which picture hashes of one picture differ at most (docs/quality.md)."""
 
@@ -66,7 +68,8 @@ def pass_gate(cases: Sequence[Mapping[str, str]], entries: Entries, rules: Seque
         facts = measured[case_id]
         figures = [Measured("", name, value) for name, value in facts["scan"].items()]
         figures += [Measured(roi, name, value) for roi, own in facts["rois"].items() for name, value in own.items()]
-        figures += [Measured("", "slice_gap_mm", _slice_gap(facts, entries, case_id)), *alike[case_id]]
+        figures += [Measured("", "slice_gap_mm", _slice_gap(facts, entries, case_id))]
+        figures += [Measured("", name, _ingested(entries, case_id).get(name)) for name in PERSONAL] + alike[case_id]
         gate.figures[case_id] = figures
         for rule in rules:
             for found in (_broken(rule, case_id, one) for one in figures):
@@ -96,10 +99,13 @@ def _broken(rule: Mapping[str, Any], case_id: str, one: Measured) -> Finding | N
     return Finding(case_id, one.roi, text, f"{figure.advice} If all is sound, change the rule in quality: rules.")
 
 
-def _slice_gap(facts: Mapping[str, Any], entries: Entries, case_id: str) -> float | None:
+def _ingested(entries: Entries, case_id: str) -> Mapping[str, Any]:
     entry = entries.get("ingest", {}).get(case_id)
-    acquisition = (entry.facts.get("acquisition") if entry is not None else None) or {}
-    thickness = acquisition.get("slice_thickness")
+    return entry.facts if entry is not None else {}
+
+
+def _slice_gap(facts: Mapping[str, Any], entries: Entries, case_id: str) -> float | None:
+    thickness = (_ingested(entries, case_id).get("acquisition") or {}).get("slice_thickness")
     return facts["scan"]["slice_spacing_mm"] - thickness if isinstance(thickness, int | float) else None
 
 
@@ -114,7 +120,7 @@ def _alike(
     from radloom.duplicates import hash_distances
 
     ids = [row["case_id"] for row in rows]
-    facts = [entries["ingest"][case_id].facts if case_id in entries.get("ingest", {}) else {} for case_id in ids]
+    facts = [_ingested(entries, case_id) for case_id in ids]
     by_sheet = _groups(row.get("patient_id") or row["case_id"] for row in rows)
     by_files = _groups(own.get("patient_hash") for own in facts)
     by_digest = _groups(measured[case_id]["voxels"] for case_id in ids)

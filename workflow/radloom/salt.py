@@ -24,6 +24,10 @@ def project_salt(path: Path) -> bytes:
     try:
         if not path.exists():
             _make(path)
+        if path.stat().st_mode & 0o077:
+            # A copy or an unpacked archive may have lost it; some disks know no permissions.
+            with contextlib.suppress(OSError):
+                path.chmod(0o600)
         salt = bytes.fromhex(path.read_text(encoding="ascii").strip())
     except OSError as error:
         raise ConfigError([f"the project's salt can't be read or made: {error.strerror}"]) from None

@@ -41,6 +41,7 @@ _PLACEHOLDER = re.compile(r"\{([A-Za-z_]+)\}")
 _PATH = re.compile(r"""'[^']*[/\\][^']*'|"[^"]*[/\\][^"]*"|[^\s'"=(:,;]*[/\\][^'"\s]*""")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\x20-\x7e\t\n\r]")
 _PR_SET_PDEATHSIG = 1
+_SECRETS = "RADLOOM_DICOMWEB"  # the login of an image server, which a program that fails might print
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ def run_command(words: Sequence[str], timeout_s: float) -> Outcome:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            env={key: value for key, value in os.environ.items() if not key.startswith(_SECRETS)},
             start_new_session=True,
             preexec_fn=_dying_with(os.getpid()),
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,8 @@ def run_case(task: CaseTask) -> CaseResult:
     elif source == "command":
         from radloom.segment_command import segment_command
 
+        # The program's copy of the image is gone with the case's folder, also after a kill.
+        tempfile.tempdir = str(task.out.resolve())
         labels, names, warnings = segment_command(
             task.inputs["calibrate/image.nii.gz"],
             task.params["command"],

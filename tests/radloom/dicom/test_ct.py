@@ -679,3 +679,33 @@ def test_a_length_beyond_the_file_is_refused(tmp_path: Path) -> None:
     at = data.rindex(struct.pack("<HH2sH", 0x7FE0, 0x10, b"OW", 0)) + 8
     paths[2].write_bytes(data[:at] + struct.pack("<L", 0xFFFFFFF0) + data[at + 4 :])
     assert "truncated or damaged" in refused(tmp_path)
+
+
+def test_what_a_header_says_of_a_person_to_be_seen_is_told_and_overlays_are_not_read(tmp_path: Path) -> None:
+    def change(k: int, ds: Dataset) -> None:
+        if k < 2:
+            ds.BurnedInAnnotation = "YES"
+        if k == 0:
+            ds.RecognizableVisualFeatures = "YES"
+        ds.add_new(0x60020010, "US", ds.Rows)
+        ds.add_new(0x60020011, "US", ds.Columns)
+        ds.add_new(0x60020022, "LO", "DOE^JOHN")
+        ds.add_new(0x60023000, "OW", b"\xff" * (ds.Rows * ds.Columns // 8))
+        # A plane in a bit beyond the stored ones.
+        ds.add_new(0x60000010, "US", ds.Rows)
+        ds.add_new(0x60000102, "US", 15)
+        ds.PixelData = (np.frombuffer(ds.PixelData, "<u2") | 0x8000).tobytes()
+
+    write_series(tmp_path / "plain", HU, signed=False, bits_stored=12, intercept=-1024)
+    write_series(tmp_path / "overlaid", HU, signed=False, bits_stored=12, intercept=-1024, change=change)
+    plain, found = read(tmp_path / "plain"), read(tmp_path / "overlaid")
+    np.testing.assert_array_equal(found.volume.array, plain.volume.array)
+    told = ("burned_in_slices", "recognizable_slices", "overlay_slices")
+    assert [plain.facts[name] for name in told] == [0, 0, 0]
+    assert [found.facts[name] for name in told] == [2, 1, len(HU)]
+    assert [text.split(",")[0] for text in found.warnings] == [
+        "2 slices have text burnt into their pixels",
+        "1 slices show by what a person may be recognised",
+        f"{len(HU)} slices had overlay planes",
+    ]
+    assert plain.warnings == []

@@ -54,6 +54,17 @@ def test_the_code_that_fetches_counts_for_urls_alone(tmp_path: Path, monkeypatch
     assert [a == b for a, b in zip(*seen, strict=True)] == [False, True]
 
 
+def test_an_identity_tells_no_time(tmp_path: Path) -> None:
+    """A file that was copied with its time has the day of the scan."""
+    path = tmp_path / "scan.nii"
+    path.write_bytes(b"1234")
+    os.utime(path, ns=(1, 1_113_523_200_000_000_000))
+    for source in (path, tmp_path):
+        size, digest = source_identity(source)
+        assert size == 4
+        assert "11135" not in str(digest)
+
+
 def test_what_a_row_chooses_is_told_by_a_hash_alone() -> None:
     row = {"image": "DOE/", "mask": "DOE/", "series": "Thorax DOE*", "mask_roi": "GTV DOE", "patient_id": "P1"}
     told = choice(row, b"s" * 32)

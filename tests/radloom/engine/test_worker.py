@@ -1,9 +1,11 @@
 """A case that dies, hangs, or eats memory takes nobody with it."""
 
 import faulthandler
+import logging
 import os
 import signal
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,12 @@ def run(task: CaseTask) -> CaseResult:
         bytearray(3 << 30)
     if what == "exclude":
         raise CaseError("no tumour", "draw one")
+    if what == "talk":
+        print(task.params["name"])
+        warnings.warn(task.params["name"], stacklevel=1)
+        logging.getLogger("reader").error(task.params["name"])
+        os.write(1, task.params["name"].encode())
+        os.write(2, task.params["name"].encode())
     if what == "bug":
         raise ValueError(task.params["name"])
     return CaseResult(facts={"pid": os.getpid()})
@@ -69,6 +77,17 @@ def test_a_bug_is_told_with_its_place_but_without_its_values(worker: Worker) -> 
     assert "ValueError" in answer.reason
     assert "test_worker.py" in answer.reason
     assert "Jane" not in answer.reason
+
+
+def test_nothing_that_a_reader_prints_gets_into_the_log(worker: Worker, capfd: pytest.CaptureFixture[str]) -> None:
+    assert computed(worker, "talk").kind == "ok"
+    worker.stop()
+    assert "".join(capfd.readouterr()) == ""
+    # What comes after the front door has nothing to hide, and its words help.
+    later = Worker(CaseStep("resample", run))
+    assert computed(later, "talk").kind == "ok"
+    later.stop()
+    assert "Jane" in "".join(capfd.readouterr())
 
 
 def record() -> Record:

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from radloom.acquisition import COLUMNS, MIXED, RANGES, Value, clean, contrast_given, is_known_zero, manufacturer_name
 from radloom.dicom.acquisition_elements import DATES, DESCRIPTIONS, IDENTIFIERS, VENDORS
 from radloom.dicom.files import items, quiet, text, texts
+from radloom.dicom.scanner_words import is_kernel, is_scanner
 from radloom.salt import hashed
 
 FIRST_CT = 1971
@@ -22,7 +23,7 @@ _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 # Functional groups of enhanced CT that have values of the table (PS3.3, C.8.15.3).
 _MACROS = (
     *("CTExposureSequence", "CTXRayDetailsSequence", "CTReconstructionSequence", "PixelMeasuresSequence"),
-    *("CTTableDynamicsSequence", "CTAcquisitionDetailsSequence"),
+    *("CTTableDynamicsSequence", "CTAcquisitionDetailsSequence", "ContrastBolusUsageSequence"),
 )
 _SYNTAXES = {
     "1.2.840.10008.1.2": "implicit little endian",
@@ -42,6 +43,8 @@ _SYNTAXES = {
     "1.2.840.10008.1.2.4.203": "HTJ2K",
     "1.2.840.10008.1.2.5": "RLE lossless",
 }
+# ml, g or ml, ml/s; 0 is also what an injector that isn't connected writes.
+_AMOUNTS = ("ContrastBolusVolume", "ContrastBolusTotalDose", "ContrastFlowRate")
 _LEAST_WORD = 3
 _LEAST_PART = 5
 
@@ -145,7 +148,8 @@ def _pitch(elements: _Elements) -> list[Any]:
 
 def _kernel(elements: _Elements) -> list[Any]:
     """The kernel's name. Siemens writes the strength of the iterative reconstruction as a second value."""
-    return [value[0] if isinstance(value, list) else value for value in elements.all("ConvolutionKernel")]
+    found = [value[0] if isinstance(value, list) else value for value in elements.all("ConvolutionKernel")]
+    return [str(value).replace(",", " ") for value in found]  # "IMR1,Soft Tissue"
 
 
 def _reconstruction(elements: _Elements) -> list[str]:
@@ -169,19 +173,22 @@ def _reconstruction(elements: _Elements) -> list[str]:
 
 
 def _contrast(elements: _Elements) -> list[str]:
-    """Yes where an agent is named, no where the header has no such element or says so.
+    """Yes where something says that an agent was given, no where something says that none was; else nothing.
 
-    Nothing where it is there but empty: removing names of agents empties it.
+    A header without the element says nothing: the standard asks for it only where an agent was used (PS3.3 C.7.6.4),
+    but scanners know only what somebody enters, and programs that remove names empty it, put a word of theirs in its
+    place, or remove it. An empty one says nothing for the same reasons.
     """
-    named = elements.all("ContrastBolusAgent")
-    if named:
-        return [contrast_given(str(value)) for value in named]
+    told = [contrast_given(str(value)) for value in elements.all("ContrastBolusAgent")]
+    if any(told):
+        return [word for word in told if word]
+    # Of enhanced CT, for each agent (C.7.6.16.2.12).
+    if given := {str(value).upper() for value in elements.all("ContrastBolusAgentAdministered")} & {"YES", "NO"}:
+        return ["yes" if "YES" in given else "no"]
     if elements.all("ContrastBolusAgentSequence"):
         return ["yes"]
-    volumes = [str(value) for value in elements.all("ContrastBolusVolume")]
-    if any(clean("exposure", volume) is not None for volume in volumes):
-        return ["yes"]
-    return [] if elements.has("ContrastBolusAgent") else ["no"]
+    amounts = [str(value) for name in _AMOUNTS for value in elements.all(name)]
+    return ["yes"] if any(clean("exposure", amount) is not None for amount in amounts) else []
 
 
 def _software(elements: _Elements) -> list[str]:
@@ -234,19 +241,29 @@ def _same(column: str, values: Sequence[tuple[Any, _Elements]], told: list[str])
     kept = set()
     refused = False
     for written, elements in first.items():
-        value = written if column in _OWN_WORDS else clean(column, written)
-        known = column == "manufacturer" and manufacturer_name(written) is not None
-        if value is None or (column not in _OWN_WORDS and not known and _is_private(str(value), elements.header)):
-            refused = refused or bool(written)
+        if column in _OWN_WORDS or (column == "manufacturer" and manufacturer_name(written) is not None):
+            kept.add(str(written if column in _OWN_WORDS else manufacturer_name(written)))
+        elif (value := _known(column, written)) is not None and not _is_private(value, elements.header):
+            kept.add(value)
         else:
-            kept.add(str(value))
+            refused = refused or bool(written)
     if refused:
-        told.append(f"the header's {column} is left out: it is no short plain text, or has words of the patient's data")
+        told.append(
+            f"the header's {column} is left out: it is no name that is known, or has words of the patient's data; "
+            f"where it counts, write it into a column {column} of the cohort sheet"
+        )
         return None
     if len(kept) > 1:
         told.append(f"{column} differs between slices")
         return MIXED
     return next(iter(kept), None)
+
+
+def _known(column: str, written: str) -> str | None:
+    """A text that is nothing but a name of a kernel, or of a scanner and its software, as the table has it."""
+    value = clean(column, written)
+    known = is_kernel if column == "kernel" else is_scanner
+    return value if isinstance(value, str) and known(value) else None
 
 
 def _is_private(text: str, header: Dataset) -> bool:

@@ -26,6 +26,7 @@ _TECHNICAL = (
     "XRayTubeCurrent", "XRayTubeCurrentInuA", "XRayTubeCurrentInmA", "Exposure", "ExposureInuAs", "ExposureInmAs",
     "SliceThickness", "SpiralPitchFactor", "TableFeedPerRotation", "TotalCollimationWidth", "TableHeight",
     "GantryDetectorTilt", "ContrastBolusAgent", "ContrastBolusAgentSequence", "ContrastBolusVolume",
+    "ContrastBolusTotalDose", "ContrastFlowRate",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
 KEYWORDS = tuple(dict.fromkeys((*_TECHNICAL, *IDENTIFIERS, *DESCRIPTIONS, *DATES)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from radloom.dicom.acquisition import acquisition_of
-from radloom.dicom.files import number, quiet
+from radloom.dicom.files import OVERLAYS, Header, number, quiet
 from radloom.dicom.frames import Frame, frames_of
 from radloom.dicom.geometry import Layout, lay_out, sheared
 from radloom.dicom.pixels import is_lossy, syntax_name
@@ -27,6 +27,18 @@ _SAME_LENGTH = 1e-4  # relative
 _MOST_VOXELS = 1 << 31
 _TILT_TOLD, _TILT_SHOWN = 1.0, 0.5  # degrees
 _ONE_SERIES = "Send one reconstruction as one series."
+
+# What headers say of a person to be seen in the pixels, by the fact (and figure of the quality gate) that counts it.
+_PERSONAL: dict[str, Callable[[Header], bool]] = {
+    "burned_in_slices": lambda header: header.text("BurnedInAnnotation").upper() == "YES",
+    "recognizable_slices": lambda header: header.text("RecognizableVisualFeatures").upper() == "YES",
+    "overlay_slices": lambda header: any(tag in header.dataset for tag in OVERLAYS),
+}
+_PERSONAL_TEXTS = {
+    "burned_in_slices": "have text burnt into their pixels, by their header: it may name the patient, and stays there",
+    "recognizable_slices": "show by what a person may be recognised, by their header, as a face",
+    "overlay_slices": "had overlay planes, which may hold text: they were left out",
+}
 
 
 @dataclass(frozen=True)
@@ -79,7 +91,9 @@ def read_ct(series: Series, settings: CtSettings = DEFAULTS) -> CtSeries:
 def _read(series: Series, settings: CtSettings) -> CtSeries:
     frames, left_out, layout = check_headers(series, settings)
     stack = Stack(layout, frames)
-    warnings = [f"{count} {what} in the series were left out" for what, count in left_out.items() if count]
+    seen = {what: sum(told(frame.header) for frame in frames) for what, told in _PERSONAL.items()}
+    warnings = [f"{count} slices {_PERSONAL_TEXTS[what]}" for what, count in seen.items() if count]
+    warnings += [f"{count} {what} in the series were left out" for what, count in left_out.items() if count]
     warnings += stack.warnings + _warnings(layout, frames)
     array, valid = stack.array, stack.valid
     start = (0, 0)
@@ -121,6 +135,7 @@ def _read(series: Series, settings: CtSettings) -> CtSeries:
         "interpolated_slices": layout.missing,
         "tilt_degrees": round(layout.tilt_degrees, 3),
         "position_error_mm": round(layout.error, 6),
+        **seen,
     }
     return CtSeries(
         Volume(array, geometry),

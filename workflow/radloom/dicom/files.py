@@ -71,9 +71,13 @@ KEYWORDS = (
     "ContrastBolusAgent", "ContrastBolusAgentSequence", "ContrastBolusRoute", "ContrastBolusVolume",
     "ReconstructionAlgorithm", "ReconstructionMethod", "AcquisitionType", "BodyPartExamined",
     "MultienergyCTAcquisition",
+    # What of a person may be seen in its pixels
+    "BurnedInAnnotation", "RecognizableVisualFeatures",
 )  # fmt: skip
 _TAG = {keyword: Tag(keyword) for keyword in (*KEYWORDS, *acquisition_elements.KEYWORDS)}
-_TAGS: list[BaseTag | int] = [*_TAG.values(), *acquisition_elements.VENDOR_TAGS]
+# Rows of an overlay plane, which tell that there is one: its bits and texts are never read.
+OVERLAYS = tuple((group << 16) | 0x0010 for group in range(0x6000, 0x6020, 2))
+_TAGS: list[BaseTag | int] = [*_TAG.values(), *acquisition_elements.VENDOR_TAGS, *OVERLAYS]
 _VR = {keyword: dictionary_VR(tag) for keyword, tag in _TAG.items()}
 _PLAIN_VR = ("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "SH", "TM", "UI")  # text of one or more values
 

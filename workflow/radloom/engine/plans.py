@@ -154,7 +154,7 @@ def salt_path(config: dict[str, Any]) -> Path:
 def _sources(
     config: dict[str, Any], rows: list[dict[str, str]], lines: list[int], salt: bytes
 ) -> dict[str, dict[str, list[int]]]:
-    """Return size, mtime and inode of every case's sources; a folder's are those of all its files, as one digest."""
+    """Return what tells of every case's sources that they may have changed (`source_identity`)."""
     sheet = Path(config["cohort"] or ".")
 
     def identify(row: dict[str, str]) -> dict[str, list[int]] | OSError:

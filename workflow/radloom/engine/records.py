@@ -76,7 +76,7 @@ class Record:
     seconds: float = 0.0
     # Peak memory of the worker until now: of this case, or of a larger one before it in the chunk.
     peak_mb: float = 0.0
-    # Size, mtime and inode of the raw sources with their sha256, so that an untouched source isn't read again.
+    # Size and identity of the raw sources with their sha256, so that an untouched source isn't read again.
     sources: dict[str, list[Any]] = field(default_factory=dict)
     # The limits of time and memory that excluded the case; with other limits it is tried again.
     limits: dict[str, float] | None = None

@@ -18,24 +18,20 @@ _CHOOSING = ("series", "mask_roi", "roi_name", "patient_id")
 
 
 def source_identity(source: Path | str, salt: bytes = b"") -> list[int]:
-    """Return what tells cheaply that a source may have changed: size, mtime in ns, inode.
+    """Return what tells cheaply that a source may have changed: the size of all its files, and a digest.
 
-    Of a folder, or a header with its data in a file of its own: the total size, the latest mtime, and a digest of the
-    identities of all files, so that one edited slice is seen. Of a URL it is a digest by the project's salt, with the
-    code that fetches it: what a server has under a UID stays as it is.
+    The digest is of inode, size and mtime of all files, so that one edited slice is seen; no time stands there by
+    itself, for a copied file has the day of the scan. Of a URL it is a digest by the project's salt, with the code that
+    fetches it: what a server has under a UID stays as it is.
     """
     if isinstance(source, str):
-        return [0, 0, int(_url_digest(source, salt)[:12], 16)]
+        return [0, int(_url_digest(source, salt)[:12], 16)]
     try:
         parts = _folder_identities(source)
     except NotADirectoryError:
-        files = _header_and_data(source)
-        if len(files) == 1:
-            return identity(source)
-        parts = [(ino, size, mtime) for size, mtime, ino in map(identity, files)]
+        parts = [(ino, size, mtime) for size, mtime, ino in map(identity, _header_and_data(source))]
     parts.sort()
-    digest = int(hashlib.sha256(repr(parts).encode()).hexdigest()[:12], 16)
-    return [sum(part[1] for part in parts), max((part[2] for part in parts), default=0), digest]
+    return [sum(part[1] for part in parts), int(hashlib.sha256(repr(parts).encode()).hexdigest()[:12], 16)]
 
 
 def _folder_identities(path: Path) -> list[tuple[int, int, int]]:

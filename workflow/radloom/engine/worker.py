@@ -25,6 +25,8 @@ from radloom.engine.step import CaseResult, CaseStep, CaseTask
 from radloom.errors import CaseError, CohortError, LimitError
 
 PR_SET_PDEATHSIG = 1
+FRONT_DOOR = "ingest"
+"""The step that reads what the centres sent; what comes after it sees no value of a patient's."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,8 @@ def _serve(connection: Connection, parents: Connection, step: CaseStep, memory_g
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Imports are no part of a case's seconds. What the module itself imports late is.
     importlib.import_module(f"radloom.{step.name}")
+    if step.name == FRONT_DOOR:
+        _be_silent()
     while True:
         try:
             task = connection.recv()
@@ -168,6 +172,16 @@ def trace(error: Exception) -> str:
     return "".join(
         f"  {os.path.basename(frame.filename)}:{frame.lineno} {frame.name}: {frame.line}\n" for frame in frames
     )
+
+
+def _be_silent() -> None:
+    """Let nothing that Python or native code prints reach the log: readers of raw sources print paths and values."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    nowhere = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+    for descriptor in (1, 2):
+        os.dup2(nowhere.fileno(), descriptor)
+    sys.stdout = sys.stderr = nowhere
 
 
 def _die_with(parent: int) -> None:
