@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psf_phantom import SHARP, SOFT, TARGET, features, scan
 
+from radloom.acquisition import with_headers
 from radloom.config import complete
 from radloom.errors import CaseError
-from radloom.match import matching_gaussian, with_headers
+from radloom.match import matching_gaussian
 from radloom.resample import Sampling, resample_image
 
 FWHM = np.sqrt(8 * np.log(2))

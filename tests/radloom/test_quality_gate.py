@@ -16,7 +16,7 @@ PICTURES = [RNG.bytes(64).hex() for _ in range(8)]
 
 def facts(n: int = 0, **changes: Any) -> dict[str, Any]:
     """What the step says of a case: of the n-th scan."""
-    scan = {"noise_global_sd": 12.0, "hu_fat": None, "slice_spacing_mm": 2.5}
+    scan = {"noise_global_sd": 12.0, "slice_spacing_mm": 2.5}
     rois = {"tumour": {"roi_border_voxels": 0.0}, "node": {"roi_border_voxels": 7.0}}
     return {"scan": scan, "rois": rois, "voxels": f"digest {n}", "picture": PICTURES[n]} | changes
 

@@ -50,12 +50,6 @@ def matching_gaussian(
     return (sigma_xy, sigma_xy, sigma_z), facts, warnings
 
 
-def with_headers(row: Mapping[str, str], headers: Mapping[str, Any]) -> dict[str, str]:
-    """The cells of a row, and where it has none what DICOM headers say under the same names (`radloom.acquisition`)."""
-    known = {name: str(value) for name, value in headers.items() if value is not None}
-    return known | {name: cell for name, cell in row.items() if not is_missing(cell)}
-
-
 def own_fwhm(row: Mapping[str, str], settings: Mapping[str, Any]) -> float:
     """The scan's own full width at half maximum in mm, of its cell or else of its kernel."""
     if not is_missing(row.get(settings["fwhm_column"], "")):

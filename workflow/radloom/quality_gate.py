@@ -66,6 +66,7 @@ def pass_gate(cases: Sequence[Mapping[str, str]], entries: Entries, rules: Seque
         facts = measured[case_id]
         figures = [Measured("", name, value) for name, value in facts["scan"].items()]
         figures += [Measured(roi, name, value) for roi, own in facts["rois"].items() for name, value in own.items()]
+        figures += [Measured("", name, value) for name, value in _materials(entries, case_id).items()]
         figures += [Measured("", "slice_gap_mm", _slice_gap(facts, entries, case_id)), *alike[case_id]]
         gate.figures[case_id] = figures
         for rule in rules:
@@ -94,6 +95,14 @@ def _broken(rule: Mapping[str, Any], case_id: str, one: Measured) -> Finding | N
         listed = ", ".join(one.others[:5]) + (f" and {len(one.others) - 5} more" if len(one.others) > 5 else "")
         text += f": {listed}"
     return Finding(case_id, one.roi, text, f"{figure.advice} If all is sound, change the rule in quality: rules.")
+
+
+def _materials(entries: Entries, case_id: str) -> dict[str, float | None]:
+    """Air, fat and muscle as the calibration found them: there is but one measurement of each."""
+    entry = entries.get("calibrate", {}).get(case_id)
+    facts = entry.facts if entry is not None else {}
+    tissues = facts.get("tissue_hu", {})
+    return {"hu_air": facts.get("air_hu"), "hu_fat": tissues.get("fat"), "hu_muscle": tissues.get("muscle")}
 
 
 def _slice_gap(facts: Mapping[str, Any], entries: Entries, case_id: str) -> float | None:

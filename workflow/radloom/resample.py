@@ -10,8 +10,10 @@ largest weight. So the union of the labels is what it would be as one label, how
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -79,6 +81,12 @@ class Sampling:
 
 
 LINEAR = Sampling("linear")
+
+
+def read_sampling(path: Path) -> Sampling:
+    """The sampling that the step `resample` has written for a case."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return Sampling(**content | {"sigma_mm": tuple(content["sigma_mm"])})
 
 
 def new_grid(geometry: Geometry, spacing: Vector, align: Alignment = "centre") -> Geometry:
