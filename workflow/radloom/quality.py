@@ -154,12 +154,12 @@ def blood_hu(image: Array, box: Box, labels: Volume, names: Mapping[int, str], c
 
     The outer 2 mm are left out, which are wall and partial volume; 1 ml at least must be left.
     """
-    from radloom.morphology import erosion
-
     wanted = {name.lower() for name in called}
     for number, name in sorted(names.items()):
         if name.lower() not in wanted:
             continue
+        from radloom.morphology import erosion
+
         values = image[erosion(labels.array[box] == number, _BLOOD_RIM_MM, labels.geometry.spacing)]
         if values.size * labels.geometry.voxel_mm3 >= _LEAST_BLOOD_MM3:
             return float(np.median(values))

@@ -20,6 +20,7 @@ _METAL_SLICES = 8
 _METAL_MM2 = 10.0  # of metal in a slice, so that noise and single voxels are none
 _METAL_BLUR_MM = 2.0
 _AROUND_METAL_MM = (8.0, 80.0)
+_METAL_MARGIN_MM = 20.0  # of what patches at the end of that see: themselves, and the reach of the blur
 _TISSUE = (-50.0, 200.0)  # HU of a patch's mean
 _FEWEST_IN_SLICE = 40
 _REACH_MM = 20.0  # furthest shift between slices that is looked for
@@ -273,8 +274,15 @@ def streak_metal(patches: Patches, spacing: tuple[float, float, float]) -> float
         distance = np.hypot(dy, dx)
         near = tissue[z] & (distance >= _AROUND_METAL_MM[0]) & (distance <= _AROUND_METAL_MM[1])
         ray = np.arctan2(dy[near], dx[near])
-        # A little smoothed: the noise of single pixels would drown broad streaks.
-        cosine, sine = _orientation(gaussian(plane, blur), patches.side, spacing)
+        # A little smoothed: the noise of single pixels would drown broad streaks. Only where it is looked at.
+        reach = _AROUND_METAL_MM[1] + _METAL_MARGIN_MM
+        window = tuple(
+            slice(max(0, round(at - reach / step)), round(at + reach / step) + 1)
+            for at, step in zip(middle, (spacing[1], spacing[0]), strict=True)
+        )
+        smooth = plane.copy()
+        smooth[window] = gaussian(plane[window], blur)
+        cosine, sine = _orientation(smooth, patches.side, spacing)
         found.append(-(cosine[near] * np.cos(2 * ray) + sine[near] * np.sin(2 * ray)))
     together = np.concatenate(found) if found else np.zeros(0)
     return float(together.mean()) if together.size >= _FEWEST_IN_SLICE else None
