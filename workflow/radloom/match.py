@@ -50,6 +50,12 @@ def matching_gaussian(
     return (sigma_xy, sigma_xy, sigma_z), facts, warnings
 
 
+def matched_widths(settings: Mapping[str, Any]) -> Vector:
+    """The full widths in mm (x, y, z) that scans are matched to; 0 where they are not."""
+    in_plane, along = (float(settings[key] or 0) for key in ("fwhm_mm", "thickness_mm"))
+    return in_plane, in_plane, along
+
+
 def own_fwhm(row: Mapping[str, str], settings: Mapping[str, Any]) -> float:
     """The scan's own full width at half maximum in mm, of its cell or else of its kernel."""
     if not is_missing(row.get(settings["fwhm_column"], "")):

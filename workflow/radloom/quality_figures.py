@@ -25,8 +25,8 @@ FIGURES = {
     "slice_gap_mm": Figure(
         "cohort",
         "mm",
-        "What the slice spacing has beyond the slice thickness that DICOM names; negative where slices overlap, empty "
-        "where the thickness is not known.",
+        "What the slice spacing has beyond the slice thickness that sheet or DICOM name; negative where slices "
+        "overlap, empty where the thickness is not known.",
         "gap between slices",
     ),
     "noise_air_sd": Figure(

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from radloom.acquisition import clean
 from radloom.engine.step import Entry
 from radloom.quality_figures import FIGURES
 
@@ -67,7 +68,7 @@ def pass_gate(cases: Sequence[Mapping[str, str]], entries: Entries, rules: Seque
         figures = [Measured("", name, value) for name, value in facts["scan"].items()]
         figures += [Measured(roi, name, value) for roi, own in facts["rois"].items() for name, value in own.items()]
         figures += [Measured("", name, value) for name, value in _materials(entries, case_id).items()]
-        figures += [Measured("", "slice_gap_mm", _slice_gap(facts, entries, case_id)), *alike[case_id]]
+        figures += [Measured("", "slice_gap_mm", _slice_gap(facts, entries, case)), *alike[case_id]]
         gate.figures[case_id] = figures
         for rule in rules:
             for found in (_broken(rule, case_id, one) for one in figures):
@@ -105,10 +106,12 @@ def _materials(entries: Entries, case_id: str) -> dict[str, float | None]:
     return {"hu_air": facts.get("air_hu"), "hu_fat": tissues.get("fat"), "hu_muscle": tissues.get("muscle")}
 
 
-def _slice_gap(facts: Mapping[str, Any], entries: Entries, case_id: str) -> float | None:
-    entry = entries.get("ingest", {}).get(case_id)
+def _slice_gap(facts: Mapping[str, Any], entries: Entries, case: Mapping[str, str]) -> float | None:
+    entry = entries.get("ingest", {}).get(case["case_id"])
     acquisition = (entry.facts.get("acquisition") if entry is not None else None) or {}
-    thickness = acquisition.get("slice_thickness")
+    # The sheet's before the header's, as in the acquisition table.
+    given = clean("slice_thickness", case.get("slice_thickness", ""))
+    thickness = acquisition.get("slice_thickness") if given is None else given
     return facts["scan"]["slice_spacing_mm"] - thickness if isinstance(thickness, int | float) else None
 
 
