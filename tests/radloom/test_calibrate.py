@@ -1,6 +1,8 @@
 """HU calibration and the air around the body."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -18,6 +20,7 @@ from radloom.calibrate import (
     line_calibration,
     measure_air,
     phantom_calibration,
+    read_calibration,
     references_calibration,
 )
 from radloom.errors import CaseError
@@ -86,6 +89,11 @@ def test_the_case_s_own_values_come_before_its_centre_s() -> None:
         ({"water_hu": "0", "air_hu": "-500"}, {}, "would scale HU by 2"),
         ({}, {"drift": 0.5}, "would scale HU by 1.5"),
         ({}, {"drift": float("nan")}, "would scale HU by nan"),
+        ({"water_hu": "0", "air_hu": "-1000", "water_hu_sd": "1"}, {}, "water_hu_sd is given, but air_hu_sd is not"),
+        ({"water_hu_sd": "1", "air_hu_sd": "1"}, {}, "water_hu_sd is given, but water_hu is not"),
+        ({"water_hu": "0", "air_hu": "-1000", "water_hu_sd": "0", "air_hu_sd": "1"}, {}, "water_hu_sd is not above 0"),
+        ({}, {"water_hu": 0, "air_hu": -1000, "water_hu_sd": 30, "air_hu_sd": 1}, "leaves water uncertain by 30 HU"),
+        ({}, {"drift": 0.0, "drift_sd": 0.03}, "leaves water uncertain by 30 HU"),
     ],
 )
 def test_values_that_cannot_be_are_refused(row: dict[str, str], centre: dict[str, float], reason: str) -> None:
@@ -261,9 +269,60 @@ def test_the_uncertainty_is_told_at_corrected_values() -> None:
     line = fit_line([-1010, 5], [-1000, 0], [3, 1])
     found = line_calibration(line, "phantom").uncertainty()
     assert list(found) == ["-1000", "0", "100"]
-    assert found["-1000"] == pytest.approx(3)
-    assert found["0"] == pytest.approx(1)
-    assert Calibration("none").uncertainty() == {"-1000": None, "0": None, "100": None}
+    assert found["-1000"] == pytest.approx(3 * line.slope)
+    assert found["0"] == pytest.approx(1 * line.slope)
+    unknown = {"-1000": None, "0": None, "100": None}
+    for without in (Calibration("none"), phantom_calibration(5, -990), drift_calibration(0.01)):
+        assert without.uncertainty() == unknown, "not known, never 0"
+
+
+def test_the_uncertainty_of_water_and_air_readings() -> None:
+    """Closed form: slope times the SDs weighted by 1 + t / 1000 and t / 1000 at the corrected value t.
+
+    And 200,000 readings, which know an SD to 0.16 %; the delta method leaves out terms of (SD / 1000)^2.
+    """
+    found = phantom_calibration(12, -880, 4, 6)
+    told = found.uncertainty()
+    rng = np.random.default_rng(0)
+    water, air = rng.normal(12, 4, 200_000), rng.normal(-880, 6, 200_000)
+    for t in (-1000.0, 0.0, 100.0):
+        exact = found.slope * np.hypot((1 + t / 1000) * 4, t / 1000 * 6)
+        assert told[f"{t:g}"] == pytest.approx(exact, rel=1e-6)
+        observed = (t - found.intercept) / found.slope
+        assert np.std(1000 * (observed - water) / (water - air)) == pytest.approx(exact, rel=0.01)
+    # As the line through a phantom of the two materials.
+    line = fit_line([12, -880], [0, -1000], [4, 6])
+    assert found.covariance == pytest.approx(line.covariance)
+    assert (found.slope, found.intercept) == pytest.approx((line.slope, line.intercept))
+
+
+def test_the_uncertainty_of_a_drift() -> None:
+    """(t + 1000) / (1 + drift) times the drift's; a drift leaves -1000 where it is by definition."""
+    told = drift_calibration(0.02, 0.003).uncertainty()
+    drifts = np.random.default_rng(0).normal(0.02, 0.003, 200_000)
+    for t in (0.0, 100.0):
+        observed = (t + 1000) / 1.02 - 1000
+        assert told[f"{t:g}"] == pytest.approx((t + 1000) / 1.02 * 0.003, rel=1e-6)
+        assert told[f"{t:g}"] == pytest.approx(np.std((observed + 1000) * (1 + drifts) - 1000), rel=0.01)
+    assert told["-1000"] == pytest.approx(0, abs=1e-6)
+
+
+def test_every_source_tells_the_uncertainty_that_is_given() -> None:
+    row = {"water_hu": "5", "air_hu": "-990", "water_hu_sd": "2", "air_hu_sd": "3"}
+    for found in (
+        choose_calibration(row, {}),
+        choose_calibration({}, {name: float(cell) for name, cell in row.items()}),
+    ):
+        assert found.uncertainty()["0"] == pytest.approx(2 * 1000 / 995)
+        assert found.uncertainty()["-1000"] == pytest.approx(3 * 1000 / 995)
+    assert choose_calibration({}, {"drift": 0.01, "drift_sd": 0.002}).uncertainty()["0"] == pytest.approx(2 / 1.01)
+
+
+def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    for found in (phantom_calibration(5, -990, 2, 3), Calibration("none")):
+        path.write_text(json.dumps(asdict(found)))
+        assert read_calibration(path) == found
 
 
 def test_references_correct_a_scanner_whose_air_is_off() -> None:
@@ -274,10 +333,10 @@ def test_references_correct_a_scanner_whose_air_is_off() -> None:
     assert found.intercept == pytest.approx(0, abs=0.5)
     told = found.uncertainty()
     assert told["-1000"] == pytest.approx(3, abs=0.5)
-    assert told["0"] == pytest.approx(3.7, abs=0.3), "water's own 4 HU, and what fat and muscle add"
+    assert told["0"] == pytest.approx(3.9, abs=0.3), "water's own 4 HU, and what fat and muscle add"
     # Without tissues water stays where it is.
     alone = references_calibration({"air": -950.0})
     assert alone.slope * 0 + alone.intercept == pytest.approx(0)
-    assert alone.uncertainty()["0"] == pytest.approx(4)
+    assert alone.uncertainty()["0"] == pytest.approx(4 / 0.95), "what water may be off by is stretched too"
     with pytest.raises(CaseError, match="would scale HU by"):
         references_calibration({"air": -700.0})

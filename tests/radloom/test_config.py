@@ -493,3 +493,21 @@ def test_what_matching_cropping_and_phantoms_need(good: dict[str, Any]) -> None:
     assert "2024" not in message
     Path("cohort.tsv").write_text("case_id\tcentre\timage\tkernel\tday\nP1\tA\tp1.nii.gz\tsoft\t12\n")
     check_run(complete({**good, "calibrate": calibrate}))
+    # The model of headers needs the centre beside it.
+    calibrate |= {"scanner_column": "scanner_model"}
+    assert "phantom table: column missing: centre" in problems_of({**good, "calibrate": calibrate})
+    Path("phantoms.tsv").write_text("\n".join(["centre\t" + lines[0], *("A\t" + line for line in lines[1:])]) + "\n")
+    check_run(complete({**good, "calibrate": calibrate}))
+
+
+@pytest.mark.parametrize(
+    "centre",
+    [
+        {"water_hu": 0, "air_hu": -1000, "water_hu_sd": 1},
+        {"water_hu": 0, "air_hu": -1000, "drift_sd": 1},
+        {"drift": 0.1, "drift_sd": 0},
+        {"drift": 0.1, "water_hu_sd": 1, "air_hu_sd": 1},
+    ],
+)
+def test_sds_of_calibrations_go_with_their_values(good: dict[str, Any], centre: dict[str, float]) -> None:
+    assert "calibrate.centres.A" in problems_of({**good, "calibrate": {"centres": {"A": centre}}})

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psf_phantom import SHARP, SOFT, TARGET, features, scan
 
+from radloom.acquisition import with_headers
 from radloom.config import complete
 from radloom.errors import CaseError
-from radloom.match import matching_gaussian, with_headers
+from radloom.match import matched_widths, matching_gaussian
 from radloom.resample import Sampling, resample_image
 
 FWHM = np.sqrt(8 * np.log(2))
@@ -43,6 +44,17 @@ def test_slices_have_their_own_column_or_their_distance() -> None:
     assert matching_gaussian({}, asked(thickness_mm=5.0), 3.0)[0][2] * FWHM == pytest.approx(4)
     # Half a hair above the target is the target.
     assert matching_gaussian({}, asked(thickness_mm=5.0), 5.0001)[0][2] == 0
+
+
+@pytest.mark.parametrize("target", [2.0, 3.0, 5.0])
+def test_scans_stay_matched_where_aliasing_is_filtered_too(target: float) -> None:
+    """Slices of 1, 1.5 and 2 mm on a grid of 4 mm: one width in the end, that of the grid or what is wider."""
+    settings = asked(thickness_mm=target)
+    for own in (1.0, 1.5, 2.0):
+        sigma, *_ = matching_gaussian({}, settings, own)
+        sampling = Sampling(antialias=True, sigma_mm=sigma, width_mm=matched_widths(settings))
+        assert np.hypot(sampling.sigma(2, own, 4.0) * own * FWHM, own) == pytest.approx(max(target, 4))
+        assert sampling.sigma(0, 1.0, 2.0) == Sampling(antialias=True).sigma(0, 1.0, 2.0), "not matched"
 
 
 @pytest.mark.parametrize(

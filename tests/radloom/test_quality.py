@@ -69,9 +69,8 @@ def test_figures_are_of_calibrated_hu() -> None:
     true = body(muscle=40.0)
     seen = noisy((true - calibration.intercept) / calibration.slope, 12.0)
     found = measured(seen, calibration=calibration).figures
-    assert found["hu_muscle"] == pytest.approx(40, abs=2)
-    assert found["hu_fat"] == pytest.approx(-105, abs=2)
-    assert found["hu_air"] == pytest.approx(-1000, abs=2)
+    assert found["noise_global_sd"] == pytest.approx(12 * calibration.slope, rel=0.03)
+    assert found["noise_air_sd"] == pytest.approx(12 * calibration.slope, rel=0.03)
 
 
 @pytest.mark.parametrize("axes", [(0,), (1,), (2,), (0, 1, 2)])

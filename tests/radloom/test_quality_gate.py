@@ -16,7 +16,7 @@ PICTURES = [RNG.bytes(64).hex() for _ in range(8)]
 
 def facts(n: int = 0, **changes: Any) -> dict[str, Any]:
     """What the step says of a case: of the n-th scan."""
-    scan = {"noise_global_sd": 12.0, "hu_fat": None, "slice_spacing_mm": 2.5}
+    scan = {"noise_global_sd": 12.0, "slice_spacing_mm": 2.5}
     rois = {"tumour": {"roi_border_voxels": 0.0}, "node": {"roi_border_voxels": 7.0}}
     return {"scan": scan, "rois": rois, "voxels": f"digest {n}", "picture": PICTURES[n]} | changes
 
@@ -137,6 +137,21 @@ def test_the_gap_between_slices() -> None:
     ingest = {"a": {"acquisition": {"slice_thickness": 1.25}}, "b": {"acquisition": {"slice_thickness": None}}}
     found = gate([], {"a": facts(0), "b": facts(1), "c": facts(2)}, ingest=ingest)
     assert [values(found, case)["slice_gap_mm"] for case in "abc"] == [1.25, None, None]
+    # The sheet knows better, or alone.
+    rows = {"a": {"slice_thickness": "2"}, "b": {"slice_thickness": "NA"}, "c": {"slice_thickness": "3"}}
+    found = gate([], {"a": facts(0), "b": facts(1), "c": facts(2)}, rows, ingest)
+    assert [values(found, case)["slice_gap_mm"] for case in "abc"] == [0.5, None, -0.5]
+
+
+def test_materials_are_those_of_the_calibration() -> None:
+    entries = {
+        "quality": {"a": Entry("ok", "", "", facts(), [], {})},
+        "calibrate": {"a": Entry("ok", "", "", {"air_hu": -990.0, "tissue_hu": {"fat": -64.0}}, [], {})},
+    }
+    rule = {"figure": "hu_fat", "above": -70, "action": "warn"}
+    found = pass_gate([{"case_id": "a", "centre": "oak"}], entries, [rule])
+    assert [values(found, "a")[f"hu_{name}"] for name in ("air", "fat", "muscle")] == [-990.0, -64.0, None]
+    assert found.warnings[0].text == "HU of fat is -64 HU, above -70 HU (hu_fat)"
 
 
 def test_burnt_in_text_may_exclude() -> None:

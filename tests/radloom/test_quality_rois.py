@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import ndimage
 
+from radloom.calibrate import Calibration
 from radloom.images import Array, Geometry, Volume
-from radloom.quality import blood_hu, box_of_rois, measure_rois
+from radloom.quality import blood_hu, box_of_rois, measure_rois, measure_scan
+from radloom.quality_rois import outside_share
 
 SPACING = (0.8, 1.2, 2.5)
 
@@ -122,6 +124,57 @@ def test_only_what_was_measured_shows_a_shift() -> None:
     assert seen["roi_shift_mm"] is None
 
 
+def test_blood_is_the_inner_part_of_its_roi() -> None:
+    """A vessel of 250 HU with a wall and partial volume of 1.6 mm around it, more than half of the ROI."""
+    y, x = np.mgrid[:40, :40] - 20.0
+    array = np.repeat((np.hypot(x, y) < 7)[None], 12, axis=0).astype(np.uint8) * 5
+    image = np.repeat(np.where(np.hypot(x, y) < 5, 250, 60)[None], 12, axis=0).astype(np.int16)
+    labels = volume(array, (0.8, 0.8, 2.5))
+    box = box_of_rois(labels)
+    assert box is not None
+    assert np.median(image[array > 0]) == 60
+    names = {2: "tumour", 5: "Aorta"}
+    assert blood_hu(image[box], box, labels, names, ["aorta", "blood"]) == 250.0
+    assert blood_hu(image[box], box, labels, names, ["blood"]) is None
+    small = volume(np.where(np.hypot(x, y) < 4, array, 0), (0.8, 0.8, 2.5))
+    assert blood_hu(image[box], box, small, names, ["aorta"]) is None, "less than 1 ml is left of it"
+
+
+def test_what_lies_outside_the_body() -> None:
+    """A body of 160 x 120 mm over a table, and ROIs on a finer grid: in the lung, at the skin, in the table, in air."""
+    scan = Geometry((128, 110, 20), (2.0, 2.0, 3.0), (-100.0, 50.0, 7.0))
+    y, x = np.mgrid[:110, :128] * 2.0
+    body = np.hypot((x - 128) / 80, (y - 80) / 60) < 1
+    lung = np.hypot((x - 128) / 40, (y - 80) / 30) < 1
+    table = (np.abs(x - 128) < 110) & (np.abs(y - 160) < 4)
+    plane = np.select([lung, body, table], [-850, 40, -150], -1000).astype(np.int16)
+    found = measure_scan([plane.copy() for _ in range(20)], scan, None, Calibration("none")).body
+    grid = Geometry((256, 220, 60), (1.0, 1.0, 1.0), (-100.5, 49.5, 6.0))
+    yy, xx = np.mgrid[:220, :256] * 1.0
+    for what, centre, share in [
+        ("lung", (80, 128), 0),
+        ("skin", (22, 128), 0),
+        ("table", (160, 60), 1),
+        ("air", (20, 20), 1),
+        ("half in air", (14, 128), 0.5),
+    ]:
+        # The body's border at the middle column is at y = 20, told with a margin of a voxel of 4 mm.
+        disc = np.hypot(yy - centre[0], xx - centre[1]) < (12 if what in ("lung", "half in air") else 2)
+        mask = np.broadcast_to(disc, (10, 220, 256))
+        box = (slice(20, 30), slice(0, 220), slice(0, 256))
+        assert outside_share(mask, box, grid, found) == pytest.approx(share, abs=0.25 if share == 0.5 else 0), what
+    turned = Geometry((256, 220, 60), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0, 1, 0, -1, 0, 0, 0, 0, 1))
+    assert outside_share(mask, box, turned, found) is None
+
+    def body_of(image: Array) -> Volume | None:
+        return measure_scan([image.copy() for _ in range(20)], scan, None, Calibration("none")).body
+
+    assert body_of(plane[15:95, 40:85].repeat(3, 0)[:110].repeat(3, 1)[:, :128]) is None, "cut out of the body"
+    legs = np.where(np.minimum(np.hypot(x - 60, y - 80), np.hypot(x - 180, y - 80)) < 40, 40, -1000).astype(np.int16)
+    assert body_of(legs) is None, "two legs"
+    assert body_of(np.full_like(plane, -1000)) is None, "air alone"
+
+
 def test_several_rois_of_one_volume() -> None:
     array = np.zeros((20, 30, 30), np.uint8)
     array[2:6, 3:9, 3:9], array[10:20, 20:30, 20:30] = 2, 5
@@ -137,8 +190,6 @@ def test_several_rois_of_one_volume() -> None:
     # One face of 100 voxels along each axis, whose edges count once.
     assert found["Aorta"]["roi_border_voxels"] == 1000 - 9**3
     assert found["Aorta"]["roi_to_first_slice_mm"] == 25.0
-    assert blood_hu(image[box], box, labels, names) == 180.0
-    assert blood_hu(image[box], box, labels, {2: "tumour"}) is None
     assert set(measure_rois(image[box], box, labels, names, None, ["tumour"])) == {"tumour"}
     assert set(measure_rois(image[box], box, labels, names, None, [5])) == {"Aorta"}
     assert set(measure_rois(image[box], box, labels, names, None, ["rim"])) == set(names.values())

@@ -268,6 +268,36 @@ def test_acquisition_and_qc(tmp_path: Path, cases: list[dict[str, str]]) -> None
     ]
 
 
+@pytest.mark.parametrize("sd", [1.5, None])
+def test_every_calibration_has_the_same_items(tmp_path: Path, cases: list[dict[str, str]], sd: float | None) -> None:
+    entries = _cohort(tmp_path, cases, {})
+    at = {"sd_hu": {"-1000": 2.5, "0": sd}}
+    told = {"source": "centre", **at, "tissue_hu": {"fat": -101.5, "muscle": None}}
+    entries["calibrate"]["c0"] = Entry("ok", "", "", {**FACTS["calibrate"], **told}, [], {})
+    none = {"method": "none", "source": "none", "slope": 1.0, "intercept": 0.0, "sd_hu": {"-1000": None, "0": None}}
+    entries["calibrate"]["c2"] = Entry("ok", "", "", {**none, "air_hu": None, "observed_hu": {"fat": -90.0}}, [], {})
+    figures = {"scan": {"slice_spacing_mm": 2.5}, "rois": {}, "voxels": "", "picture": "0" * 128}
+    entries["quality"] = {case_id: Entry("ok", "", "", figures, [], {}) for case_id in ("c0", "c2")}
+    build_tables(_task(tmp_path, cases, entries))
+    qc = _read(tmp_path / "out/tables/qc.csv")
+    found = {case: part.set_index("item")["value"].to_dict() for case, part in qc.groupby("case_id")}
+    told = {
+        case: {item: v for item, v in own.items() if item.startswith("calibration_")} for case, own in found.items()
+    }
+    items = ["calibration_source", "calibration_slope", "calibration_intercept"]
+    items += ["calibration_sd_at_-1000_hu", "calibration_sd_at_0_hu"]
+    assert told["c0"] == dict(zip(items, ["", "1.01", "3.5", "2.5", "" if sd is None else "1.5"], strict=True))
+    assert told["c2"] == dict(zip(items, ["", "1.0", "0.0", "", ""], strict=True))
+    assert qc[qc["item"] == "calibration_source"].set_index("case_id")["warning"][["c0", "c2"]].tolist() == [
+        "centre",
+        "none",
+    ]
+    # Air, fat and muscle once, as figures of the quality gate.
+    assert [found["c0"][f"hu_{name}"] for name in ("air", "fat", "muscle")] == ["-998.5", "-101.5", ""]
+    assert found["c2"]["observed_fat_hu"] == "-90.0"
+    assert not set(qc["item"]) & {"air_hu", "fat_hu", "muscle_hu"}
+
+
 def test_scores_of_samples_are_qc_items_and_stay_empty_where_there_are_none(
     tmp_path: Path, cases: list[dict[str, str]]
 ) -> None:

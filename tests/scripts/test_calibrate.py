@@ -1,7 +1,6 @@
 """The script of the step `calibrate`: by hand and as a step."""
 
 import importlib.util
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from radloom.calibrate import Calibration
+from radloom.calibrate import read_calibration
 from radloom.config import complete
 from radloom.engine.step import CaseResult, CaseTask
 from radloom.errors import CaseError
@@ -55,7 +54,10 @@ def test_by_hand(repo: Path, image: Path, tmp_path: Path) -> None:
     done = run(repo, image, "--out", out, "--drift", 0.005)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0] == "drift: HU_true = 1.005 HU_observed +5"
-    assert done.stdout.splitlines()[1].startswith("air outside the body: -1000 HU, ")
+    told = done.stdout.splitlines()
+    assert told[1] == "standard deviation at -1000 HU: not known"
+    assert told[4].startswith("air outside the body: -1000 HU, ")
+    assert told[5:] == ["fat: not found", "muscle: not found"], "there are too few voxels"
     found = read_nifti(out)
     assert found.array.dtype == np.int16
     assert found.array[5, 20, 20] == 45
@@ -70,6 +72,7 @@ def test_what_cannot_be_done_by_hand(repo: Path, image: Path, tmp_path: Path) ->
         (("--water-hu", 5), "error: water_hu is given, but air_hu is not. Give both"),
         (("--drift", 0.5), "error: drift 0.5 would scale HU by 1.5"),
         (("--drift", 0.1, "--water-hu", 5), "error: give --water-hu and --air-hu, or --drift"),
+        (("--drift-sd", 0.1), "error: --drift-sd needs --drift"),
     ]:
         done = run(repo, image, *out, *arguments)
         assert done.returncode == 1
@@ -133,6 +136,7 @@ def test_references_and_the_mask_of_what_is_measured(script: ModuleType, tmp_pat
     assert result.facts["tissue_hu"] == {"fat": pytest.approx(-96, abs=2), "muscle": pytest.approx(53, abs=2)}
     assert (result.facts["method"], result.facts["source"]) == ("none", "none")
     assert result.facts["sd_hu"] == {"-1000": None, "0": None, "100": None}
+    assert result.facts["observed_hu"] == {}, "only what a correction used"
 
     params |= {"correct_by_references": True}
     result = script.run_case(CaseTask("case", inputs, params, {}, tmp_path / "out"))
@@ -140,6 +144,11 @@ def test_references_and_the_mask_of_what_is_measured(script: ModuleType, tmp_pat
     assert result.facts["slope"] == pytest.approx(1 / 0.96, rel=5e-3)
     assert result.facts["air_hu"] == pytest.approx(-1000, abs=2)
     assert result.facts["tissue_hu"]["fat"] == pytest.approx(-100, abs=3)
+    # What the correction used, and the same after it.
+    observed, slope, intercept = (result.facts[name] for name in ("observed_hu", "slope", "intercept"))
+    assert observed == {name: pytest.approx(hu, abs=2) for name, hu in (("air", -960), ("fat", -96), ("muscle", 53))}
+    assert result.facts["tissue_hu"] == {n: slope * observed[n] + intercept for n in ("fat", "muscle")}
+    assert result.facts["air_hu"] == pytest.approx(slope * observed["air"] + intercept, abs=1), "measured once rounded"
     assert 2 < result.facts["sd_hu"]["0"] < 5
     # What else is known comes first.
     result = script.run_case(CaseTask("case", inputs, params | {"centre": {"drift": 0.01}}, {}, tmp_path / "out"))
@@ -161,8 +170,8 @@ def test_a_table_of_phantoms(script: ModuleType, image: Path, tmp_path: Path) ->
     inputs, resources = {"resample/image.nii.gz": image}, {"phantom_table": table}
     (tmp_path / "out").mkdir()
 
-    def run_with(row: dict[str, str], centre: dict[str, float]) -> CaseResult:
-        params = settings() | {"centre": centre}
+    def run_with(row: dict[str, str], centre: dict[str, float], **more: Any) -> CaseResult:
+        params = settings(**more) | {"centre": centre}
         found: CaseResult = script.run_case(CaseTask("case", inputs, params, row, tmp_path / "out", resources))
         return found
 
@@ -171,11 +180,20 @@ def test_a_table_of_phantoms(script: ModuleType, image: Path, tmp_path: Path) ->
     assert result.facts["slope"] == pytest.approx(1.005, rel=1e-5)
     assert result.facts["sd_hu"]["0"] == pytest.approx(1.005, rel=1e-2)
     assert read_nifti(tmp_path / "out/image.nii.gz").array[5, 20, 20] == 45
-    assert Calibration(**json.loads((tmp_path / "out/calibration.json").read_text())).slope == result.facts["slope"]
+    assert read_calibration(tmp_path / "out/calibration.json").slope == result.facts["slope"]
     result = run_with({"scanner": "T", "calibration_day": "30"}, {"drift": 0.005})
     assert (result.facts["method"], result.facts["source"]) == ("drift", "centre")
     assert result.warnings == ["the table of phantom measurements has none of the scan's scanner"]
     result = run_with({"water_hu": "-5", "air_hu": "-1000"}, {})
     assert (result.facts["source"], result.warnings) == ("case", [])
+    # The scanner by its header, where the sheet doesn't say.
+    table.write_text("centre\t" + table.read_text().replace("\nS", "\nA\tForce"))
+    inputs["ingest/acquisition.json"] = tmp_path / "acquisition.json"
+    inputs["ingest/acquisition.json"].write_text('{"scanner_model": "Force", "kernel": null}')
+    result = run_with({"centre": "A", "calibration_day": "30"}, {}, scanner_column="scanner_model")
+    assert result.facts["source"] == "scanner"
+    result = run_with({"centre": "B", "calibration_day": "30"}, {}, scanner_column="scanner_model")
+    assert result.facts["source"] == "none"
+    table.write_text(table.read_text().replace("Force", "S"))
     with pytest.raises(CaseError, match="is later than the scan"):
-        run_with({"scanner": "S", "calibration_day": "4"}, {})
+        run_with({"scanner": "S", "calibration_day": "4", "centre": "A"}, {})

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +14,7 @@ import pytest
 
 from radloom.engine.step import CaseTask
 from radloom.images import Geometry, Volume, write_nifti
+from radloom.resample import Sampling
 
 SETTINGS = {
     "count": 3,
@@ -52,7 +54,7 @@ def case(tmp_path: Path) -> Path:
     roi[12:, 10:, 10:] = 2
     write_nifti(tmp_path / "roi.nii.gz", Volume(roi, grid))
     (tmp_path / "labels.json").write_text(json.dumps({"1": "tumour", "2": "node"}))
-    (tmp_path / "sampling.json").write_text(json.dumps({"interpolator": "bspline", "order": 3}))
+    (tmp_path / "sampling.json").write_text(json.dumps(asdict(Sampling())))
     (tmp_path / "calibration.json").write_text(json.dumps({"method": "drift", "slope": 1.01, "intercept": 10.0}))
     return tmp_path
 

@@ -70,7 +70,7 @@ def test_by_hand(repo: Path, files: dict[str, Path], tmp_path: Path) -> None:
     assert "coverage_mm 80 mm" in lines
     assert "hu_blood -" in lines
     assert "label_3: roi_components 1" in lines
-    assert len(lines) == sum(figure.of != "cohort" for figure in FIGURES.values())
+    assert len(lines) == sum(figure.of in ("scan", "roi") for figure in FIGURES.values())
 
 
 def test_what_cannot_be_done_by_hand(repo: Path, files: dict[str, Path], tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def task(folder: Path, files: dict[str, Path], **more: Path) -> CaseTask:
     }
     out = folder / "out"
     out.mkdir(exist_ok=True)
-    return CaseTask("a", inputs | more, {"extract.rois": []}, {}, out)
+    return CaseTask("a", inputs | more, {"extract.rois": [], "blood_rois": ["blood"]}, {}, out)
 
 
 def test_as_a_step(script: ModuleType, files: dict[str, Path], tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The script of the step `resample`: by hand and as a step."""
 
 import importlib.util
-import json
 import shutil
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from radloom.config import complete
 from radloom.engine.step import CaseResult, CaseTask
 from radloom.errors import CaseError
 from radloom.images import Geometry, Volume, read_nifti, write_nifti
-from radloom.resample import Sampling, resample_image
+from radloom.resample import read_sampling, resample_image
 
 
 def run(repo: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -164,7 +163,7 @@ def test_a_scan_is_brought_to_the_common_point_spread(script: ModuleType, case: 
         "matched_sigma_z_mm": pytest.approx(4 / fwhm),
     }
     assert {name: result.facts[name] for name in expected} == expected
-    sampling = Sampling(**json.loads((case / "out/sampling.json").read_text()))
+    sampling = read_sampling(case / "out/sampling.json")
     again = resample_image(read_nifti(case / "image.nii.gz"), (1, 1, 1), sampling)
     np.testing.assert_array_equal(read_nifti(case / "out/image.nii.gz").array, again.array)
     sharp = again.array.std()

@@ -5,9 +5,11 @@ Values come from DICOM headers (`radloom.dicom.acquisition`) and from columns of
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from radloom.cohort import is_missing
@@ -166,6 +168,18 @@ def join_sheet(
         found[case_id] = row
     _add_days(cases, headers, found, warnings)
     return found, warnings
+
+
+def read_headers(inputs: Mapping[str, Path]) -> dict[str, Any]:
+    """What ingest found in a case's DICOM headers, by the names of `COLUMNS`; nothing where it had none."""
+    path = inputs.get("ingest/acquisition.json")
+    return {} if path is None else dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def with_headers(row: Mapping[str, str], headers: Mapping[str, Any]) -> dict[str, str]:
+    """The cells of a row, and where it has none what DICOM headers say under the same names."""
+    known = {name: str(value) for name, value in headers.items() if value is not None}
+    return known | {name: cell for name, cell in row.items() if not is_missing(cell)}
 
 
 def _add_days(

@@ -7,13 +7,16 @@ measured at, it sends them to 0 and -1000; a drift e of the scanner is HU_true =
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from radloom.cohort import HOUNSFIELD, PAIRS
 from radloom.errors import CaseError
 from radloom.images import Array, Volume
 from radloom.phantom_table import Covariance, Line, fit_line
@@ -65,10 +68,20 @@ class Calibration:
         return {f"{hu:g}": line.sd((hu - self.intercept) / self.slope) for hu in SHOWN_HU}
 
 
-def phantom_calibration(water_hu: float, air_hu: float) -> Calibration:
-    """The line that sends the observed `water_hu` to 0 and `air_hu` to -1000.
+def read_calibration(path: Path) -> Calibration:
+    """The calibration that the step `calibrate` has written for a case."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    covariance = content.get("covariance")
+    return Calibration(**content | {"covariance": covariance and tuple(covariance)})
 
-    Raises CaseError for absurd values.
+
+def phantom_calibration(
+    water_hu: float, air_hu: float, water_hu_sd: float | None = None, air_hu_sd: float | None = None
+) -> Calibration:
+    """The line that sends the observed `water_hu` to 0 and `air_hu` to -1000; the SDs are those of the two readings.
+
+    An error of the readings moves the corrected value at x by slope ((x - water) e_air - (x - air) e_water) / (water -
+    air): with independent errors their covariance follows (delta method). Raises CaseError for absurd values.
     """
     shown = f"water_hu {water_hu:g} and air_hu {air_hu:g}"
     if not (math.isfinite(water_hu) and math.isfinite(air_hu)) or water_hu <= air_hu:
@@ -77,13 +90,28 @@ def phantom_calibration(water_hu: float, air_hu: float) -> Calibration:
     if abs(water_hu) > _MOST_WATER_SHIFT:
         raise CaseError(f"water_hu {water_hu:g} is more than {_MOST_WATER_SHIFT:g} HU from 0", _ADVICE)
     _check_slope(slope, shown)
-    return Calibration("phantom", slope, -slope * water_hu)
+    covariance = None
+    if water_hu_sd is not None and air_hu_sd is not None:
+        _check_sd(water_hu_sd, "water_hu_sd")
+        _check_sd(air_hu_sd, "air_hu_sd")
+        water, air = ((slope * sd / (water_hu - air_hu)) ** 2 for sd in (water_hu_sd, air_hu_sd))
+        both = -air_hu * water - water_hu * air
+        covariance = (water + air, both, air_hu**2 * water + water_hu**2 * air)
+    return _known_well(Calibration("phantom", slope, -slope * water_hu, covariance=covariance), shown, _ADVICE)
 
 
-def drift_calibration(drift: float) -> Calibration:
-    """HU_true = (HU_observed + 1000)(1 + drift) - 1000. Raises CaseError for an absurd drift."""
-    _check_slope(1 + drift, f"drift {drift:g}")
-    return Calibration("drift", 1 + drift, 1000 * drift)
+def drift_calibration(drift: float, drift_sd: float | None = None) -> Calibration:
+    """HU_true = (HU_observed + 1000)(1 + drift) - 1000, which is exact at -1000 whatever the SD of the drift.
+
+    Raises CaseError for an absurd drift.
+    """
+    shown = f"drift {drift:g}"
+    _check_slope(1 + drift, shown)
+    covariance = None
+    if drift_sd is not None:
+        _check_sd(drift_sd, "drift_sd")
+        covariance = (drift_sd**2, 1e3 * drift_sd**2, 1e6 * drift_sd**2)
+    return _known_well(Calibration("drift", 1 + drift, 1000 * drift, covariance=covariance), shown, _ADVICE)
 
 
 def line_calibration(line: Line, method: Literal["phantom", "references"]) -> Calibration:
@@ -96,10 +124,7 @@ def line_calibration(line: Line, method: Literal["phantom", "references"]) -> Ca
     water = -line.intercept / line.slope
     if not abs(water) <= _MOST_WATER_SHIFT:
         raise CaseError(f"{what} has water at {water:.0f} HU, more than {_MOST_WATER_SHIFT:g} from 0", advice)
-    sd = found.uncertainty()["0"]
-    if sd is not None and sd > _MOST_SD:
-        raise CaseError(f"{what} leaves water uncertain by {sd:.0f} HU (standard deviation)", advice)
-    return found
+    return _known_well(found, what, advice)
 
 
 def references_calibration(found: Mapping[str, float]) -> Calibration:
@@ -116,25 +141,23 @@ def references_calibration(found: Mapping[str, float]) -> Calibration:
 
 def choose_calibration(row: Mapping[str, str], centre: Mapping[str, Any], scanner: Line | None = None) -> Calibration:
     """The case's calibration: its own `water_hu` and `air_hu` (`row`, text), else the line of its scanner's phantom,
-    else the values or the `drift` of its centre.
+    else the values or the `drift` of its centre; each with the SDs that are given.
 
-    Empty cells count as absent. Raises CaseError where only one of the two is given, or where they are no
-    numbers.
+    Empty cells count as absent. Raises CaseError where only one of two is given that belong together, or where they are
+    no numbers.
     """
-    own = {name: row[name].strip() for name in ("water_hu", "air_hu") if row.get(name, "").strip()}
-    if len(own) == 1:
-        given = next(iter(own))
-        missing = "air_hu" if given == "water_hu" else "water_hu"
-        raise CaseError(f"{given} is given, but {missing} is not", "Give both in the cohort sheet, or neither.")
+    own = {name: row[name].strip() for name in HOUNSFIELD if row.get(name, "").strip()}
+    for given, needed in PAIRS:
+        if given in own and needed not in own:
+            raise CaseError(f"{given} is given, but {needed} is not", "Give both in the cohort sheet, or neither.")
     if own:
-        found = phantom_calibration(_number(own["water_hu"], "water_hu"), _number(own["air_hu"], "air_hu"))
-        return replace(found, source="case")
+        values = {name: _number(text, name) for name, text in own.items()}
+        return replace(phantom_calibration(**values), source="case")
     if scanner is not None:
         return line_calibration(scanner, "phantom")
-    if "drift" in centre:
-        return replace(drift_calibration(float(centre["drift"])), source="centre")
     if centre:
-        found = phantom_calibration(float(centre["water_hu"]), float(centre["air_hu"]))
+        of_centre = {name: float(value) for name, value in centre.items()}
+        found = drift_calibration(**of_centre) if "drift" in centre else phantom_calibration(**of_centre)
         return replace(found, source="centre")
     return Calibration("none")
 
@@ -216,6 +239,19 @@ _REFERENCES_ADVICE = "Look at the image; with calibrate: correct_by_references: 
 def _check_slope(slope: float, shown: str, advice: str = _ADVICE) -> None:
     if not _SLOPES[0] <= slope <= _SLOPES[1]:  # NaN too
         raise CaseError(f"{shown} would scale HU by {slope:.3g}, outside {_SLOPES[0]:g} to {_SLOPES[1]:g}", advice)
+
+
+def _check_sd(sd: float, name: str) -> None:
+    if not (math.isfinite(sd) and sd > 0):
+        raise CaseError(f"{name} is not above 0", "Leave it out where it is not known: nothing is known exactly.")
+
+
+def _known_well(found: Calibration, what: str, advice: str) -> Calibration:
+    """The calibration itself. Raises CaseError where it hardly tells where water is."""
+    sd = found.uncertainty()["0"]
+    if sd is not None and sd > _MOST_SD:
+        raise CaseError(f"{what} leaves water uncertain by {sd:.0f} HU (standard deviation)", advice)
+    return found
 
 
 def _number(text: str, name: str) -> float:

@@ -799,9 +799,10 @@ _FIXED: dict[str, dict[str, tuple[str, str]]] = {
             "segmentation_pairwise_dice, their mean Dice two by two; segmentation_volume_ml and _sd_ml, mean and "
             "standard deviation of the volume; segmentation_volume_cv, their quotient; segmentation_epistemic, mean "
             "variance of the probability where any sample has the ROI. Of the calibration: its slope, intercept, the "
-            "standard deviation of corrected values at some HU, and its source (in `warning`); fat_hu and muscle_hu, "
-            "where their peaks lie. Of matched scans: their own point spread and slice thickness (full widths), and "
-            "the standard deviations of the Gaussian that was applied, in mm. Of the step quality: "
+            "standard deviation of corrected values at some HU (empty where it is not known), and its source (in "
+            "`warning`); observed_air_hu, observed_fat_hu and observed_muscle_hu, what a correction by references in "
+            "the image used, before that correction. Of matched scans: their own point spread and slice thickness "
+            "(full widths), and the standard deviations of the Gaussian that was applied, in mm. Of the step quality: "
             + " ".join(f"{name}: {one.meaning[:1].lower()}{one.meaning[1:]}" for name, one in QUALITY.items()),
         ),
         "value": ("", "Value of the item: HU, mm, mm^3, ml or a number, as the item's name or meaning says."),

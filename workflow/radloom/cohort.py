@@ -6,6 +6,7 @@ Messages name the sheet's lines and the case, never the path of a source: folder
 from __future__ import annotations
 
 import csv
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,13 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 ROI_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 REQUIRED = ("case_id", "centre", "image")
 # Columns that the chain itself reads; every other column may serve as batch, where the configuration names it.
-KNOWN = (*REQUIRED, "patient_id", "mask", "series", "mask_roi", "roi_name", "repeat_id", "water_hu", "air_hu")
+HOUNSFIELD = ("water_hu", "air_hu", "water_hu_sd", "air_hu_sd")
+KNOWN = (*REQUIRED, "patient_id", "mask", "series", "mask_roi", "roi_name", "repeat_id", *HOUNSFIELD)
+PAIRS = (
+    *(("water_hu", "air_hu"), ("air_hu", "water_hu")),
+    *(("water_hu_sd", "air_hu_sd"), ("air_hu_sd", "water_hu_sd"), ("water_hu_sd", "water_hu")),
+)
+"""Of the readings of HU, what is nothing without what."""
 PATHS = ("image", "mask")
 # What never leaves the sheet: paths, UIDs, and the free text of descriptions and of the names of drawn ROIs.
 PRIVATE = (*PATHS, "series", "mask_roi")
@@ -184,19 +191,20 @@ def is_missing(cell: str) -> bool:
 
 def _hounsfield_problems(row: dict[str, str], where: str) -> list[str]:
     problems = []
-    given = [column for column in ("water_hu", "air_hu") if row.get(column)]
+    given = [column for column in HOUNSFIELD if row.get(column)]
     for column in given:
         try:
             value = float(row[column])
         except ValueError:
             problems.append(f"{where}: {column} is not a number")
             continue
-        expected = 0 if column == "water_hu" else -1000
-        if not abs(value - expected) <= 200:
+        expected = {"water_hu": 0, "air_hu": -1000}.get(column)
+        if expected is None:
+            if not 0 < value < math.inf:
+                problems.append(f"{where}: {column} is not above 0; leave it empty where it is not known")
+        elif not abs(value - expected) <= 200:
             problems.append(f"{where}: {column} is {row[column]}, further than 200 HU from {expected}")
-    if len(given) == 1:
-        problems.append(f"{where}: {given[0]} without {'air_hu' if given[0] == 'water_hu' else 'water_hu'}")
-    return problems
+    return problems + [f"{where}: {one} without {other}" for one, other in PAIRS if one in given and other not in given]
 
 
 def source_path(sheet: Path, cell: str) -> Path | str:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from radloom.acquisition import NAMED as ACQUISITION
+from radloom.acquisition import TEXTS as ACQUISITION_TEXTS
 from radloom.analysis_plan import columns_by_key, outcome_columns
 from radloom.cohort import (
     NAME,
@@ -226,7 +227,14 @@ def _phantom_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
         return problems
     wanted = ["scanner_column"] + ["day_column"] * any(row.day is not None for row in rows)
     for key in wanted:
-        if section[key] not in cohort.columns:
+        if key == "scanner_column" and section[key] not in cohort.columns and section[key] in ACQUISITION_TEXTS:
+            # From DICOM headers, by which two hospitals' scanners of one model can't be told apart.
+            if any(row.centre is None for row in rows):
+                problems.append(
+                    f"phantom table: column missing: centre (calibrate.scanner_column: {section[key]} comes from DICOM "
+                    "headers, and other centres may have the like)"
+                )
+        elif section[key] not in cohort.columns:
             nearest = _nearest(section[key], cohort.columns)
             problems.append(f"config: calibrate.{key}: the sheet has no column {section[key]}{nearest}")
         elif key == "day_column":

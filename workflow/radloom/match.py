@@ -50,10 +50,10 @@ def matching_gaussian(
     return (sigma_xy, sigma_xy, sigma_z), facts, warnings
 
 
-def with_headers(row: Mapping[str, str], headers: Mapping[str, Any]) -> dict[str, str]:
-    """The cells of a row, and where it has none what DICOM headers say under the same names (`radloom.acquisition`)."""
-    known = {name: str(value) for name, value in headers.items() if value is not None}
-    return known | {name: cell for name, cell in row.items() if not is_missing(cell)}
+def matched_widths(settings: Mapping[str, Any]) -> Vector:
+    """The full widths in mm (x, y, z) that scans are matched to; 0 where they are not."""
+    in_plane, along = (float(settings[key] or 0) for key in ("fwhm_mm", "thickness_mm"))
+    return in_plane, in_plane, along
 
 
 def own_fwhm(row: Mapping[str, str], settings: Mapping[str, Any]) -> float:

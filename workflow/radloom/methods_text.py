@@ -185,11 +185,13 @@ def interpolation(facts: RunFacts) -> str:
 def low_pass(facts: RunFacts) -> str:
     """What filters came before the interpolation."""
     told = []
+    match = facts.setting("resample", "match", {}) or {}
+    any_wanted = any(match.get(key) is not None for key in ("fwhm_mm", "thickness_mm"))
     if facts.setting("resample", "antialias", False):
         told.append(
             "along axes that became coarser, by a Gaussian of the variance (new spacing^2 - old spacing^2) / (8 ln 2)"
+            + ", the old spacing being replaced by the wanted width where scans were brought to one" * any_wanted
         )
-    match = facts.setting("resample", "match", {}) or {}
     for key, what in (("fwhm_mm", "point spread in plane"), ("thickness_mm", "slice thickness")):
         if match.get(key) is not None:
             told.append(

@@ -1,8 +1,8 @@
 """Tables of phantom measurements, and the line of HU that a scanner had on a day, with its uncertainty.
 
-A table has one row a scanner, day and material: the HU that the material should have and those measured. Through the
-materials of one scanner and day goes a line HU_true = slope HU_measured + intercept, by least squares weighted with
-1 / sd^2 (without `sd`, evenly).
+A table has one row a scanner, day and material: the HU that the material should have and those measured; with a column
+`centre` scanners are told apart by it too. Through the materials of one scanner and day goes a line HU_true = slope
+HU_measured + intercept, by least squares weighted with 1 / sd^2 (without `sd`, evenly).
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ _TABLE = "the table of phantom measurements (calibrate: phantom_table)"
 
 @dataclass(frozen=True)
 class Measurement:
-    """One material of a phantom on one scanner; `day` is None in a table without days, `sd` where it is not given."""
+    """One material of a phantom on one scanner; `day` is None in a table without days, `sd` where it is not given, and
+    `centre` in a table that doesn't name any.
+    """
 
     scanner: str
     day: float | None
@@ -37,6 +39,7 @@ class Measurement:
     expected: float
     measured: float
     sd: float | None
+    centre: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def read_phantom_table(path: Path) -> tuple[list[Measurement], list[str]]:
     if missing:
         return [], [*problems, f"{name}: column missing: {', '.join(missing)}"]
     rows: list[Measurement] = []
-    seen: dict[tuple[str, float | None, str], int] = {}
+    seen: dict[tuple[str | None, str, float | None, str], int] = {}
     for cells, line in zip(sheet.rows, sheet.lines, strict=True):
         where = f"{name}, line {line}"
         bad = [c for c in ("hu_expected", "hu_measured") if not is_day(cells[c])]
@@ -84,23 +87,22 @@ def read_phantom_table(path: Path) -> tuple[list[Measurement], list[str]]:
             continue
         sd = None if is_missing(cells.get("sd", "")) else float(cells["sd"])
         day = None if is_missing(cells.get("day", "")) else float(cells["day"])
-        row = Measurement(
-            cells["scanner"], day, cells["material"], float(cells["hu_expected"]), float(cells["hu_measured"]), sd
-        )
-        if not row.scanner or not row.material:
-            problems.append(f"{where}: scanner or material is missing")
+        expected, measured = float(cells["hu_expected"]), float(cells["hu_measured"])
+        row = Measurement(cells["scanner"], day, cells["material"], expected, measured, sd, cells.get("centre"))
+        if not row.scanner or not row.material or row.centre == "":
+            problems.append(f"{where}: scanner, material or centre is missing")
         if not all(_HU_RANGE[0] <= hu <= _HU_RANGE[1] for hu in (row.expected, row.measured)):
             problems.append(f"{where}: HU outside {_HU_RANGE[0]:g} to {_HU_RANGE[1]:g}")
         if sd is not None and not sd > 0:
             problems.append(f"{where}: sd is not above 0")
-        key = (row.scanner, row.day, row.material)
+        key = (row.centre, row.scanner, row.day, row.material)
         if key in seen:
             problems.append(f"{where}: the same scanner, day and material as on line {seen[key]}")
         seen.setdefault(key, line)
         rows.append(row)
-    for scanner in dict.fromkeys(row.scanner for row in rows):
-        own = [row for row in rows if row.scanner == scanner]
-        lines = [seen[row.scanner, row.day, row.material] for row in own]
+    for scanner in dict.fromkeys((row.centre, row.scanner) for row in rows):
+        own = [row for row in rows if (row.centre, row.scanner) == scanner]
+        lines = [seen[row.centre, row.scanner, row.day, row.material] for row in own]
         where = f"{name}, lines {min(lines)} to {max(lines)}"
         if len({row.day is None for row in own}) > 1:
             problems.append(f"{where}: some measurements of a scanner have a day and some don't")
@@ -118,9 +120,10 @@ def read_phantom_table(path: Path) -> tuple[list[Measurement], list[str]]:
 def fit_line(measured: Sequence[float], expected: Sequence[float], sd: Sequence[float] | None) -> Line:
     """The line through points of measured and expected HU, by least squares weighted with 1 / sd^2.
 
-    The covariance is (X' W X)^-1, where `sd` is given times the larger of 1 and chi^2 / (n - 2), so that materials that
-    don't lie on a line widen it (Birge's ratio), else times the variance of the residuals. It is None for two points
-    without `sd`: they lie on their line whatever their errors. At least two different values of `measured` are needed.
+    The covariance is (X' W X)^-1 times, where `sd` (of `measured`, whose errors the line multiplies by its slope) is
+    given, the larger of slope^2 and chi^2 / (n - 2), so that materials that don't lie on a line widen it (Birge's
+    ratio), else the variance of the residuals. It is None for two points without `sd`: they lie on their line whatever
+    their errors. At least two different values of `measured` are needed.
     """
     x, y = np.asarray(measured, dtype=np.float64), np.asarray(expected, dtype=np.float64)
     weights = np.ones_like(x) if sd is None else 1 / np.asarray(sd, dtype=np.float64) ** 2
@@ -133,7 +136,7 @@ def fit_line(measured: Sequence[float], expected: Sequence[float], sd: Sequence[
     if sd is None:
         scale = chi2 / free if free else None
     else:
-        scale = max(1.0, chi2 / free) if free else 1.0
+        scale = max(slope**2, chi2 / free) if free else slope**2
     covariance = None
     if scale is not None:
         of_slope, of_level = scale / spread, scale / float(weights.sum())
@@ -144,13 +147,13 @@ def fit_line(measured: Sequence[float], expected: Sequence[float], sd: Sequence[
 def phantom_line(rows: Iterable[Measurement], cell: Mapping[str, str], settings: Mapping[str, Any]) -> Line | None:
     """The line of a case's scanner on the day of the scan; None where the table doesn't have the scanner.
 
-    `cell` are the case's cells of the cohort sheet, `settings` the section `calibrate`. Between two days `interpolate`
-    takes slope and intercept linearly, and their covariance as that of the weighted mean of independent measurements;
-    after the last day it is that day's, as with `last`. Nothing is taken from a later day alone: what was changed
-    since the scan would be undone. Raises CaseError where there is no measurement for the day.
+    `cell` are the case's cells of the cohort sheet (and of its DICOM headers), `settings` the section `calibrate`.
+    Between two days `interpolate` takes slope and intercept linearly, and their covariance as that of the weighted mean
+    of independent measurements; after the last day it is that day's, as with `last`. Nothing is taken from a later day
+    alone: what was changed since the scan would be undone. Raises CaseError where there is no measurement for the day.
     """
     scanner = cell.get(settings["scanner_column"], "").strip()
-    own = [row for row in rows if row.scanner == scanner]
+    own = [row for row in rows if row.scanner == scanner and row.centre in (None, cell.get("centre"))]
     if not own:
         return None
     if own[0].day is None:

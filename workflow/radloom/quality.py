@@ -1,4 +1,4 @@
-"""Figures that tell a sound scan from one to look at: noise, materials, hints of artefacts, and the ROI's place.
+"""Figures that tell a sound scan from one to look at: noise, blood, hints of artefacts, and the ROI's place.
 
 `radloom.quality_figures` says what each figure is. Those of the scan are measured before resampling, which would change
 the noise, in true HU; those of the ROI in the image that features are taken from. Of the scan every slice is looked at
@@ -19,24 +19,25 @@ from radloom.duplicates import Fingerprint
 from radloom.images import Array, Box, Geometry, Volume, bounding_box, widen, within_box
 from radloom.quality_artefacts import (
     Surveyor,
+    find_body,
     motion_jump,
     streak_anisotropy,
     streak_metal,
     truncated_share,
 )
-from radloom.quality_figures import BLOOD
 from radloom.quality_noise import (
     SLICES,
     air_noise,
     cut_patches,
     global_noise,
-    material_peaks,
     sampled,
     tissue_noise,
 )
 from radloom.quality_rois import SHIFT_MARGIN_MM, RoiView, measure_roi
 
 Figures = dict[str, float | None]
+_BLOOD_RIM_MM = 2.0
+_LEAST_BLOOD_MM3 = 1000.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class ScanQuality:
     figures: Figures
     voxels: str
     picture: str
+    body: Volume | None
+    """Where the body is, on a coarse grid (`quality_artefacts.find_body`)."""
 
 
 def measure_scan(
@@ -70,9 +73,6 @@ def measure_scan(
     found = surveyor.result()
     there = None if valid is None else np.stack([seen for seen in kept_valid if seen is not None])
     patches = cut_patches(np.stack(kept), there, spacing, calibration)
-    air, air_sd = air_noise(patches)
-    noise = global_noise(patches)
-    fat, muscle = material_peaks(patches, noise)
     streak = None
     if found.metallic is not None:
         streak = streak_metal(cut_patches(found.metallic, None, spacing, calibration), spacing)
@@ -80,12 +80,9 @@ def measure_scan(
         "slices": float(shape[0]),
         "slice_spacing_mm": spacing[2],
         "coverage_mm": shape[0] * spacing[2],
-        "noise_air_sd": air_sd,
+        "noise_air_sd": air_noise(patches),
         "noise_tissue_sd": tissue_noise(patches),
-        "noise_global_sd": noise,
-        "hu_air": air,
-        "hu_fat": fat,
-        "hu_muscle": muscle,
+        "noise_global_sd": global_noise(patches),
         "hu_blood": None,
         "streak_anisotropy": streak_anisotropy(patches, spacing),
         "streak_metal": streak,
@@ -94,7 +91,7 @@ def measure_scan(
         "motion_jump_mm": motion_jump(found, spacing),
         "truncated_share": truncated_share(found),
     }
-    return ScanQuality(figures, fingerprint.voxels(), fingerprint.picture())
+    return ScanQuality(figures, fingerprint.voxels(), fingerprint.picture(), find_body(found))
 
 
 def box_of_rois(labels: Volume) -> Box | None:
@@ -123,11 +120,12 @@ def measure_rois(
     names: Mapping[int, str],
     valid: Array | None,
     wanted: Iterable[str | int] = (),
+    body: Volume | None = None,
 ) -> dict[str, Figures]:
     """The figures of the ROIs of a label volume by name, of all of them where `wanted` has no name or number of theirs.
 
-    `image` (z, y, x; true HU) and `valid` are what lies within `box` (`box_of_rois`) on the labels' grid. An ROI
-    without a voxel has a volume of 0 and no other figure.
+    `image` (z, y, x; true HU) and `valid` are what lies within `box` (`box_of_rois`) on the labels' grid, `body` is the
+    scan's. An ROI without a voxel has a volume of 0 and no other figure.
     """
     import cc3d
 
@@ -146,16 +144,23 @@ def measure_rois(
             continue
         part = widen(known["bounding_boxes"][number], margins, inner.shape)
         known_there = None if valid is None else valid[part]
-        view = RoiView(inner[part] == number, image[part], known_there, within_box(box, part), labels.geometry)
+        view = RoiView(inner[part] == number, image[part], known_there, within_box(box, part), labels.geometry, body)
         found[name] = measure_roi(view)
     return found
 
 
-def blood_hu(image: Array, box: Box, labels: Volume, names: Mapping[int, str]) -> float | None:
-    """Median HU of the first ROI that is called as blood is; None where there is none."""
-    inner = labels.array[box]
+def blood_hu(image: Array, box: Box, labels: Volume, names: Mapping[int, str], called: Iterable[str]) -> float | None:
+    """Median HU of the first ROI with one of the names in `called`, in any case; None where there is none.
+
+    The outer 2 mm are left out, which are wall and partial volume; 1 ml at least must be left.
+    """
+    wanted = {name.lower() for name in called}
     for number, name in sorted(names.items()):
-        values = image[inner == number] if name.lower() in BLOOD else np.zeros(0)
-        if values.size:
+        if name.lower() not in wanted:
+            continue
+        from radloom.morphology import erosion
+
+        values = image[erosion(labels.array[box] == number, _BLOOD_RIM_MM, labels.geometry.spacing)]
+        if values.size * labels.geometry.voxel_mm3 >= _LEAST_BLOOD_MM3:
             return float(np.median(values))
     return None

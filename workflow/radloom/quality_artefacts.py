@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from radloom.calibrate import Calibration
-from radloom.images import Array, Geometry
+from radloom.images import Array, Geometry, Volume
 from radloom.quality_noise import Patches, inner_part, per_patch
 
 METAL_HU = 2500.0
@@ -20,11 +20,15 @@ _METAL_SLICES = 8
 _METAL_MM2 = 10.0  # of metal in a slice, so that noise and single voxels are none
 _METAL_BLUR_MM = 2.0
 _AROUND_METAL_MM = (8.0, 80.0)
+_METAL_MARGIN_MM = 20.0  # of what patches at the end of that see: themselves, and the reach of the blur
 _TISSUE = (-50.0, 200.0)  # HU of a patch's mean
 _FEWEST_IN_SLICE = 40
 _REACH_MM = 20.0  # furthest shift between slices that is looked for
 _TREND = 9  # slices whose median shift is the anatomy's
 _LEAST_BODY = 0.02  # share of a slice
+_DENSE_MM = 4.0
+_MOST_CUT_OFF = 0.1  # share of the rim
+_MOST_OTHER = 0.2  # of the largest part's voxels
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class Survey:
     """(z, 2): pixels of the rim of the field of view, and those of them that are body."""
     metallic: Array | None
     """The slices (n, y, x; as they came) with the most metal, at most 8; None where none has 10 mm2."""
+    dense: Volume
+    """Where voxels about 4 mm apart are above -300 HU (bool)."""
 
 
 class Surveyor:
@@ -59,6 +65,14 @@ class Surveyor:
         self.across, self.along = np.zeros((shape[0], shape[2]), int), np.zeros((shape[0], shape[1]), int)
         self.rim = np.zeros((shape[0], 2), int)
         self.frame = _rim(np.ones(shape[1:], bool))
+        every = [max(1, round(_DENSE_MM / step)) for step in geometry.spacing]
+        x, y, z = (range(min(n // 2, size - 1), size, n) for n, size in zip(every, geometry.size, strict=True))
+        self.dense, self.dense_at = np.zeros((len(z), len(y), len(x)), bool), (z, y, x)
+        wide_x, wide_y, wide_z = (n * step for n, step in zip(every, geometry.spacing, strict=True))
+        first_x, first_y, first_z = geometry.to_physical([x[0], y[0], z[0]]).tolist()
+        self.dense_geometry = Geometry(
+            (len(x), len(y), len(z)), (wide_x, wide_y, wide_z), (first_x, first_y, first_z), geometry.direction
+        )
 
     def look(self, z: int, plane: Array, seen: Array | None) -> None:
         """Take in a slice (y, x; observed HU); `seen` is False in padding, None where there is none."""
@@ -70,6 +84,9 @@ class Surveyor:
         bits = body.view(np.uint8)
         self.across[z], self.along[z] = (np.add.reduce(bits, axis=axis, dtype=np.uint32) for axis in (0, 1))
         self.rim[z] = np.count_nonzero(edge), np.count_nonzero(body & edge)
+        slices, rows, columns = self.dense_at
+        if z in slices:
+            self.dense[slices.index(z)] = body[rows[0] :: rows.step, columns[0] :: columns.step]
         highest = float(plane.max())
         self.highest = max(self.highest, highest)
         if highest > self.metal_from:
@@ -85,7 +102,40 @@ class Surveyor:
         # A scanner of more bits passes through 3071 without stopping there.
         stops = self.highest <= _LIMIT_12_BIT + 0.5
         metallic = np.stack(list(self.metallic.values())) if self.metallic else None
-        return Survey(self.metal, self.saturated if stops else 0, self.across, self.along, self.rim, metallic)
+        dense = Volume(self.dense, self.dense_geometry)
+        return Survey(self.metal, self.saturated if stops else 0, self.across, self.along, self.rim, metallic, dense)
+
+
+def find_body(found: Survey) -> Volume | None:
+    """The body where voxels about 4 mm apart lie in it or beside it (bool), None where it can't be told.
+
+    It is the largest part of what is denser than -300 HU and what that encloses in a slice (`radloom.body`), grown by
+    one voxel. It can't be told where more than a tenth of the rim of the field of view is body (a scan that was cut
+    out may show nothing else), or where another part is a fifth as large (the other leg; a table is smaller).
+    """
+    import cc3d
+
+    from radloom.body import body_mask
+
+    cut_off, dense = truncated_share(found), found.dense.array.view(np.uint8)
+    if cut_off is None or cut_off > _MOST_CUT_OFF or not dense.any():
+        return None
+    body = body_mask(dense, 0.5)
+    sizes = np.sort(np.bincount(cc3d.connected_components(dense, connectivity=6).ravel())[1:])
+    if (sizes[:-1] > _MOST_OTHER * np.count_nonzero(body)).any():
+        return None
+    return Volume(grown(body), found.dense.geometry)
+
+
+def grown(mask: Array) -> Array:
+    """A mask (z, y, x; bool) and the 26 neighbours of its voxels."""
+    for axis in range(3):
+        wider = mask.copy()
+        along, source = np.moveaxis(wider, axis, 0), np.moveaxis(mask, axis, 0)
+        along[1:] |= source[:-1]
+        along[:-1] |= source[1:]
+        mask = wider
+    return mask
 
 
 def _rim(seen: Array) -> Array:
@@ -224,8 +274,15 @@ def streak_metal(patches: Patches, spacing: tuple[float, float, float]) -> float
         distance = np.hypot(dy, dx)
         near = tissue[z] & (distance >= _AROUND_METAL_MM[0]) & (distance <= _AROUND_METAL_MM[1])
         ray = np.arctan2(dy[near], dx[near])
-        # A little smoothed: the noise of single pixels would drown broad streaks.
-        cosine, sine = _orientation(gaussian(plane, blur), patches.side, spacing)
+        # A little smoothed: the noise of single pixels would drown broad streaks. Only where it is looked at.
+        reach = _AROUND_METAL_MM[1] + _METAL_MARGIN_MM
+        window = tuple(
+            slice(max(0, round(at - reach / step)), round(at + reach / step) + 1)
+            for at, step in zip(middle, (spacing[1], spacing[0]), strict=True)
+        )
+        smooth = plane.copy()
+        smooth[window] = gaussian(plane[window], blur)
+        cosine, sine = _orientation(smooth, patches.side, spacing)
         found.append(-(cosine[near] * np.cos(2 * ray) + sine[near] * np.sin(2 * ray)))
     together = np.concatenate(found) if found else np.zeros(0)
     return float(together.mean()) if together.size >= _FEWEST_IN_SLICE else None

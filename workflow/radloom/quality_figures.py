@@ -8,9 +8,9 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of a scan, of each of its ROIs, or of its place in the cohort."""
+    """A figure of a scan, of what its calibration found in it, of each of its ROIs, or of its place in the cohort."""
 
-    of: Literal["scan", "roi", "cohort"]
+    of: Literal["scan", "calibration", "roi", "cohort"]
     unit: str
     meaning: str
     title: str
@@ -25,8 +25,8 @@ FIGURES = {
     "slice_gap_mm": Figure(
         "cohort",
         "mm",
-        "What the slice spacing has beyond the slice thickness that DICOM names; negative where slices overlap, empty "
-        "where the thickness is not known.",
+        "What the slice spacing has beyond the slice thickness that sheet or DICOM name; negative where slices "
+        "overlap, empty where the thickness is not known.",
         "gap between slices",
     ),
     "burned_in_slices": Figure(
@@ -71,10 +71,26 @@ FIGURES = {
         "205:W93, 2015).",
         "global noise level",
     ),
-    "hu_air": Figure("scan", "HU", "Median of the air around the body.", "HU of air"),
-    "hu_fat": Figure("scan", "HU", "Peak of the means of flat patches within -140 and -50 HU.", "HU of fat"),
-    "hu_muscle": Figure("scan", "HU", "Peak of the means of flat patches within 10 and 90 HU.", "HU of muscle"),
-    "hu_blood": Figure("scan", "HU", "Median of an ROI called aorta, blood or blood_pool.", "HU of blood"),
+    "hu_air": Figure("calibration", "HU", "Median of the air around the body, after the calibration.", "HU of air"),
+    "hu_fat": Figure(
+        "calibration",
+        "HU",
+        "Peak of fat in the image's histogram within -140 and -60 HU, after the calibration.",
+        "HU of fat",
+    ),
+    "hu_muscle": Figure(
+        "calibration",
+        "HU",
+        "Peak of muscle in the image's histogram within 20 and 80 HU, after the calibration.",
+        "HU of muscle",
+    ),
+    "hu_blood": Figure(
+        "scan",
+        "HU",
+        "Median of the inner part of an ROI that holds blood (quality: blood_rois), 2 mm from its border, after the "
+        "calibration.",
+        "HU of blood",
+    ),
     "streak_anisotropy": Figure(
         "scan",
         "1",
@@ -151,6 +167,14 @@ FIGURES = {
         "share of air",
         advice="Look whether the ROI reaches into air.",
     ),
+    "roi_outside_body_share": Figure(
+        "roi",
+        "1",
+        "Share of the ROI further than about 4 mm outside the body: beside it or in the table. Empty where the body "
+        "can't be told: cut off at over a tenth of the rim, or in parts (legs).",
+        "share outside the body",
+        advice="Look whether the ROI was drawn on this very series, and whether it reaches into the table.",
+    ),
     "roi_shift_mm": Figure(
         "roi",
         "mm",
@@ -196,6 +220,3 @@ FIGURES = {
     ),
 }
 """All figures by name, in the order in which tables list them."""
-
-BLOOD = ("aorta", "blood", "blood_pool")
-"""ROIs whose HU are those of blood."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from radloom.acquisition import clean
 from radloom.engine.step import Entry
 from radloom.quality_figures import FIGURES
 
@@ -68,8 +69,10 @@ def pass_gate(cases: Sequence[Mapping[str, str]], entries: Entries, rules: Seque
         facts = measured[case_id]
         figures = [Measured("", name, value) for name, value in facts["scan"].items()]
         figures += [Measured(roi, name, value) for roi, own in facts["rois"].items() for name, value in own.items()]
-        figures += [Measured("", "slice_gap_mm", _slice_gap(facts, entries, case_id))]
-        figures += [Measured("", name, _ingested(entries, case_id).get(name)) for name in PERSONAL] + alike[case_id]
+        figures += [Measured("", name, value) for name, value in _materials(entries, case_id).items()]
+        figures += [Measured("", "slice_gap_mm", _slice_gap(facts, entries, case))]
+        figures += [Measured("", name, _facts(entries, "ingest", case_id).get(name)) for name in PERSONAL]
+        figures += alike[case_id]
         gate.figures[case_id] = figures
         for rule in rules:
             for found in (_broken(rule, case_id, one) for one in figures):
@@ -99,13 +102,23 @@ def _broken(rule: Mapping[str, Any], case_id: str, one: Measured) -> Finding | N
     return Finding(case_id, one.roi, text, f"{figure.advice} If all is sound, change the rule in quality: rules.")
 
 
-def _ingested(entries: Entries, case_id: str) -> Mapping[str, Any]:
-    entry = entries.get("ingest", {}).get(case_id)
+def _facts(entries: Entries, step: str, case_id: str) -> Mapping[str, Any]:
+    entry = entries.get(step, {}).get(case_id)
     return entry.facts if entry is not None else {}
 
 
-def _slice_gap(facts: Mapping[str, Any], entries: Entries, case_id: str) -> float | None:
-    thickness = (_ingested(entries, case_id).get("acquisition") or {}).get("slice_thickness")
+def _materials(entries: Entries, case_id: str) -> dict[str, float | None]:
+    """Air, fat and muscle as the calibration found them: there is but one measurement of each."""
+    facts = _facts(entries, "calibrate", case_id)
+    tissues = facts.get("tissue_hu", {})
+    return {"hu_air": facts.get("air_hu"), "hu_fat": tissues.get("fat"), "hu_muscle": tissues.get("muscle")}
+
+
+def _slice_gap(facts: Mapping[str, Any], entries: Entries, case: Mapping[str, str]) -> float | None:
+    acquisition = _facts(entries, "ingest", case["case_id"]).get("acquisition") or {}
+    # The sheet's before the header's, as in the acquisition table.
+    given = clean("slice_thickness", case.get("slice_thickness", ""))
+    thickness = acquisition.get("slice_thickness") if given is None else given
     return facts["scan"]["slice_spacing_mm"] - thickness if isinstance(thickness, int | float) else None
 
 

@@ -1,4 +1,4 @@
-"""Noise and materials of a CT, from small patches of sampled axial slices.
+"""Noise of a CT, from small patches of sampled axial slices.
 
 A slice is cut into squares of about 6 mm, as many as fit around its middle. Each has a mean and a standard deviation;
 noise is read from the deviations of those that show one material, which leaves trends across the body out of it. The
@@ -21,7 +21,6 @@ PATCH_MM = 6.0  # Christianson 2015 and Tian & Samei 2016 look at areas of about
 _LEAST_SIDE = 5
 _SOFT_TISSUE = (0.0, 100.0)  # HU of a patch's mean
 _MUSCLE = (10.0, 90.0)
-_FAT = (-140.0, -50.0)
 _AIR_ABOVE_ALL = -850.0  # HU that no pixel of a patch of air exceeds
 _NOT_AIR = -500.0
 _PADDED_BELOW = -1023.0  # HU before calibration; ingest leaves -1024 in padding
@@ -34,8 +33,6 @@ _LOG_BIN, _LOG_WIDTH = 0.01, 0.04  # of the histogram of log SD, and of the Gaus
 _MOST_UNLIKE = 120.0  # HU between the means of neighbouring patches within one tissue
 _SD_RANGE = (0.2, 300.0)
 _MOST_UNEVEN = 15.0  # HU between the means of neighbouring patches of flat tissue
-_PEAK_BIN, _PEAK_WIDTH, _PEAK_REACH = 2.0, 5.0, 10.0  # HU
-_PEAK_OVER_ENDS = 2.0
 _ONE_SIGMA = 0.8413447460685429  # share of a normal distribution below one standard deviation
 
 
@@ -161,19 +158,19 @@ def air_patches(patches: Patches) -> Array:
     return np.asarray(outside & inner & (patches.high < _AIR_ABOVE_ALL) & patches.measured & ~patches.padding)
 
 
-def air_noise(patches: Patches) -> tuple[float | None, float | None]:
-    """HU of the air around the body (median) and the noise in it, each None where it can't be had.
+def air_noise(patches: Patches) -> float | None:
+    """The noise in the air around the body in HU, None where it can't be had.
 
-    The noise is what the upper 84.13 % quantile of the pixels lies above the median of their patch: one standard
+    It is what the upper 84.13 % quantile of the pixels lies above the median of their patch: one standard
     deviation of normal noise, which values cut off at -1000 or -1024 HU don't change. Where more than 40 % of the
-    air have the image's lowest value, nothing is left to measure.
+    air have its lowest value, nothing is left to measure.
     """
     chosen = air_patches(patches)
     if (slices := np.flatnonzero(chosen.any(axis=(1, 2)))).size > _AIR_SLICES:
         some = slices[sampled(slices.size, _AIR_SLICES)]
         chosen[np.isin(np.arange(len(chosen)), some, invert=True)] = False
     if np.count_nonzero(chosen) < _FEWEST_PATCHES:
-        return None, None
+        return None
     values = _pixels(patches, chosen)
     middles = np.median(values, axis=1)
     # Foam and cloth are denser than air: the lowest tenth is where to begin.
@@ -181,11 +178,11 @@ def air_noise(patches: Patches) -> tuple[float | None, float | None]:
     near = np.abs(middles - np.median(middles[near])) <= _AIR_NEAR
     values, middles = values[near], middles[near]
     if len(values) < _FEWEST_PATCHES or not _AIR[0] <= np.median(values) <= _AIR[1]:
-        return None, None
-    if np.mean(values <= patches.planes.min() + 0.01) > _MOST_AT_FLOOR:
-        return None, None
-    rest = values - middles[:, None]
-    return float(np.median(values)), _upper_sigma(rest, patches.step)
+        return None
+    # Of the air: padding may lie below what the scanner, or somebody after it, cut off.
+    if np.mean(values <= values.min() + 0.01) > _MOST_AT_FLOOR:
+        return None
+    return _upper_sigma(values - middles[:, None], patches.step)
 
 
 def _upper_sigma(rest: Array, step: float) -> float:
@@ -237,36 +234,6 @@ def tissue_noise(patches: Patches) -> float | None:
     freedom = patches.pixels - 1
     # Median of chi over sqrt(freedom), after Wilson and Hilferty (1931).
     return float(np.median(patches.sd[flat])) / (1 - 2 / (9 * freedom)) ** 1.5
-
-
-def material_peaks(patches: Patches, noise: float | None) -> tuple[float | None, float | None]:
-    """HU of fat and of muscle: the peaks of the means of flat patches within -140 to -50 and 10 to 90 HU.
-
-    Flat: an SD up to twice the noise. None where fewer than 50 patches lie within 10 HU of the peak, or where it is
-    not at least twice as high as the histogram at both ends of its range: then it is no material's.
-    """
-    if noise is None:
-        return None, None
-    means = patches.mean[patches.measured & (patches.sd <= 2 * noise)]
-    return _peak(means, _FAT), _peak(means, _MUSCLE)
-
-
-def _peak(means: Array, span: tuple[float, float]) -> float | None:
-    inside = means[(means >= span[0]) & (means <= span[1])]
-    if inside.size < _FEWEST_PATCHES:
-        return None
-    # Beyond the span too, so that its ends are not low because the histogram stops there.
-    margin = 4 * _PEAK_WIDTH
-    edges = np.arange(span[0] - margin, span[1] + margin + _PEAK_BIN, _PEAK_BIN)
-    smooth, middles = _smoothed(means, edges, _PEAK_WIDTH)
-    within = (middles >= span[0]) & (middles <= span[1])
-    height = smooth[within].max()
-    ends = max(smooth[within][0], smooth[within][-1])
-    peak = float(middles[within][np.argmax(smooth[within])])
-    near = inside[np.abs(inside - peak) <= _PEAK_REACH]
-    if height < _PEAK_OVER_ENDS * ends or near.size < _FEWEST_PATCHES:
-        return None
-    return float(np.median(near))
 
 
 def _within(patches: Patches, span: tuple[float, float]) -> Array:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from radloom.images import Array, Box, Geometry, bounding_box
-from radloom.quality_artefacts import METAL_HU, gaussian
+from radloom.images import Array, Box, Geometry, Volume, bounding_box, within_box
+from radloom.quality_artefacts import METAL_HU, gaussian, grown
 
 SHIFT_REACH_MM = 10.0
 SHIFT_MARGIN_MM = 14.0  # of image around an ROI that the search for a shift reads
@@ -27,7 +27,9 @@ _FEWEST_POINTS = 30
 
 @dataclass(frozen=True)
 class RoiView:
-    """One ROI within a box of the volume: mask (z, y, x; bool), image in true HU, and `valid`, None where all is."""
+    """One ROI within a box of the volume: mask (z, y, x; bool), image in true HU, and `valid`, None where all is; and
+    the body on a grid of its own, None where it can't be told.
+    """
 
     mask: Array
     image: Array
@@ -35,6 +37,7 @@ class RoiView:
     box: Box
     geometry: Geometry
     """Of the whole volume."""
+    body: Volume | None = None
 
 
 def measure_roi(view: RoiView) -> dict[str, float | None]:
@@ -57,6 +60,7 @@ def measure_roi(view: RoiView) -> dict[str, float | None]:
         "roi_to_last_slice_mm": (view.geometry.shape[0] - high) * spacing[0],
         "roi_metal_share": float(np.mean(values > METAL_HU)),
         "roi_air_share": float(np.mean(values < _AIR_HU)),
+        "roi_outside_body_share": outside_share(mask, within_box(view.box, tight), view.geometry, view.body),
         "roi_shift_mm": shift,
         "roi_shift_gain": gain,
     }
@@ -78,14 +82,25 @@ def _padding_voxels(view: RoiView) -> int:
     """Voxels of the ROI that were not measured or have one of their 26 neighbours that was not."""
     if view.valid is None or view.valid.all():
         return 0
-    beside = ~view.valid.astype(bool)
-    for axis in range(3):
-        grown = beside.copy()
-        along, source = np.moveaxis(grown, axis, 0), np.moveaxis(beside, axis, 0)
-        along[1:] |= source[:-1]
-        along[:-1] |= source[1:]
-        beside = grown
-    return int(np.count_nonzero(view.mask & beside))
+    return int(np.count_nonzero(view.mask & grown(~view.valid.astype(bool))))
+
+
+def outside_share(mask: Array, box: Box, geometry: Geometry, body: Volume | None) -> float | None:
+    """Share of the ROI that lies outside the body (`find_body`), None where that can't be told.
+
+    `mask` (z, y, x; bool) is what lies within `box` of a volume of this geometry; of each voxel the nearest one of the
+    body's grid counts, which has to have the same axes.
+    """
+    if body is None or not np.allclose(body.geometry.axes, geometry.axes, atol=1e-3):
+        return None
+    first = body.geometry.to_index(geometry.origin)
+    inside = body.array
+    for axis, side in enumerate(box):
+        along = 2 - axis
+        steps = np.arange(side.start, side.stop) * (geometry.spacing[along] / body.geometry.spacing[along])
+        places = np.rint(first[along] + steps).astype(np.intp).clip(0, inside.shape[axis] - 1)
+        inside = inside.take(places, axis=axis)
+    return 1 - float(np.count_nonzero(mask & inside) / np.count_nonzero(mask))
 
 
 def find_shift(view: RoiView) -> tuple[float | None, float | None]:

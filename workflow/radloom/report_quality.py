@@ -30,7 +30,7 @@ SCAN = (
     "truncated_share",
 )
 ROI = ("roi_volume_ml", "roi_components", "roi_to_first_slice_mm", "roi_to_last_slice_mm", "roi_shift_gain")
-COUNTED = ("roi_border_voxels", "roi_padding_voxels", "roi_metal_share", "roi_air_share")
+COUNTED = ("roi_border_voxels", "roi_padding_voxels", "roi_metal_share", "roi_air_share", "roi_outside_body_share")
 """Figures of ROIs of which it counts how many cases have any."""
 DRAWN = ("noise_global_sd", "hu_fat", "hu_muscle")
 

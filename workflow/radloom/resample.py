@@ -10,8 +10,10 @@ largest weight. So the union of the labels is what it would be as one label, how
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -46,7 +48,8 @@ class Sampling:
     """How an image is interpolated; the section `resample` of the configuration explains it.
 
     `order` is that of the B-spline, `radius` (voxels of the image) that of the windowed sinc. `sigma_mm` (x, y, z) is
-    a Gaussian that the image is filtered with first, beside that of `antialias`.
+    a Gaussian that the image is filtered with first, beside that of `antialias`. `width_mm` (x, y, z) is the full width
+    that this Gaussian brings the image to, where scans are matched to one; 0 along other axes.
     """
 
     interpolator: Interpolator = "bspline"
@@ -55,16 +58,19 @@ class Sampling:
     antialias: bool = False
     align: Alignment = "centre"
     sigma_mm: Vector = (0.0, 0.0, 0.0)
+    width_mm: Vector = (0.0, 0.0, 0.0)
 
     def sigma(self, axis: int, old: float, new: float) -> float:
         """Standard deviation in old voxels of the Gaussian along an axis (x, y, z) of the spacings `old` and `new`.
 
         Against aliasing where the new spacing is larger: sigma^2 = (new^2 - old^2) / (8 ln 2), which takes a point
-        spread of the full width `old` to one of the full width `new` (Cardoso et al., MICCAI 2015, LNCS 9350:674).
+        spread of the full width `old` to one of the full width `new` (Cardoso et al., MICCAI 2015, LNCS 9350:674). A
+        matched axis comes from the width that all scans have by then: from their own spacings they would part again.
         """
         variance = self.sigma_mm[axis] ** 2
-        if self.antialias and new > old:
-            variance += (new**2 - old**2) / FWHM**2
+        width = self.width_mm[axis] or old
+        if self.antialias and new > old and new > width:
+            variance += (new**2 - width**2) / FWHM**2
         return math.sqrt(variance) / old
 
     def matrix(self, n: int, at: Array, sigma: float = 0.0) -> Array:
@@ -79,6 +85,12 @@ class Sampling:
 
 
 LINEAR = Sampling("linear")
+
+
+def read_sampling(path: Path) -> Sampling:
+    """The sampling that the step `resample` has written for a case."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return Sampling(**content | {name: tuple(content[name]) for name in ("sigma_mm", "width_mm")})
 
 
 def new_grid(geometry: Geometry, spacing: Vector, align: Alignment = "centre") -> Geometry:

@@ -20,7 +20,7 @@ import pandas as pd
 
 from radloom import acquisition
 from radloom.analysis_plan import columns_by_key
-from radloom.cohort import is_missing
+from radloom.cohort import HOUNSFIELD, is_missing
 from radloom.engine.step import CohortResult, CohortTask, Entry
 from radloom.errors import CohortError
 from radloom.extractions import facts_of, features_file, table_name
@@ -31,7 +31,7 @@ from radloom.table_entry import ID_COLUMNS, Clinical, FeatureTable, read_clinica
 FEATURE_PATH = ("ingest", "resample", "calibrate", "segment", "postprocess", "extract")
 """The steps that a case must pass to have features, in their order."""
 
-NOT_IN_COHORT = frozenset({"image", "mask", "roi_name", "water_hu", "air_hu", "status", "n_rois"})
+NOT_IN_COHORT = frozenset({"image", "mask", "roi_name", *HOUNSFIELD, "status", "n_rois"})
 EXCLUSION_COLUMNS = ["case_id", "centre", "roi", "step", "reason", "way_out"]
 NAMED_EXCLUSION_COLUMNS = ["case_id", "centre", "roi", "extraction", "step", "reason", "way_out"]
 """With several extractions: from which one; empty for what is excluded from all of them."""
@@ -311,18 +311,14 @@ def qc_rows(
             cells = (case["case_id"], case["centre"], roi, step, item, value, warning)
             rows.append(dict(zip(QC_COLUMNS, cells, strict=True)))
 
-        calibrated = _facts(entries, "calibrate", case_id)
-        if (air := calibrated.get("air_hu")) is not None:
-            add("calibrate", "", "air_hu", air)
-        for tissue, hu in calibrated.get("tissue_hu", {}).items():
-            add("calibrate", "", f"{tissue}_hu", hu)
-        if calibrated.get("method", "none") != "none":
+        if calibrated := _facts(entries, "calibrate", case_id):
             add("calibrate", "", "calibration_source", None, calibrated.get("source", ""))
             for name in ("slope", "intercept"):
                 add("calibrate", "", f"calibration_{name}", calibrated[name])
             for hu, sd in calibrated.get("sd_hu", {}).items():
-                if sd is not None:
-                    add("calibrate", "", f"calibration_sd_at_{hu}_hu", sd)
+                add("calibrate", "", f"calibration_sd_at_{hu}_hu", sd)
+            for name, hu in calibrated.get("observed_hu", {}).items():
+                add("calibrate", "", f"observed_{name}_hu", hu)
         for name in MATCHED:
             if (value := _facts(entries, "resample", case_id).get(name)) is not None:
                 add("resample", "", name, value)

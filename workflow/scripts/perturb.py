@@ -5,7 +5,6 @@ By hand: perturb.py image.nii.gz roi.nii.gz --params config/pyradiomics.yaml --c
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from radloom.engine.step import CaseResult, CaseStep, CaseTask, main
@@ -13,12 +12,12 @@ from radloom.engine.step import CaseResult, CaseStep, CaseTask, main
 
 def run_case(task: CaseTask) -> CaseResult:
     """Perturb the ROIs of a case, extract them, and write features.csv and perturbations.csv."""
-    from radloom.calibrate import Calibration
+    from radloom.calibrate import read_calibration
     from radloom.extract import read_params
     from radloom.images import read_nifti
     from radloom.labels import read_names
     from radloom.perturb import Amplitudes, Chain, perturb_features, write_perturbed
-    from radloom.resample import Sampling
+    from radloom.resample import read_sampling
 
     params = task.params
     made = perturb_features(
@@ -29,8 +28,8 @@ def run_case(task: CaseTask) -> CaseResult:
             task.resources["params"], *(params[f"extract.{key}"] for key in ("ibsi", "outlier_sigma", "engine"))
         ),
         Chain(
-            Sampling(**json.loads(task.inputs["resample/sampling.json"].read_text(encoding="utf-8"))),
-            Calibration(**json.loads(task.inputs["calibrate/calibration.json"].read_text(encoding="utf-8"))),
+            read_sampling(task.inputs["resample/sampling.json"]),
+            read_calibration(task.inputs["calibrate/calibration.json"]),
             params["calibrate.round_hu"],
         ),
         Amplitudes(**{name: params[name] for name in ("rotation", "shift", "volume", "noise", "contour")}),

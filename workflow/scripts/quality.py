@@ -1,4 +1,4 @@
-"""Measure the quality of a scan and of its ROIs: noise, materials, hints of artefacts, borders, shift.
+"""Measure the quality of a scan and of its ROIs: noise, blood, hints of artefacts, borders, shift.
 
 By hand: quality.py image.nii.gz roi.nii.gz --out quality.json [--names labels.json] [--valid valid.nii.gz]
          [--scan scan.nii.gz]
@@ -17,19 +17,20 @@ if TYPE_CHECKING:
 
 def run_case(task: CaseTask) -> CaseResult:
     """Measure one case; its figures go to the tables by the manifest, and into quality.json."""
-    from radloom.calibrate import Calibration
+    from radloom.calibrate import read_calibration
     from radloom.labels import read_names
 
     inputs = task.inputs
     facts = measure(
         inputs["ingest/image.nii.gz"],
         inputs.get("ingest/valid.nii.gz"),
-        Calibration(**json.loads(inputs["calibrate/calibration.json"].read_text(encoding="utf-8"))),
+        read_calibration(inputs["calibrate/calibration.json"]),
         inputs["calibrate/image.nii.gz"],
         inputs.get("resample/valid.nii.gz"),
         inputs["postprocess/roi.nii.gz"],
         read_names(inputs["postprocess/labels.json"]),
         task.params["extract.rois"],
+        task.params["blood_rois"],
     )
     (task.out / "quality.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return CaseResult(facts)
@@ -44,6 +45,7 @@ def measure(
     roi_path: Path,
     names: dict[int, str] | None,
     wanted: list[str | int],
+    blood_rois: list[str],
 ) -> dict[str, Any]:
     """Figures of scan and ROIs, and what duplicates are found by. The scan passes slice by slice."""
     from radloom.images import read_nifti, read_nifti_geometry, read_nifti_planes
@@ -64,8 +66,8 @@ def measure(
             names = number_names(labels.array[box])
         image = read_box(read_nifti_planes(image_path), box)
         valid = read_box(read_nifti_planes(image_valid), box) if image_valid is not None else None
-        rois = measure_rois(image, box, labels, names, valid, wanted)
-        found.figures["hu_blood"] = blood_hu(image, box, labels, names)
+        rois = measure_rois(image, box, labels, names, valid, wanted, found.body)
+        found.figures["hu_blood"] = blood_hu(image, box, labels, names, blood_rois)
     return {"scan": found.figures, "rois": rois, "voxels": found.voxels, "picture": found.picture}
 
 
@@ -77,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--names", type=Path, metavar="labels.json", help="names of the labels")
     parser.add_argument("--valid", type=Path, metavar="valid.nii.gz", help="0 where the image is padding")
     parser.add_argument("--scan", type=Path, metavar="scan.nii.gz", help="the CT before resampling (default: image)")
+    parser.add_argument("--blood", nargs="*", default=["aorta", "blood", "blood_pool"], help="names of ROIs of blood")
     parser.add_argument("--scan-valid", type=Path, metavar="valid.nii.gz", help="0 where the scan is padding")
 
 
@@ -96,7 +99,7 @@ def by_hand(args: argparse.Namespace) -> None:
         if not all(same_grid(grid, many[0], 1e-3) for many in (grids, grids_of_scan) for grid in many):
             raise SystemExit("error: image, ROI and validity mask are not on one grid")
         names = read_names(args.names) if args.names is not None else None
-        facts = measure(scan, scan_valid, Calibration("none"), args.image, args.valid, args.roi, names, [])
+        facts = measure(scan, scan_valid, Calibration("none"), args.image, args.valid, args.roi, names, [], args.blood)
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
     args.out.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

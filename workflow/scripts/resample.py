@@ -13,18 +13,17 @@ from radloom.engine.step import CaseResult, CaseStep, CaseTask, main
 
 def run_case(task: CaseTask) -> CaseResult:
     """Resample the case's image and, if it has them, its mask and what of the image is measured."""
+    from radloom.acquisition import read_headers, with_headers
     from radloom.images import Volume, crop, read_nifti, read_nifti_geometry, write_nifti
-    from radloom.match import matching_gaussian, with_headers
+    from radloom.match import matched_widths, matching_gaussian
     from radloom.resample import Sampling, crop_box, mask_on_grid, new_grid, passage, resample_valid
 
     params = task.params
     old = read_nifti_geometry(task.inputs["ingest/image.nii.gz"])
-    headers = {}
-    if "ingest/acquisition.json" in task.inputs:
-        headers = json.loads(task.inputs["ingest/acquisition.json"].read_text(encoding="utf-8"))
-    sigma_mm, matched, notes = matching_gaussian(with_headers(task.row, headers), params["match"], old.spacing[2])
+    row = with_headers(task.row, read_headers(task.inputs))
+    sigma_mm, matched, notes = matching_gaussian(row, params["match"], old.spacing[2])
     settings = (params[key] for key in ("interpolator", "order", "sinc_radius", "antialias", "align"))
-    sampling = Sampling(*settings, sigma_mm)
+    sampling = Sampling(*settings, sigma_mm, matched_widths(params["match"]))
     x, y, z = params["spacing"]
     grid = new_grid(old, (x, y, z), sampling.align)
     box = None

@@ -5,20 +5,18 @@ By hand: sensitivity.py image.nii.gz roi.nii.gz --params config/pyradiomics.yaml
 """
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
 from radloom.engine.step import CaseResult, CaseStep, CaseTask, main
 
 
 def run_case(task: CaseTask) -> CaseResult:
     """Extract the features of a case under each setting into features.csv."""
-    from radloom.calibrate import Calibration, calibrate_image
+    from radloom.calibrate import calibrate_image, read_calibration
     from radloom.extract import read_params
     from radloom.images import Vector, Volume, read_nifti
     from radloom.labels import read_names
-    from radloom.resample import Sampling, resample_image
+    from radloom.resample import read_sampling, resample_image
     from radloom.roi_definitions import read_definitions
     from radloom.sensitivity import DEFAULT_BIN_WIDTH, read_keyed, spacing_text, vary_settings, write_sensitivity
 
@@ -27,8 +25,8 @@ def run_case(task: CaseTask) -> CaseResult:
     # features.csv, or features_<name>.csv where there are several extractions.
     _, features = read_keyed(next(path for name, path in task.inputs.items() if name.startswith("extract/")), 1)
     names = read_names(task.inputs["postprocess/labels.json"])
-    calibration = Calibration(**_json(task.inputs["calibrate/calibration.json"]))
-    sampling = Sampling(**_json(task.inputs["resample/sampling.json"]))
+    calibration = read_calibration(task.inputs["calibrate/calibration.json"])
+    sampling = read_sampling(task.inputs["resample/sampling.json"])
 
     def image_at(spacing: Vector) -> Volume:
         source = read_nifti(task.inputs["ingest/image.nii.gz"])
@@ -51,11 +49,6 @@ def run_case(task: CaseTask) -> CaseResult:
     write_sensitivity(task.out / "features.csv", result)
     baseline = {"bin_width": f"{bin_width:g}", "spacing": spacing_text(task.params["resample.spacing"])}
     return CaseResult({"baseline": baseline}, result.warnings)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -150,14 +150,21 @@ def test_resampling_looks_at_headers_and_cells_only_where_scans_are_matched() ->
 
 def test_calibration_looks_at_scanner_and_day_only_with_a_table_and_without_own_values() -> None:
     spec = STEPS["calibrate"]
-    assert step_columns(spec, config()) == ("water_hu", "air_hu", "centre")
+    readings = ("water_hu", "air_hu", "water_hu_sd", "air_hu_sd")
+    assert step_columns(spec, config()) == (*readings, "centre")
+    assert "phantom_day" not in step_params(spec, config())
     with_table = config(calibrate={"phantom_table": "p.tsv", "centres": {"A": {"drift": 0.01}}})
-    assert step_columns(spec, with_table)[3:] == ("scanner", "calibration_day")
+    assert step_columns(spec, with_table)[5:] == ("scanner", "calibration_day")
     params = step_params(spec, with_table)
     assert "phantom_table" not in params, "its content counts, not where it lies"
     row = {"centre": "A", "scanner": "S", "calibration_day": "3"}
-    assert case_params(spec, params, row)[1] == {"scanner": "S", "calibration_day": "3"}
+    assert case_params(spec, params, row)[1] == row, "with its centre: the table may tell scanners apart by it"
+    assert case_params(spec, step_params(spec, config()), {"centre": "A"})[1] == {}
     assert case_params(spec, params, row)[0]["centre"] == {"drift": 0.01}
     own = row | {"water_hu": "1", "air_hu": "-1001"}
     assert case_params(spec, params, own)[1] == {"water_hu": "1", "air_hu": "-1001"}
+    assert "ingest/acquisition.json" not in step_files(spec, with_table)
+    by_header = config(calibrate={"phantom_table": "p.tsv", "scanner_column": "scanner_model"})
+    assert "ingest/acquisition.json" in step_files(spec, by_header)
+    assert "ingest/acquisition.json" not in step_files(spec, config(calibrate={"scanner_column": "scanner_model"}))
     assert case_params(spec, params, own)[0]["centre"] == {}

@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from radloom.acquisition import TEXTS as ACQUISITION_TEXTS
+from radloom.cohort import HOUNSFIELD
 from radloom.engine.files import sha256_file, sha256_json
 from radloom.extractions import features_file, parameter_files
 
@@ -52,6 +54,8 @@ _AS_EXTRACTED = tuple(f"extract.{key}" for key in ("rois", "min_voxels", "engine
 # What of the section `segment` is for other sources of labels.
 _MODEL_KEYS = ("cpu_precision", "tta", "uncertainty", "saliency")
 _COMMAND_KEYS = ("command", "command_version")
+# What of the section `calibrate` is for a table of phantom measurements.
+_OF_PHANTOM_TABLE = ("scanner_column", "day_column", "phantom_day", "phantom_max_days")
 # What of the section `quality` judges the figures: the tables do, for the whole cohort, and no figure changes by it.
 _QUALITY_RULES = ("rules",)
 _IDLE_IN_SEGMENT = {
@@ -84,11 +88,11 @@ STEPS: dict[str, StepSpec] = {
         StepSpec(
             "calibrate",
             by_case=True,
-            after=("resample",),
-            files=("resample/image.nii.gz", "resample/valid.nii.gz"),
-            optional=("resample/valid.nii.gz",),
+            after=("ingest", "resample"),
+            files=("resample/image.nii.gz", "resample/valid.nii.gz", "ingest/acquisition.json"),
+            optional=("resample/valid.nii.gz", "ingest/acquisition.json"),
             sections=("calibrate",),
-            columns=("water_hu", "air_hu", "centre"),
+            columns=(*HOUNSFIELD, "centre"),
             packages=("numpy",),
             resources=("calibrate.phantom_table",),
         ),
@@ -305,6 +309,10 @@ def step_files(spec: StepSpec, config: dict[str, Any]) -> tuple[str, ...]:
         match = config["resample"]["match"]
         asked = match["fwhm_mm"] is not None or match["thickness_mm"] is not None
         return spec.files if asked else spec.files[:-1]
+    if spec.name == "calibrate":
+        section = config["calibrate"]
+        asked = section["phantom_table"] is not None and section["scanner_column"] in ACQUISITION_TEXTS
+        return spec.files if asked else spec.files[:-1]
     if spec.name == "postprocess":
         # The image tells where the body is, and nothing else.
         section = config["postprocess"]
@@ -335,6 +343,8 @@ def step_params(spec: StepSpec, config: dict[str, Any]) -> dict[str, Any]:
             idle |= {*_IDLE_IN_SEGMENT[config["segment"]["source"]]}
         if spec.name == "quality":
             idle |= {*_QUALITY_RULES}
+        if spec.name == "calibrate" and config["calibrate"]["phantom_table"] is None:
+            idle |= {*_OF_PHANTOM_TABLE}
         own = {key: value for key, value in config[spec.sections[0]].items() if key not in idle}
         if "uncertainty" in own:
             asked = own["uncertainty"].items()
@@ -368,13 +378,15 @@ def case_params(spec: StepSpec, params: dict[str, Any], row: dict[str, str]) -> 
     """Return the settings and the sheet's cells that decide one case, so that another case's don't.
 
     The table of centres becomes the entry of the case's own centre, and not even that where the sheet has the case's
-    own values: a case that moves to another centre computes again only if its HU change.
+    own values: a case that moves to another centre computes again only if its HU change, or where a table of phantoms
+    may tell scanners apart by centre.
     """
     if spec.name != "calibrate":
         return params, row
-    own = {key: row[key] for key in ("water_hu", "air_hu") if row.get(key)}
+    own = {key: row[key] for key in HOUNSFIELD if row.get(key)}
     entry = {} if own else params["centres"].get(row.get("centre", ""), {})
-    rest = own or {key: value for key, value in row.items() if key != "centre"}
+    with_table = "scanner_column" in params
+    rest = own or {key: value for key, value in row.items() if key != "centre" or with_table}
     return {**{key: value for key, value in params.items() if key != "centres"}, "centre": entry}, rest
 
 
