@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 GRID_TOLERANCE_MM = 1e-3
 LARGEST_PATCH = 128
 """Voxels along an axis of a patch of 3 dimensions, where the configuration names none."""
+NO_MATTER = ("workers", "name", "licence", "surface_tolerance_mm", "overlays")
+"""Settings that change no weight: they describe and judge the net that was trained."""
 OVERLAY_WINDOW = (-160.0, 240.0)
 
 
@@ -71,7 +73,7 @@ def train_segmentation(
     settings: Mapping[str, Any],
     out: Path,
     cache: Path,
-    key: str = "",
+    code: str = "",
     split_file: Path | None = None,
     team: Team | None = None,
     say: Callable[[str], None] = print,
@@ -79,7 +81,7 @@ def train_segmentation(
     """Train a net by the section `train_segmentation` of a configuration, and write `models/NAME` and `training`.
 
     `cache` takes the cases on the net's grid, and the checkpoints of this training, which is told from others by its
-    settings, its cases' contents and `key`; those of other trainings are removed. In a team of processes the first one
+    settings, its cases' contents and `code`; those of other trainings are removed. In a team of processes the first one
     writes. Raises CohortError where this can't be trained.
     """
     import torch
@@ -119,9 +121,8 @@ def train_segmentation(
     net = build_net(description.architecture, description.channels_out)
     if description.outputs == "sigmoid":
         start_at_prior(net, class_shares(learned))
-    # How many processes make the batches changes nothing.
-    decides = {name: value for name, value in settings.items() if name != "workers"}
-    identity = [decides, prints, part_of, list(patch), key, team.world, torch.__version__]
+    decides = {name: value for name, value in settings.items() if name not in NO_MATTER}
+    identity = [decides, prints, part_of, list(patch), code, team.world, torch.__version__]
     place = cache / "checkpoints" / sha256_json(identity)[:16]
     if team.leads and place.parent.is_dir():
         for other in place.parent.iterdir():
