@@ -335,11 +335,11 @@ def choose_patch(cases: Sequence[CachedCase], settings: Mapping[str, Any]) -> tu
 
     Too small is a case that doesn't fill half of the patch along an axis: most of what the net saw would be padding.
     """
-    from radloom.nets.architecture import build_net, read_architecture
+    from radloom.nets.architecture import net_to_train, read_architecture
 
     try:
         architecture = read_architecture(settings["architecture"])
-        steps = build_net(architecture, 2).multiple
+        steps = net_to_train(architecture, 2).multiple
     except ValueError as error:
         raise CohortError(f"training: {error}") from None
     if settings["patch"] is None:
