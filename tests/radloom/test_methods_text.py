@@ -173,13 +173,16 @@ def test_a_training_is_told_with_its_figures() -> None:
         "classes": {"1": "organ", "2": "tumour"},
         "spacing": [1.5, 1.5],
         "architecture": {"kind": "unet", "dimensions": 2},
-        "dice": {"test": {"organ": {"mean_dice": 0.914, "lowest_dice": 0.5, "cases": 2}}},
+        "dice": {
+            "test": {"organ": {"mean_dice": 0.914, "lowest_dice": 0.5, "cases": 2}},
+            "validation": {"organ": {"mean_dice": 0.95, "lowest_dice": 0.9, "cases": 3}},
+        },
         "training": {
             "data": "7 cases, 6 patients, 2 centres",
             "cases": {"train": 7, "validation": 3, "test": 2},
             "epochs": 20,
             "best_epoch": 17,
-            "settings": {"learning_rate": 0.001, "batch": 8},
+            "settings": {"learning_rate": 0.001, "batch": 4, "accumulate": 2, "processes": 1},
         },
     }
     told = _section(_text(trained=net), "Regions of interest")

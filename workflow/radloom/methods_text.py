@@ -364,15 +364,16 @@ def training(facts: RunFacts) -> list[str]:
         return []
     told, architecture = net["training"], net["architecture"]
     settings = told["settings"]
+    batch = settings["batch"] * settings["accumulate"] * settings["processes"]
     apart = [f"{told['cases'][part]} for {part}" for part in ("validation", "test") if told["cases"].get(part)]
     flat = " in plane" if architecture["dimensions"] == 2 else ""
     return [
         f"On these regions a {architecture['dimensions']}D net ({architecture['kind']}) was trained to find "
         f"{and_(list(net['classes'].values()))} at {_mm(net['spacing'])}{flat}, on {told['data']}"
         f"{f' ({and_(apart)} kept apart, by patient)' if apart else ''}, with {facts.version('torch')}: AdamW, "
-        f"learning rate {settings['learning_rate']:g}, batches of {settings['batch']}, "
+        f"learning rate {settings['learning_rate']:g}, batches of {batch}, "
         f"{count(told['epochs'], 'epoch')}, of which number {told['best_epoch']} was taken"
-        f"{' by the mean Dice in validation' if told['cases'].get('validation') else ''}.",
+        f"{' by the mean Dice in validation' if net['dice'].get('validation') else ''}.",
         *(f"Its mean Dice was {stated}." for stated in _stated_dice(net["dice"])),
         "No feature of this run comes from it.",
     ]

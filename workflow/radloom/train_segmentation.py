@@ -179,6 +179,8 @@ def train_segmentation(
     facts["dice"] = description.dice
     if not judged:
         warnings.append("nobody was left for validation: the last epoch was taken, and nothing says how well it does")
+    elif not math.isfinite(made.best_dice):
+        warnings.append("no case for validation has any of the classes: the last epoch was taken")
     false = sum(row["status"] == "false_positive" for row in rows)
     if false:
         warnings.append(f"{false} times a class was found in a case that has none of it, see validation_metrics.csv")
