@@ -1,4 +1,4 @@
-"""The liver net of pyliverlesionseg as Keras computes it, in numpy, and HDF5 files as Keras writes them.
+"""The liver net and the lesion net of pyliverlesionseg as Keras computes them, in numpy, and HDF5 files of Keras.
 
 Written from the meaning of the layers of Keras 2.2 and the package's `create_unet_like_model`, in its own axis order
 (x, y, z, channels), float64, without torch: what the imported net is held against.
@@ -39,10 +39,27 @@ KERNELS = [
 ]
 """Shapes (x, y, z, in, out) of the kernels of conv3d_1 to conv3d_15."""
 
+_NORM = ["lambda", "leaky_re_lu"]
+_LESION_UP = ["average_pooling3d", "concatenate", *_NORM, "conv3d", *_NORM, "cropping3d", "conv3d", "conv3d", "add"]
+LESION_KINDS = [
+    *("input", "max_pooling3d", "max_pooling3d", "conv3d", *_NORM, "cropping3d", "conv3d", "conv3d", "add"),
+    *("max_pooling3d", *_NORM, "conv3d", *_NORM, "cropping3d", "conv3d", "conv3d", "add") * 2,
+    *("max_pooling3d", *_NORM, "conv3d", *_NORM, "conv3d", "cropping3d", "add", "average_pooling3d"),
+    *("up_sampling3d", "cropping3d", *_LESION_UP) * 3,
+    *("up_sampling3d", "average_pooling3d", "up_sampling3d", *_NORM, "conv3d", "input", "multiply", "main"),
+]
+"""The same of the lesion net, whose shortcuts are the 1 x 1 x 1 kernels."""
+LESION_KERNELS = [
+    *((3, 3, 1, 1, 20), (3, 3, 3, 20, 40), (1, 1, 1, 1, 40), (3, 3, 1, 40, 40), (3, 3, 3, 40, 80), (1, 1, 1, 40, 80)),
+    *((3, 3, 1, 80, 80), (3, 3, 3, 80, 160), (1, 1, 1, 80, 160), (3, 3, 1, 160, 160), (3, 3, 3, 160, 160)),
+    *((3, 3, 3, 320, 160), (3, 3, 1, 160, 80), (1, 1, 1, 320, 80), (3, 3, 3, 160, 80), (3, 3, 1, 80, 40)),
+    *((1, 1, 1, 160, 40), (3, 3, 3, 80, 40), (3, 3, 1, 40, 20), (1, 1, 1, 80, 20), (1, 1, 1, 20, 1)),
+]
+
 Weights = list[tuple[np.ndarray, np.ndarray]]
 
 
-def random_weights(seed: int) -> Weights:
+def random_weights(seed: int, kernels: list[tuple[int, ...]] = KERNELS) -> Weights:
     """Kernels and biases of the net's shapes."""
     rng = np.random.default_rng(seed)
     return [
@@ -50,7 +67,7 @@ def random_weights(seed: int) -> Weights:
             rng.normal(0, np.sqrt(2 / np.prod(shape[:4])), shape).astype(np.float32),
             rng.normal(0, 0.1, shape[4]).astype(np.float32),
         )
-        for shape in KERNELS
+        for shape in kernels
     ]
 
 
@@ -75,17 +92,18 @@ def write_keras(path: Path, weights: Weights, kinds: list[str] = KINDS, spacing:
 
 
 def read_keras(path: Path) -> Weights:
-    """The kernels and biases of conv3d_1 to conv3d_15, in this order."""
+    """The kernels and biases of conv3d_1, conv3d_2 ..., in this order."""
     with h5py.File(path, "r") as file:
-        groups = [file[f"conv3d_{i}/conv3d_{i}"] for i in range(1, len(KERNELS) + 1)]
+        count = sum(name.startswith("conv3d") for name in file)
+        groups = [file[f"conv3d_{i}/conv3d_{i}"] for i in range(1, count + 1)]
         return [(group["kernel:0"][...], group["bias:0"][...]) for group in groups]
 
 
-def convolved(maps: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """`Conv3D(padding="same")`: a correlation, with zeros around."""
-    border = [(k // 2, k // 2) for k in kernel.shape[:3]]
+def convolved(maps: np.ndarray, kernel: np.ndarray, bias: np.ndarray, valid: bool = False) -> np.ndarray:
+    """`Conv3D(padding="same")`: a correlation, with zeros around; or `Conv3D(padding="valid")`."""
+    border = [(0, 0) if valid else (k // 2, k // 2) for k in kernel.shape[:3]]
     padded = np.pad(maps, [*border, (0, 0)])
-    nx, ny, nz = maps.shape[:3]
+    nx, ny, nz = (n - k + 1 for n, k in zip(padded.shape[:3], kernel.shape[:3], strict=True))
     out = np.zeros((nx, ny, nz, kernel.shape[4])) + bias
     for i, j, k in np.ndindex(*kernel.shape[:3]):
         out += padded[i : i + nx, j : j + ny, k : k + nz] @ kernel[i, j, k].astype(np.float64)
@@ -98,10 +116,10 @@ def activated(maps: np.ndarray) -> np.ndarray:
     return np.where(scores >= 0, scores, 0.01 * scores)
 
 
-def max_pooled(maps: np.ndarray) -> np.ndarray:
-    """`MaxPooling3D(3)`."""
-    nx, ny, nz = (n // 3 for n in maps.shape[:3])
-    return maps.reshape(nx, 3, ny, 3, nz, 3, -1).max(axis=(1, 3, 5))
+def max_pooled(maps: np.ndarray, size: int = 3) -> np.ndarray:
+    """`MaxPooling3D(size)`."""
+    nx, ny, nz = (n // size for n in maps.shape[:3])
+    return maps.reshape(nx, size, ny, size, nz, size, -1).max(axis=(1, 3, 5))
 
 
 def enlarged(maps: np.ndarray) -> np.ndarray:
@@ -137,4 +155,33 @@ def forward(image: np.ndarray, weights: Weights, seen: Callable[[np.ndarray], No
         maps = enlarged(maps)
         maps = np.concatenate([cropped(levels.pop(), maps), maps], axis=-1)
         maps = convolution(activated(convolution(activated(maps))))
+    return convolution(activated(maps))[..., 0]
+
+
+def forward_lesion(
+    image: np.ndarray, weights: Weights, seen: Callable[[np.ndarray], None] = lambda _: None
+) -> np.ndarray:
+    """As `forward`, of the lesion net, whose logits are those of the middle: 44 voxels along x and y, 22 along z less.
+
+    `UpSampling3D(2)` repeats. The average poolings are of 1 voxel: `create_unet_like_model` finds no half steps.
+    """
+    numbers = iter(weights)
+
+    def convolution(maps: np.ndarray) -> np.ndarray:
+        out = convolved(maps, *next(numbers), valid=True)
+        seen(out)
+        return out
+
+    def level(maps: np.ndarray, first: bool = False) -> np.ndarray:
+        out = convolution(activated(convolution(maps if first else activated(maps))))
+        shortcut = cropped(maps, out)
+        return out + (shortcut if shortcut.shape == out.shape else convolution(shortcut))
+
+    levels = [level(image[..., None].astype(np.float64), first=True)]
+    for _ in range(3):
+        levels.append(level(max_pooled(levels[-1], 2)))
+    maps = levels.pop()
+    while levels:
+        maps = maps.repeat(2, axis=0).repeat(2, axis=1).repeat(2, axis=2)
+        maps = level(np.concatenate([cropped(levels.pop(), maps), maps], axis=-1))
     return convolution(activated(maps))[..., 0]

@@ -423,6 +423,13 @@ def test_models_that_are_damaged_or_do_not_fit_each_other(good: dict[str, Any]) 
     assert "other has other classes or outputs than first" in problems_of(segment(first, other))
     assert "second sees slices, which can't be mirrored along z" in problems_of(segment(second, tta=["z"]))
     check_run(complete(segment(write("volumes", b"4", dimensions=3), tta=["z"])))
+    looking = write("looking", b"6", region={"label": "liver"}, classes={"1": "lesion"})
+    assert "looking holds no region/model.json" in problems_of(segment(looking))
+    write("looking/region", b"7")
+    morphology = {"labels": {"liver": {"fill_holes": True}, "lesion": {}}}
+    check_run(complete(segment(looking) | {"postprocess": morphology}))
+    also = write("also", b"8", region={"label": "liver"}, classes={"1": "lesion"})
+    assert "looking looks at a region and can't be one of an ensemble" in problems_of(segment(looking, also))
     Path("second/model.safetensors").write_bytes(b"5")
     assert "second: the sha256 of model.safetensors isn't that of model.json" in problems_of(segment(second))
 

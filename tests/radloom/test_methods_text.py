@@ -151,6 +151,51 @@ def test_a_net_of_our_own_training_is_told_by_part_with_its_licence() -> None:
     assert "a mean Dice of test 0.80 on data that its training hadn't seen." in told
 
 
+def test_a_net_that_looks_at_a_region_tells_of_the_other_net() -> None:
+    net = {
+        "name": "lesion",
+        "kind": "generalised_unet",
+        "dimensions": 3,
+        "classes": {"1": "lesion"},
+        "region": {"label": "liver", "neck_mm": 6.0, "margin": 2, "outside_hu": -200.0},
+        "region_net": {"name": "liver net", "weights_sha256": "ef" * 32},
+    }
+    told = _section(_text(provenance=_with_nets({"model": net})), "Regions of interest")
+    assert (
+        "the largest part of what another net liver net finds as liver, with a margin of 2 voxels; the rest of the box "
+        "around it has -200 HU. liver = label 2, where the net finds nothing."
+    ) in told
+    assert "The weights of that net have the SHA-256 efefefefefefefef" in told
+
+
+def test_a_training_is_told_with_its_figures() -> None:
+    net = {
+        "classes": {"1": "organ", "2": "tumour"},
+        "spacing": [1.5, 1.5],
+        "architecture": {"kind": "unet", "dimensions": 2},
+        "dice": {
+            "test": {"organ": {"mean_dice": 0.914, "lowest_dice": 0.5, "cases": 2}},
+            "validation": {"organ": {"mean_dice": 0.95, "lowest_dice": 0.9, "cases": 3}},
+        },
+        "training": {
+            "data": "7 cases, 6 patients, 2 centres",
+            "cases": {"train": 7, "validation": 3, "test": 2},
+            "epochs": 20,
+            "best_epoch": 17,
+            "settings": {"learning_rate": 0.001, "batch": 4, "accumulate": 2, "processes": 1},
+        },
+    }
+    told = _section(_text(trained=net), "Regions of interest")
+    assert "a 2D net (unet) was trained to find organ and tumour at 1.50 x 1.50 mm in plane, on 7 cases" in told
+    assert "(3 for validation and 2 for test kept apart, by patient)" in told
+    assert "learning rate 0.001, batches of 8, 20 epochs, of which number 17 was taken by the mean Dice" in told
+    assert "Its mean Dice was organ 0.91 on data that its training hadn't seen." in told
+    bare = net | {"dice": {}, "training": net["training"] | {"cases": {"train": 7}}}
+    told = _section(_text(trained=bare), "Regions of interest")
+    assert "of which number 17 was taken. No feature" in told
+    assert "On these regions a" not in _text(), "in a run without a training"
+
+
 def test_an_ensemble_and_its_samples_are_told() -> None:
     nets = {
         "model.a": {"name": "first", "kind": "unet", "dimensions": 2, "dice": {"liver": {"mean": 0.9}}},

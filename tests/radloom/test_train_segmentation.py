@@ -180,6 +180,19 @@ def test_a_cohort_becomes_a_model_and_a_second_run_of_it_the_same_one(
     for path in sorted((tmp_path / "a").rglob("*")):
         if path.is_file():
             assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes(), path.name
+
+    # What only judges or names the net doesn't train it again.
+    epochs = len(said)
+    judged_otherwise = helped | {"overlays": 0, "surface_tolerance_mm": 5.0, "name": "other"}
+    train_segmentation(
+        cohort, [left_out], judged_otherwise, tmp_path / "c", tmp_path / "cache", "other key", say=said.append
+    )
+    assert len(said) == epochs
+    weights = [tmp_path / place / "model.safetensors" for place in ("b/models/balls", "c/models/other")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert not (tmp_path / "c" / "training" / "overlays").exists()
+    tolerant = rows(tmp_path / "c" / "training" / "validation_metrics.csv")
+    assert [row["surface_dice"] for row in tolerant] != [row["surface_dice"] for row in metrics]
     shutil.rmtree(tmp_path / "cache")
 
 

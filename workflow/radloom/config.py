@@ -339,9 +339,11 @@ def _label_names(config: dict[str, Any], cohort: Sheet) -> dict[int, list[str]] 
     segment = config["segment"]
     if segment["source"] == "model":
         try:
-            classes = _read_models(segment)[0]["classes"]
-            return {int(number): [name] for number, name in classes.items()}
-        except (OSError, ValueError, KeyError, IndexError, AttributeError):
+            model = _read_models(segment)[0]
+            classes = {int(number): [name] for number, name in model["classes"].items()}
+            region = model.get("region")  # its label comes after the classes
+            return classes | ({len(classes) + 1: [region["label"]]} if region else {})
+        except (OSError, ValueError, KeyError, IndexError, AttributeError, TypeError):
             return None  # said elsewhere, or by the step that loads the model
     if segment["labels"]:
         return {int(number): [name] for number, name in segment["labels"].items()}
@@ -584,6 +586,15 @@ def _model_problems(segment: dict[str, Any], models: list[Any]) -> list[str]:
             "config: segment.model: two models have the same weights: "
             "they would agree with each other, and the uncertainty would look too small"
         )
+    regions = [folder for folder, model in zip(folders, models, strict=True) if model.get("region")]
+    problems += [
+        f"config: segment.model: {folder} holds no region/{name}, the model that finds what it looks at"
+        for folder in regions
+        for name in ("model.json", "model.safetensors")
+        if not (folder / "region" / name).is_file()
+    ]
+    if regions and len(folders) > 1:
+        problems.append(f"config: segment.model: {regions[0]} looks at a region and can't be one of an ensemble")
     if "z" in segment["tta"]:
         problems += [f"config: segment.tta: {folder} sees slices, which can't be mirrored along z" for folder in flat]
     return problems

@@ -302,6 +302,17 @@ def _net(net: Mapping[str, Any], dimensions: int) -> Iterator[str]:
             f"It finds {_labels(net['classes'])} at {_mm(net['spacing'])}{' in plane' if dimensions == 2 else ''}, "
             f"in a window of {number(low)} to {number(high)} HU."
         )
+    region = net.get("region")
+    if region:
+        finder = net.get("region_net", {})
+        named = f" {finder['name']}" if finder.get("name") else ""
+        yield (
+            f"It looks at the largest part of what another net{named} finds as {region['label']}, with a margin of "
+            f"{count(region['margin'], 'voxel')}; the rest of the box around it has {number(region['outside_hu'])} HU. "
+            f"{region['label']} = label {len(net.get('classes', {})) + 1}, where the net finds nothing."
+        )
+        if finder.get("weights_sha256"):
+            yield f"The weights of that net have the SHA-256 {str(finder['weights_sha256'])[:16]}... ."
     if net.get("trained_on"):
         yield f"Its description says that it was trained on: {str(net['trained_on'])[:120]}."
     if net.get("weights_sha256"):
@@ -346,6 +357,28 @@ def segmentation_quality(facts: RunFacts) -> list[str]:
         whose = f"The description of {net['name']}" if len(nets) > 1 and net.get("name") else "The net's description"
         sentences += [f"{whose} states a mean Dice of {stated}." for stated in _stated_dice(net.get("dice") or {})]
     return sentences
+
+
+def training(facts: RunFacts) -> list[str]:
+    """How a net was trained on the regions of this run, and how well it does."""
+    net = facts.material.trained
+    if not net:
+        return []
+    told, architecture = net["training"], net["architecture"]
+    settings = told["settings"]
+    batch = settings["batch"] * settings["accumulate"] * settings["processes"]
+    apart = [f"{told['cases'][part]} for {part}" for part in ("validation", "test") if told["cases"].get(part)]
+    flat = " in plane" if architecture["dimensions"] == 2 else ""
+    return [
+        f"On these regions a {architecture['dimensions']}D net ({architecture['kind']}) was trained to find "
+        f"{and_(list(net['classes'].values()))} at {_mm(net['spacing'])}{flat}, on {told['data']}"
+        f"{f' ({and_(apart)} kept apart, by patient)' if apart else ''}, with {facts.version('torch')}: AdamW, "
+        f"learning rate {settings['learning_rate']:g}, batches of {batch}, "
+        f"{count(told['epochs'], 'epoch')}, of which number {told['best_epoch']} was taken"
+        f"{' by the mean Dice in validation' if net['dice'].get('validation') else ''}.",
+        *(f"Its mean Dice was {stated}." for stated in _stated_dice(net["dice"])),
+        "No feature of this run comes from it.",
+    ]
 
 
 _UNSEEN = "on data that its training hadn't seen"
@@ -755,7 +788,7 @@ def software_table(facts: RunFacts) -> list[str]:
 SECTIONS = (
     ("Patients", (cohort_in, cohort_out, cohort_left, empty_features, methods_models.missing_data)),
     ("Images", (images, scanners, resampling, calibration)),
-    ("Regions of interest", (segmentation, segmentation_quality, postprocessing, derived_regions)),
+    ("Regions of interest", (segmentation, segmentation_quality, postprocessing, derived_regions, training)),
     (
         "Features",
         (extraction, feature_numbers, compliance, image_types, resegmentation, discretisation, texture_settings),

@@ -37,7 +37,7 @@ from radloom.report_sections import (
 )
 from radloom.report_sensitivity import sensitivity_section
 from radloom.report_summary import headline
-from radloom.report_training import training_section
+from radloom.report_training import trained_net, training_section
 from radloom.report_view import Section, count
 from radloom.run_facts import RunFacts
 
@@ -127,6 +127,7 @@ def gather(task: CohortTask) -> Material:
         combat_covariates=_text_or_none(inputs, "combat_covariates"),
         further_extractions=sorted({extraction_of(Path(name).stem) for name in inputs} - {""}),
         models=models,
+        trained=trained_net(inputs)[1],
         combat=_read_json(inputs.get("tables/combat_parameters.json")),
     )
 

@@ -106,6 +106,8 @@ class Material:
     further_extractions: list[str] = field(default_factory=list)
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What each model's own description (models/<model>/model.json) says."""
+    trained: Mapping[str, Any] = field(default_factory=dict)
+    """What the description of a net says that this run has trained; empty where none was."""
     combat: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """ComBat's parameters of each ROI (tables/combat_parameters.json)."""
     confounding: pd.DataFrame | None = None

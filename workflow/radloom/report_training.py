@@ -20,14 +20,22 @@ PICTURES = {
 }
 
 
+def trained_net(inputs: Mapping[str, Path]) -> tuple[str, dict[str, Any]]:
+    """The folder of the net that the run has trained, below results/, and its description; empty without one."""
+    for key in inputs:
+        if key.startswith("models/") and key.endswith("/" + WEIGHTS):
+            folder = key.removesuffix(WEIGHTS)
+            return folder, json.loads(inputs[f"{folder}model.json"].read_text(encoding="utf-8"))
+    return "", {}
+
+
 def training_section(inputs: Mapping[str, Path]) -> list[Section]:
     """What the net learned from and how well it does; nothing where none was trained. `inputs` are the run's files."""
-    folders = [key.removesuffix(WEIGHTS) for key in inputs if key.startswith("models/") and key.endswith("/" + WEIGHTS)]
-    if not folders or "training/dice_by_centre.csv" not in inputs:
+    folder, told = trained_net(inputs)
+    if not told or "training/dice_by_centre.csv" not in inputs:
         return []
-    told = json.loads(inputs[f"{folders[0]}model.json"].read_text(encoding="utf-8"))
     dice = pd.read_csv(inputs["training/dice_by_centre.csv"], dtype=str, keep_default_na=False, encoding="utf-8")
-    blocks = _described(told, folders[0]) + _agreement(dice)
+    blocks = _described(told, folder) + _agreement(dice)
     pictures = [
         Picture(caption, png=base64.b64encode(inputs[key].read_bytes()).decode("ascii"), alt=caption)
         for key, caption in PICTURES.items()

@@ -13,15 +13,16 @@ from typing import Any
 from radloom.errors import CohortError
 from radloom.feature_params import read_params
 
-_OF_MODEL = ("name", "classes", "spacing", "hu_window", "dice", "licence")
+_OF_MODEL = ("name", "classes", "spacing", "hu_window", "dice", "licence", "region")
 
 
 def resource_facts(resources: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     """By resource (`params`, `params.<extraction>`, `model`): its sha256 and what of its content tells what was done.
 
     `resources` are those of a step's plan, with `path` and `sha256`. A parameter file gives `setting`, `image_types`
-    and `features` as they are used; a net's folder gives name, kind, classes, spacing, window, Dice and licence, and
-    what it was trained on. A file that can't be read gives its hash alone: the step that uses it is what complains.
+    and `features` as they are used; a net's folder gives name, kind, classes, spacing, window, Dice and licence, what
+    it was trained on, and its region with the same of the net that finds it (`region_net`). A file that can't be read
+    gives its hash alone: the step that uses it is what complains.
     """
     found: dict[str, Any] = {}
     for name, resource in resources.items():
@@ -53,4 +54,5 @@ def _of_model(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, AttributeError):
         return {}
     chosen = {key: document[key] for key in _OF_MODEL if key in document}
-    return chosen | built | {"trained_on": data, "weights_sha256": weights}
+    region = {"region_net": _of_model(path / "region")} if document.get("region") else {}
+    return chosen | built | {"trained_on": data, "weights_sha256": weights} | region

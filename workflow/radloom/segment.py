@@ -72,18 +72,24 @@ def segment_model(image: Volume, models: Path | Mapping[str, Path], settings: Se
     """Segment a CT image (z, y, x; HU), whatever its orientation, with the net in a folder or the mean of several.
 
     `settings` are a `radloom.nets.prediction.Settings`. Raises CohortError for a model or a device that can't be used,
-    and CaseError where the net finds nothing.
+    and CaseError where the net finds nothing. A net that looks at a region gives it the number after its classes, where
+    none of them is.
     """
     predictor = loaded_predictor(models, settings)
     upright = reorient(image)
     labels = predictor.labels(upright.array, upright.geometry.spacing)
+    names = dict(predictor.classes)
+    region = predictor.members[0].description.region
+    if region is not None and predictor.found is not None:
+        names[len(names) + 1] = region.label
+        labels[predictor.found & (labels == 0)] = len(names)
     if not labels.any():
         raise CaseError(
             f"the model found none of {', '.join(predictor.classes.values())}",
             "Check that the scan shows the region, that its values are HU, and that its orientation is right",
         )
     found = reorient(Volume(labels, upright.geometry), image.geometry.direction)
-    return Segmentation(found, dict(predictor.classes), predictor.facts(), list(predictor.warnings))
+    return Segmentation(found, names, predictor.facts(), list(predictor.warnings))
 
 
 def assess_model(
@@ -122,11 +128,14 @@ def _back(array: np.ndarray, upright: Volume, image: Volume) -> Volume:
 
 def loaded_predictor(models: Path | Mapping[str, Path], settings: Settings | None = None) -> Predictor:
     """The predictor of a model folder, or of several by name; loaded once a process, and again when one is altered."""
-    from radloom.nets.folder import read_description
+    from radloom.nets.folder import read_description, region_folders
     from radloom.nets.prediction import Settings
 
     folders = models if isinstance(models, Mapping) else {models.name: models}
-    contents = tuple((name, folder.resolve(), repr(read_description(folder))) for name, folder in folders.items())
+    contents = tuple(
+        (name, folder.resolve(), repr([read_description(part) for part in region_folders(folder)]))
+        for name, folder in folders.items()
+    )
     return _loaded(contents, settings or Settings())
 
 

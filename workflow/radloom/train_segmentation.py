@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 GRID_TOLERANCE_MM = 1e-3
 LARGEST_PATCH = 128
 """Voxels along an axis of a patch of 3 dimensions, where the configuration names none."""
+NO_MATTER = ("workers", "name", "licence", "surface_tolerance_mm", "overlays")
+"""Settings that change no weight: they describe and judge the net that was trained."""
 OVERLAY_WINDOW = (-160.0, 240.0)
 
 
@@ -71,7 +73,7 @@ def train_segmentation(
     settings: Mapping[str, Any],
     out: Path,
     cache: Path,
-    key: str = "",
+    code: str = "",
     split_file: Path | None = None,
     team: Team | None = None,
     say: Callable[[str], None] = print,
@@ -79,7 +81,7 @@ def train_segmentation(
     """Train a net by the section `train_segmentation` of a configuration, and write `models/NAME` and `training`.
 
     `cache` takes the cases on the net's grid, and the checkpoints of this training, which is told from others by its
-    settings, its cases' contents and `key`; those of other trainings are removed. In a team of processes the first one
+    settings, its cases' contents and `code`; those of other trainings are removed. In a team of processes the first one
     writes. Raises CohortError where this can't be trained.
     """
     import torch
@@ -119,9 +121,8 @@ def train_segmentation(
     net = build_net(description.architecture, description.channels_out)
     if description.outputs == "sigmoid":
         start_at_prior(net, class_shares(learned))
-    # How many processes make the batches changes nothing.
-    decides = {name: value for name, value in settings.items() if name != "workers"}
-    identity = [decides, prints, part_of, list(patch), key, team.world, torch.__version__]
+    decides = {name: value for name, value in settings.items() if name not in NO_MATTER}
+    identity = [decides, prints, part_of, list(patch), code, team.world, torch.__version__]
     place = cache / "checkpoints" / sha256_json(identity)[:16]
     if team.leads and place.parent.is_dir():
         for other in place.parent.iterdir():
@@ -178,6 +179,8 @@ def train_segmentation(
     facts["dice"] = description.dice
     if not judged:
         warnings.append("nobody was left for validation: the last epoch was taken, and nothing says how well it does")
+    elif not math.isfinite(made.best_dice):
+        warnings.append("no case for validation has any of the classes: the last epoch was taken")
     false = sum(row["status"] == "false_positive" for row in rows)
     if false:
         warnings.append(f"{false} times a class was found in a case that has none of it, see validation_metrics.csv")
@@ -334,11 +337,11 @@ def choose_patch(cases: Sequence[CachedCase], settings: Mapping[str, Any]) -> tu
 
     Too small is a case that doesn't fill half of the patch along an axis: most of what the net saw would be padding.
     """
-    from radloom.nets.architecture import build_net, read_architecture
+    from radloom.nets.architecture import net_to_train, read_architecture
 
     try:
         architecture = read_architecture(settings["architecture"])
-        steps = build_net(architecture, 2).multiple
+        steps = net_to_train(architecture, 2).multiple
     except ValueError as error:
         raise CohortError(f"training: {error}") from None
     if settings["patch"] is None:

@@ -33,7 +33,7 @@ def run_step(task: CohortTask, script: Path) -> CohortResult:
         from radloom.nets.distributed import join_team
 
         team = join_team(settings["device"])
-        made = train_segmentation(cases, excluded, settings, task.out, cache, task.key, task.inputs.get("split"), team)
+        made = train_segmentation(cases, excluded, settings, task.out, cache, task.code, task.inputs.get("split"), team)
     else:
         made = _by_torchrun(cases, excluded, task, cache, script)
     return CohortResult(facts=made.facts, warnings=made.warnings)
@@ -76,7 +76,7 @@ def train_by_hand(args: argparse.Namespace) -> Trained | None:
         split = args.split or (Path(settings["split"]) if settings["split"] else None)
         cache = args.cache if args.cache is not None else args.out / "cache"
         excluded = [Exclusion(**row) for row in settings.pop("excluded", [])]
-        made = train_segmentation(cases, excluded, settings, args.out, cache, args.key, split, team)
+        made = train_segmentation(cases, excluded, settings, args.out, cache, args.code, split, team)
     finally:
         leave_team(team)
     if not team.leads:
@@ -151,7 +151,7 @@ def _by_torchrun(
     result.unlink(missing_ok=True)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
     command += [str(settings["processes"]), str(script), str(table), "--config", str(section), "--out", str(task.out)]
-    command += ["--cache", str(cache), "--key", task.key, "--result", str(result)]
+    command += ["--cache", str(cache), "--code", task.code, "--result", str(result)]
     split = task.inputs.get("split")
     done = subprocess.run([*command, *(["--split", str(split)] if split else [])], env=dict(os.environ), check=False)
     made = read_json(result)

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="name of the model, in place of the configuration's")
     parser.add_argument("--split", type=Path, help="table with patient_id and part, in place of the configuration's")
     parser.add_argument("--cache", type=Path, help="folder for checkpoints and resampled cases (default: OUT/cache)")
-    parser.add_argument("--key", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--code", default="", help=argparse.SUPPRESS)
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
 
 

@@ -20,11 +20,11 @@ time.sleep(60)
 
 @pytest.fixture
 def start(tmp_path: Path, repo: Path) -> object:
-    """Start a process that claims one of the cards named and holds it."""
+    """Start a process that claims one of the cards named, the last `words`, and holds it."""
     started: list[subprocess.Popen[str]] = []
 
-    def begin(*cards: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", HOLDER, str(tmp_path), *cards]
+    def begin(*words: str, code: str = HOLDER) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", code, str(tmp_path), *words]
         environment = {**os.environ, "PYTHONPATH": str(repo / "workflow")}
         started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
         return started[-1]
@@ -87,3 +87,44 @@ def test_processes_of_one_job_share_a_card(start: object, monkeypatch: pytest.Mo
     assert third.poll() is None, "the card is the first job's until its last process ends"
     lanes[2].kill()
     assert index_of(third) == "0"
+
+
+TEAM_MEMBER = """
+import sys, time
+from pathlib import Path
+from radloom.nets.devices import claim_card_of_team
+rank, ranks, team = int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+print(claim_card_of_team(rank, ranks, team, sys.argv[5:], Path(sys.argv[1])), flush=True)
+time.sleep(60)
+"""
+
+
+def test_processes_of_a_team_have_a_card_each_or_wait_together(start: object) -> None:
+    def member(rank: int, team: str) -> subprocess.Popen[str]:
+        return start(str(rank), "2", team, "a", "b", "c", code=TEAM_MEMBER)  # type: ignore[operator,no-any-return]
+
+    other = start("b")  # type: ignore[operator]
+    assert index_of(other) == "0"
+    second = member(1, "first")
+    time.sleep(0.3)
+    assert second.poll() is None, "it waits for the first process of its team"
+    first = member(0, "first")
+    assert [index_of(first), index_of(second)] == ["0", "2"]
+    # Another team holds none of the cards until it has as many as it needs.
+    waiting = [member(0, "next"), member(1, "next")]
+    other.kill()
+    time.sleep(0.5)
+    assert [one.poll() for one in waiting] == [None, None]
+    alone = start("a", "b", "c")  # type: ignore[operator]
+    assert index_of(alone) == "1"
+    first.kill()
+    second.kill()
+    assert sorted(map(index_of, waiting)) == ["0", "2"]
+
+
+def test_more_processes_than_cards_are_refused(tmp_path: Path) -> None:
+    from radloom.errors import CohortError
+    from radloom.nets.devices import claim_card_of_team
+
+    with pytest.raises(CohortError, match="3 processes need a card each, and there are 2"):
+        claim_card_of_team(0, 3, "team", ["a", "b"], tmp_path)

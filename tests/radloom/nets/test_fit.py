@@ -103,6 +103,17 @@ def test_it_learns_and_keeps_the_best_epoch(balls: list[CachedCase]) -> None:
     assert train(balls, replace(short, workers=2), validate=False)[0] == once
 
 
+def test_a_validation_without_the_classes_takes_the_last_epoch(
+    balls: list[CachedCase], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last, _, _ = train(balls, FitSettings(epochs=2, batch=8), validate=False)
+    nothing = Validation(math.nan, {"ball": math.nan}, {"a": math.nan})
+    monkeypatch.setitem(train.__globals__, "validate_cases", lambda *_: nothing)
+    weights, made, _ = train(balls, FitSettings(epochs=2, batch=8))
+    assert (made.best_epoch, made.best_dice) == (2, -math.inf)
+    assert weights == last
+
+
 def test_workers_change_nothing_also_with_dropout_and_after_a_stop(balls: list[CachedCase], tmp_path: Path) -> None:
     options: dict[str, Any] = {"architecture": Architecture(channels=(4, 8), dropout=0.3), "validate": False}
     alone = FitSettings(epochs=3, batch=8)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from radloom.nets.architecture import Architecture, build_net
+from radloom.nets.architecture import Architecture, build_net, net_to_train
 from radloom.nets.generalised_unet import read_structure
 
 SMALL = {
@@ -56,10 +56,33 @@ def test_items_of_a_batch_do_not_meet() -> None:
     assert torch.allclose(together, alone, atol=1e-5)
 
 
+VALID = {"pool": 2, "field": [2, 4, 6], "padding": "valid", "residual": True}
+
+
+@pytest.mark.parametrize("size", [(2, 4, 6), (1, 1, 1), (5, 4, 11)])
+def test_without_padding_a_window_loses_its_border(size: tuple[int, int, int]) -> None:
+    net = small_net(**VALID)
+    assert net.border == (4, 5, 4)  # down 1, 2, 2, up 1, 1, 0, and 1 of the deepest level is 2
+    windows = torch.randn(1, 1, *(n + 2 * b for n, b in zip(size, net.border, strict=True)))
+    with torch.no_grad():
+        assert net(windows).shape == (1, 2, *size)
+    with pytest.raises(ValueError, match="nothing within the border"):
+        net(torch.zeros(1, 1, 8, 10, 8))
+
+
+def test_a_net_without_padding_is_not_trained() -> None:
+    architecture = Architecture("generalised_unet", 3, options={**SMALL, **VALID})
+    with pytest.raises(ValueError, match="can predict, but not be trained"):
+        net_to_train(architecture, 2)
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
         ({"pool": 2}, "odd number"),
+        ({"padding": "valid", "pool": 1}, "pools by 2 or more"),
+        ({"padding": "full"}, "same or valid"),
+        ({"residual": 1}, "true or false"),
         ({"field": [7, 10]}, "three positive"),
         ({"up": [[3], [3]], "up_kernels": [[[3, 3, 1]], [[3, 3, 3]]]}, "only down"),
         ({"down": [[2], [4]]}, "a kernel"),

@@ -531,7 +531,8 @@ def run_cohort(step: CohortStep, plan: dict[str, Any], workers: int = 1) -> dict
         if plan.get("limits"):
             section = STEPS[step.name].sections[0]
             params = params | {section: params[section] | plan["limits"]}
-        task = CohortTask(params, cases, typed, inputs, out, provenance or [], workers, ledger, cache, key)
+        code = sha256_json([plan["code"], plan["versions"]])
+        task = CohortTask(params, cases, typed, inputs, out, provenance or [], workers, ledger, cache, code)
         start = time.perf_counter()
         result = step.run(task)
         record.seconds = time.perf_counter() - start

@@ -18,7 +18,7 @@ def check_net(config: dict[str, Any]) -> None:
         return
     import torch
 
-    from radloom.nets.architecture import build_net, read_architecture
+    from radloom.nets.architecture import net_to_train, read_architecture
     from radloom.nets.monai_nets import PREFIX
 
     try:
@@ -26,7 +26,7 @@ def check_net(config: dict[str, Any]) -> None:
         if architecture.kind.startswith(PREFIX):
             return
         with torch.device("meta"):
-            steps = build_net(architecture, 2).multiple
+            steps = net_to_train(architecture, 2).multiple
     except ValueError as error:
         raise ConfigError([f"config: train_segmentation.architecture: {error}"]) from None
     patch = training["patch"]

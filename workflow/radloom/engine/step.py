@@ -64,8 +64,8 @@ class CohortTask:
 
     `workers` is how many processes it may use, which never changes its result. `ledger` is a file beside the results
     (None by hand) in which it may write down what must be remembered whatever is computed later. `cache` is a folder
-    beside the results (None by hand) in which it may keep what a stop or another setting shall not cost. `key` tells
-    all that decides the result (empty by hand).
+    beside the results (None by hand) in which it may keep what a stop or another setting shall not cost. `code` tells
+    the code and the versions of the packages that compute it (empty by hand).
     """
 
     params: dict[str, dict[str, Any]]
@@ -77,7 +77,7 @@ class CohortTask:
     workers: int = 1
     ledger: Path | None = None
     cache: Path | None = None
-    key: str = ""
+    code: str = ""
 
 
 CohortResult = CaseResult

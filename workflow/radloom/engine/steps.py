@@ -405,9 +405,13 @@ def step_columns(spec: StepSpec, config: dict[str, Any]) -> tuple[str, ...]:
 
 
 def resource_hash(path: Path) -> str:
-    """Return the hash of a model folder or parameter file; a YAML file counts by what it says, without its comments."""
+    """Return the hash of a model folder or parameter file; a YAML file counts by what it says, without its comments.
+
+    A model's folder counts with the folders in it: there is the model that finds its region.
+    """
     if path.is_dir():
-        return sha256_json({p.name: sha256_file(p) for p in sorted(path.iterdir()) if p.is_file()})
+        files = (p for p in sorted(path.rglob("*")) if p.is_file())
+        return sha256_json({p.relative_to(path).as_posix(): sha256_file(p) for p in files})
     if path.suffix in (".yaml", ".yml"):
         import yaml
 

@@ -105,6 +105,16 @@ def build_net(architecture: Architecture, outputs: int) -> Net:
     return architecture.net(architecture, outputs)
 
 
+def net_to_train(architecture: Architecture, outputs: int) -> Net:
+    """As `build_net`. Raises ValueError also for a net whose logits don't lie on the grid of its input."""
+    net = build_net(architecture, outputs)
+    if any(net.border):
+        raise ValueError(
+            "a net with unpadded convolutions can predict, but not be trained: its options' padding is valid"
+        )
+    return net
+
+
 def _whole(value: object, lowest: int, highest: int) -> bool:
     """Whether a value is a whole number within bounds; true and false are none."""
     return type(value) is int and lowest <= value <= highest

@@ -38,10 +38,10 @@ class Team:
 def join_team(device: str) -> Team:
     """The team that torchrun made, by its environment variables; `device` is auto, cpu or cuda.
 
-    On CUDA process i of a machine takes GPU i; a process alone takes one that is free. Raises CohortError for a CUDA
-    that isn't there.
+    On CUDA each process takes a card of its own that is free, and waits where too few are. Raises CohortError for a
+    CUDA that isn't there, and for fewer cards than processes.
     """
-    from radloom.nets.devices import claim_card
+    from radloom.nets.devices import claim_card, claim_card_of_team
     from radloom.nets.prediction import choose_device
 
     device = choose_device(device)
@@ -50,10 +50,12 @@ def join_team(device: str) -> Team:
         if device == "cuda":
             torch.cuda.set_device(claim_card())
         return Team(device=device)
-    local = int(os.environ["LOCAL_RANK"])
     if device == "cuda":
-        torch.cuda.set_device(local)
-        device = f"cuda:{local}"
+        # All processes that one torchrun has started on this machine, and no others, have this in common.
+        team = f"{os.environ.get('TORCHELASTIC_RUN_ID', '')[:64]}-{os.getppid()}"
+        card = claim_card_of_team(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]), team)
+        torch.cuda.set_device(card)
+        device = f"cuda:{card}"
     torch.distributed.init_process_group("nccl" if device != "cpu" else "gloo")
     return Team(int(os.environ["RANK"]), world, device)
 

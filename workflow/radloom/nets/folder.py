@@ -35,7 +35,35 @@ DESCRIPTION_BYTES = 1 << 20
 """A longer description is none."""
 HEADER_BYTES = 1 << 20
 """What a file of weights may be longer than its numbers, for their names and shapes."""
+REGION_FOLDER = "region"
+"""Within a model's folder, the folder of the model that finds its region."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,63}")
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where a net looks: what another model, in `REGION_FOLDER`, finds. Raises ValueError for what can't be.
+
+    The largest part of a label counts, resampled to the net's grid; the scan is cut to its box.
+    """
+
+    label: str
+    """Name of the label."""
+    neck_mm: float
+    """Parts between which a ball of this radius can't pass are apart."""
+    margin: int
+    """How many times the label is grown on the net's grid, each time by the 18 neighbours of a voxel."""
+    outside_hu: float
+    """HU that voxels of the box get that aren't in the grown label."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.label, str) or not ROI_NAME.fullmatch(self.label):
+            raise ValueError("region.label is no name of a label")
+        if type(self.margin) is not int or not 0 <= self.margin <= 100:
+            raise ValueError("region.margin is not a whole number from 0 to 100")
+        if _number(self.neck_mm, "region.neck_mm") < 0:
+            raise ValueError("region.neck_mm is negative")
+        _number(self.outside_hu, "region.outside_hu")
 
 
 @dataclass(frozen=True)
@@ -64,6 +92,8 @@ class ModelDescription:
     """Share of a window that the next one covers again."""
     precision: str = "float32"
     """What the net is computed in: `float32`, `bfloat16` or `float16` (CUDA alone)."""
+    region: Region | None = None
+    """What the scan is cut to; None: nothing."""
     temperature: float = 1.0
     """What logits are divided by for calibrated probabilities (Guo et al., ICML 2017)."""
     licence: str = ""
@@ -90,6 +120,8 @@ class ModelDescription:
             raise ValueError(f"its spacing {self.spacing} is not {dimensions} positive numbers")
         if not -math.inf < self.hu_window[0] < self.hu_window[1] < math.inf:
             raise ValueError(f"its HU window {self.hu_window} is empty")
+        if self.region is not None and self.region.label in self.classes.values():
+            raise ValueError(f"its region {self.region.label!r} has the name of one of its classes")
         if self.outputs not in ("softmax", "sigmoid"):
             raise ValueError(f"its outputs are {self.outputs!r}, not 'softmax' or 'sigmoid'")
         if self.normalisation is not None and not (
@@ -132,6 +164,8 @@ def save_model(folder: Path, net: nn.Module, description: ModelDescription) -> N
         **asdict(description),
         "weights": {"file": WEIGHTS_FILE, "sha256": hashlib.sha256(weights).hexdigest()},
     }
+    if description.region is None:
+        del document["region"]
     text = json.dumps(document, indent=2, allow_nan=False) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     contents = {WEIGHTS_FILE: weights, DESCRIPTION_FILE: text.encode()}
@@ -171,6 +205,7 @@ def _described(document: Any) -> tuple[ModelDescription, str]:
         raise ValueError(f"its format is {document.get('format')!r}, this version reads {FORMAT}")
     if document.get("orientation") != ORIENTATION:
         raise ValueError(f"its orientation is {document.get('orientation')!r}, not {ORIENTATION!r}")
+    document.setdefault("region", None)
     keys = [field.name for field in fields(ModelDescription)]
     _same_keys(document, {"format", "orientation", "weights", *keys}, DESCRIPTION_FILE)
     _same_keys(document["weights"], {"file", "sha256"}, "weights")
@@ -192,6 +227,8 @@ def _described(document: Any) -> tuple[ModelDescription, str]:
     normalisation = None if document["normalisation"] is None else _numbers(document, "normalisation")
     if len(window) != 2 or len(normalisation or window) != 2:
         raise ValueError("hu_window and normalisation are two numbers")
+    if document["region"] is not None:
+        _same_keys(document["region"], {field.name for field in fields(Region)}, "region")
     patch = tuple(int(length) for length in _numbers(document, "patch"))
     if list(patch) != document["patch"]:
         raise ValueError("patch is not whole numbers")
@@ -203,11 +240,27 @@ def _described(document: Any) -> tuple[ModelDescription, str]:
         architecture=read_architecture(document["architecture"]),
         normalisation=None if normalisation is None else (normalisation[0], normalisation[1]),
         outside_hu=None if document["outside_hu"] is None else _number(document["outside_hu"], "outside_hu"),
+        region=None if document["region"] is None else Region(**document["region"]),
         patch=patch,
         overlap=_number(document["overlap"], "overlap"),
         temperature=_number(document["temperature"], "temperature"),
     )
     return description, sha256
+
+
+def region_folders(folder: Path) -> list[Path]:
+    """The folder of a model, of the one that finds its region, of the one that finds that one's ...
+
+    Raises CohortError for a description that can't be used, and for a region's model without its label.
+    """
+    description, _ = read_description(folder)
+    if description.region is None:
+        return [folder]
+    found = region_folders(folder / REGION_FOLDER)
+    classes = read_description(found[0])[0].classes.values()
+    if description.region.label not in classes:
+        _refuse(folder, f"the model of its region finds {', '.join(classes)}, and not {description.region.label}")
+    return [folder, *found]
 
 
 def load_model(folder: Path, device: str = "cpu") -> tuple[Net, ModelDescription]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,9 +40,14 @@ class Structure:
     """Feature maps on the way up."""
     up_kernels: tuple[tuple[tuple[int, int, int], ...], ...]
     pool: int
-    """Voxels along an axis of which the next level makes one; odd, so that the voxels' centres coincide."""
+    """Voxels along an axis of which the next level makes one."""
     field: tuple[int, int, int]
     """Smallest grid that logits are computed on."""
+    padding: str = "same"
+    """`same`: zeros around what a convolution sees, and upsampling that interpolates, for which `pool` is odd: the
+    voxels' centres coincide. `valid`: convolutions lose their border, and upsampling repeats voxels."""
+    residual: bool = False
+    """A shortcut around the convolutions of a level, by a 1 x 1 x 1 convolution where the number of maps changes."""
 
     def __post_init__(self) -> None:
         if len(self.down) < 2 or not len(self.down) == len(self.down_kernels) == len(self.up_kernels) == len(self.up):
@@ -53,19 +59,43 @@ class Structure:
                 raise ValueError("the kernels of a generalised U-Net are three odd numbers each")
         if not all(self.down) or not all(self.up[:-1]) or self.up[-1]:
             raise ValueError("each level of a generalised U-Net has convolutions on both ways, the deepest only down")
-        if self.pool < 3 or self.pool % 2 == 0 or len(self.field) != 3 or min(self.field) < 1:
-            raise ValueError(
-                "a generalised U-Net pools by an odd number from 3 on, and its field is three positive ones"
-            )
+        if self.padding not in ("same", "valid") or not isinstance(self.residual, bool):
+            raise ValueError("a generalised U-Net's padding is same or valid, and residual is true or false")
+        if self.pool < 2 or (self.padding == "same" and self.pool % 2 == 0):
+            raise ValueError("a generalised U-Net pools by 2 or more, and with padding by an odd number")
+        if len(self.field) != 3 or min(self.field) < 1:
+            raise ValueError("the field of a generalised U-Net is three positive numbers")
 
     @property
     def factor(self) -> int:
         """Voxels along an axis of which the deepest level has one."""
         return int(self.pool ** (len(self.down) - 1))
 
-    def length_in(self, wanted: int) -> int:
-        """Shortest length of an input with logits for `wanted` voxels; (factor - 1) / 2 at each end get none."""
-        return self.factor * (1 + -(-(wanted - 1) // self.factor))
+    @property
+    def border(self) -> tuple[int, int, int]:
+        """Voxels (z, y, x) at each end of an input that get no logits."""
+        if self.padding == "same":
+            return ((self.factor - 1) // 2,) * 3
+        return self._lost((self.down_kernels, self.up_kernels))
+
+    def size_in(self, wanted: Sequence[int]) -> list[int]:
+        """Smallest size (z, y, x) of an input with logits for `wanted` voxels."""
+        if self.padding == "same":
+            return [self.factor * (1 + -(-(n - 1) // self.factor)) for n in wanted]
+        # What the deepest level has n voxels of gets n factor - 2 lost logits, `lost` on the way up.
+        return [
+            self.factor * -(-(n + 2 * up) // self.factor) - 2 * up + 2 * border
+            for n, up, border in zip(wanted, self._lost((self.up_kernels,)), self.border, strict=True)
+        ]
+
+    def _lost(self, ways: Sequence[Sequence[Sequence[tuple[int, int, int]]]]) -> tuple[int, int, int]:
+        """Voxels of full resolution (z, y, x) that unpadded convolutions lose at each end."""
+        lost = [0, 0, 0]
+        for way in ways:
+            for level, kernels in enumerate(way):
+                for kernel in kernels:
+                    lost = [n + k // 2 * self.pool**level for n, k in zip(lost, kernel, strict=True)]
+        return lost[0], lost[1], lost[2]
 
 
 def read_structure(options: Mapping[str, Any]) -> Structure:
@@ -83,7 +113,8 @@ def read_structure(options: Mapping[str, Any]) -> Structure:
 class GeneralisedUNet(Net):
     """Windows (batch, 1, z, y, x) of any size to logits (batch, outputs, z, y, x) on the same grid.
 
-    What lies outside of a window is taken as 0, and a voxel's logits depend on where the window ends.
+    With `valid` padding the outermost `border` voxels of a window are only seen, and get no logits. What lies outside
+    of a window is taken as 0, and a voxel's logits depend on where the window ends.
     """
 
     DIMENSIONS = (3,)
@@ -95,15 +126,22 @@ class GeneralisedUNet(Net):
     def __init__(self, architecture: Architecture, outputs: int) -> None:
         super().__init__(architecture, outputs)
         self.structure = structure = read_structure(architecture.options)
+        if structure.padding == "valid":
+            self.border = structure.border
         maps = 1
-        self.down = nn.ModuleList()
+        self.down, self.down_shortcuts = nn.ModuleList(), nn.ModuleList()
         for features, kernels in zip(structure.down, structure.down_kernels, strict=True):
-            self.down.append(_convolutions(maps, features, kernels))
+            self.down.append(_convolutions(maps, features, kernels, structure))
+            if structure.residual:
+                self.down_shortcuts.append(_shortcut(maps, features[-1]))
             maps = features[-1]
-        self.up = nn.ModuleList()
+        self.up, self.up_shortcuts = nn.ModuleList(), nn.ModuleList()
         for level in reversed(range(len(structure.up) - 1)):
-            features = structure.up[level]
-            self.up.append(_convolutions(structure.down[level][-1] + maps, features, structure.up_kernels[level]))
+            features, kernels = structure.up[level], structure.up_kernels[level]
+            maps += structure.down[level][-1]
+            self.up.append(_convolutions(maps, features, kernels, structure))
+            if structure.residual:
+                self.up_shortcuts.append(_shortcut(maps, features[-1]))
             maps = features[-1]
         self.last = nn.Conv3d(maps, outputs, 1)
 
@@ -114,52 +152,79 @@ class GeneralisedUNet(Net):
         read_structure(architecture.options)
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        """Logits of the windows, on the same grid."""
-        border = (self.structure.factor - 1) // 2
+        """Logits of the windows, on the same grid without the net's `border`."""
+        wanted = [length - 2 * border for length, border in zip(windows.shape[2:], self.border, strict=True)]
+        if min(wanted) < 1:
+            raise ValueError(f"windows of {tuple(windows.shape[2:])} have nothing within the border {self.border}")
+        field = [max(n, least) for n, least in zip(wanted, self.structure.field, strict=True)]
         padding: list[int] = []
-        for wanted, least in zip(windows.shape[2:], self.structure.field, strict=True):
-            length = self.structure.length_in(max(wanted, least))
-            before = (length - wanted) // 2
-            padding = [before, length - wanted - before, *padding]
-        x, y, z = (before - border for before in padding[::2])
-        nz, ny, nx = windows.shape[2:]
-        return self.logits_inside(nn.functional.pad(windows, padding))[:, :, z : z + nz, y : y + ny, x : x + nx]
+        for have, length in zip(windows.shape[2:], self.structure.size_in(field), strict=True):
+            before = (length - have) // 2
+            padding = [before, length - have - before, *padding]
+        logits = self.logits_inside(nn.functional.pad(windows, padding))
+        z, y, x = (
+            before + seen - without
+            for before, seen, without in zip(padding[-2::-2], self.border, self.structure.border, strict=True)
+        )
+        return logits[:, :, z : z + wanted[0], y : y + wanted[1], x : x + wanted[2]]
 
     def logits_inside(self, windows: torch.Tensor) -> torch.Tensor:
-        """Logits of windows, multiples of `Structure.factor`, without the (factor - 1) / 2 voxels at each end."""
+        """Logits of windows of a size that `Structure.size_in` gives, without `Structure.border` at each end."""
         maps = windows
         skipped = []
-        for level, convolutions in enumerate(self.down):
+        for level, (convolutions, shortcut) in enumerate(zip_longest(self.down, self.down_shortcuts)):
             if level:
                 maps = nn.functional.max_pool3d(maps, self.structure.pool)
-            for number, convolution in enumerate(convolutions.children()):
-                # The image itself is not normalised again.
-                maps = convolution(_activated(maps) if level or number else maps)
+            # The image itself is not normalised again.
+            maps = _through(maps, convolutions, shortcut, bare=level == 0)
             skipped.append(maps)
         skipped.pop()
-        for convolutions in self.up:
-            size = [self.structure.pool * (length - 1) + 1 for length in maps.shape[2:]]
-            maps = nn.functional.interpolate(maps, size=size, mode="trilinear", align_corners=True)
-            maps = torch.cat([_middle(skipped.pop(), size), maps], dim=1)
-            for convolution in convolutions.children():
-                maps = convolution(_activated(maps))
+        for convolutions, shortcut in zip_longest(self.up, self.up_shortcuts):
+            maps = self._enlarged(maps)
+            maps = torch.cat([_middle(skipped.pop(), maps.shape[2:]), maps], dim=1)
+            maps = _through(maps, convolutions, shortcut)
         logits: torch.Tensor = self.last(_activated(maps))
         return logits
 
+    def _enlarged(self, maps: torch.Tensor) -> torch.Tensor:
+        if self.structure.padding == "valid":
+            return nn.functional.interpolate(maps, scale_factor=float(self.structure.pool), mode="nearest")
+        size = [self.structure.pool * (length - 1) + 1 for length in maps.shape[2:]]
+        return nn.functional.interpolate(maps, size=size, mode="trilinear", align_corners=True)
+
     def convolutions(self) -> Iterator[Any]:
-        """All convolutions in the order in which they are computed."""
-        for way in (self.down, self.up):
-            for level in way:
+        """All convolutions in the order in which they are computed, a level's shortcut behind its others."""
+        for way, shortcuts in ((self.down, self.down_shortcuts), (self.up, self.up_shortcuts)):
+            for level, shortcut in zip_longest(way, shortcuts):
                 yield from level.children()
+                if isinstance(shortcut, nn.Conv3d):
+                    yield shortcut
         yield self.last
 
 
-def _convolutions(maps: int, features: Sequence[int], kernels: Sequence[tuple[int, int, int]]) -> nn.ModuleList:
+def _convolutions(
+    maps: int, features: Sequence[int], kernels: Sequence[tuple[int, int, int]], structure: Structure
+) -> nn.ModuleList:
     layers = nn.ModuleList()
     for number, kernel in zip(features, kernels, strict=True):
-        layers.append(nn.Conv3d(maps, number, kernel, padding=tuple(k // 2 for k in kernel)))  # type: ignore[arg-type]
+        around = [k // 2 for k in kernel] if structure.padding == "same" else [0, 0, 0]
+        layers.append(nn.Conv3d(maps, number, kernel, padding=tuple(around)))  # type: ignore[arg-type]
         maps = number
     return layers
+
+
+def _shortcut(maps: int, made: int) -> nn.Module:
+    return nn.Identity() if maps == made else nn.Conv3d(maps, made, 1)
+
+
+def _through(maps: torch.Tensor, convolutions: Any, shortcut: Any, bare: bool = False) -> torch.Tensor:
+    """Maps after a level's convolutions, each behind a normalisation; with `bare` but for the first."""
+    seen = maps
+    for number, convolution in enumerate(convolutions.children()):
+        maps = convolution(maps if bare and number == 0 else _activated(maps))
+    if shortcut is not None:
+        maps = maps + shortcut(_middle(seen, maps.shape[2:]))
+    return maps
 
 
 def _activated(maps: torch.Tensor) -> torch.Tensor:

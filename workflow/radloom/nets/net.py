@@ -28,6 +28,8 @@ class Net(nn.Module):
 
     multiple: tuple[int, ...]
     """What the length of each spatial axis, in the array's order, must be a multiple of."""
+    border: tuple[int, ...] = (0, 0, 0)
+    """Voxels at each end of an axis (z, y, x) that a net takes beyond those that it gives logits for."""
 
     def __init__(self, architecture: Architecture, outputs: int) -> None:  # noqa: ARG002
         super().__init__()

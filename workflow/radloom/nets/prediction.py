@@ -27,10 +27,11 @@ from radloom.nets.cpu_layers import with_cpu_layers
 from radloom.nets.determinism import be_deterministic
 from radloom.nets.devices import claim_card
 from radloom.nets.dropout import monte_carlo
-from radloom.nets.folder import ModelDescription, load_model
+from radloom.nets.folder import REGION_FOLDER, ModelDescription, load_model, region_folders
 from radloom.nets.fusion import fused
 from radloom.nets.inplane import from_grid, net_grid, on_grid, to_grid, to_input
 from radloom.nets.net import Net
+from radloom.nets.region import cut_to_region, find_region
 from radloom.nets.windows import gaussian_weights, neighbour_slices, window_starts
 
 T = TypeVar("T")
@@ -88,7 +89,8 @@ class Scan:
     shape: tuple[int, int, int]
     """Voxels (z, y, x) of the scan's own grid."""
     back: tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
-    """For each axis (z, y, x) the matrix (own grid, net's grid) that interpolates; None: the grids are the same."""
+    """For each axis (z, y, x) the matrix (own grid, net's grid) that interpolates; None: the grids are the same. Of a
+    scan that was cut to a region (`radloom.nets.region`) the net's grid is its box, and rows beyond it are 0."""
 
     @cached_property
     def supports(self) -> list[tuple[int, int]]:
@@ -109,8 +111,24 @@ class Member:
 
     @property
     def window(self) -> tuple[int, ...]:
-        """Voxels of a window ([z,] y, x); empty: whole slices."""
+        """Voxels of a window ([z,] y, x) that get logits; empty: whole slices."""
         return self.description.patch
+
+    @property
+    def seen(self) -> tuple[int, ...]:
+        """Voxels of a window ([z,] y, x) that the net takes: also its border."""
+        return tuple(n + 2 * b for n, b in zip(self.window, self.net.border[-len(self.window) :], strict=True))
+
+    @property
+    def outside(self) -> float:
+        """What the net takes where there is no image."""
+        description = self.description
+        hu = description.hu_window[0] if description.outside_hu is None else description.outside_hu
+        return self.value(hu)
+
+    def value(self, hu: float) -> float:
+        """What the net takes for a value in HU."""
+        return float(to_input(torch.tensor([hu]), self.description.hu_window, self.description.normalisation))
 
     def grid(self, shape: Sequence[int], spacing: Sequence[float]) -> tuple[tuple[int, float], ...]:
         """Voxels and spacing in mm of the net's grid along z, y and x, for a scan (z, y, x; spacing x, y, z)."""
@@ -124,10 +142,24 @@ class Predictor:
     `warnings`. A new case (`scans`, `labels`) begins at the top again, so that no case depends on the one before.
     """
 
-    def __init__(self, members: Sequence[Member], settings: Settings = Settings(), device: str = "cpu") -> None:
+    def __init__(
+        self,
+        members: Sequence[Member],
+        settings: Settings = Settings(),
+        device: str = "cpu",
+        region: Predictor | None = None,
+    ) -> None:
+        """`region` finds what the one net looks at, where its description names a region."""
         first = members[0].description
         for member in members:
             self._check(member, first, settings)
+        if len(members) > 1 and any(member.description.region for member in members):
+            raise CohortError("a model that looks at a region can't be one of an ensemble")
+        if (first.region is None) != (region is None):
+            raise ValueError("a model with a region needs what finds it, and no other does")
+        self.region = region
+        self.found: np.ndarray | None = None
+        """The region (z, y, x; bool) of the last case, on its own grid."""
         self.members = list(members)
         self.settings = settings
         self.device = device
@@ -236,13 +268,17 @@ class Predictor:
         Members of the same grid, window and normalisation share one `Scan`.
         """
         self._start()
+        region = self.members[0].description.region
+        if self.region is not None and region is not None:
+            self.found = find_region(self.region, region, array, spacing)
+            self.warnings += self.region.warnings
         made: dict[Any, Scan] = {}
         scans = []
         for member in self.members:
             description = member.description
             key = (member.grid(array.shape, spacing), description.hu_window, description.normalisation)
             if key not in made:
-                made[key] = _on_grid(array, spacing, key[0], description)
+                made[key] = _on_grid(array, spacing, key[0], member, self.found)
             scans.append(made[key])
         return scans
 
@@ -320,7 +356,8 @@ class Predictor:
     def _volume_slabs(self, member: Member, scan: Scan, mirrors: tuple[str, ...], seed: int | None) -> Iterator[Slab]:
         """Slabs of a net of volumes: the planes that the next row of windows doesn't reach any more."""
         image, before = padded(scan.image, member)
-        size, window = tuple(image.shape), member.window
+        window = member.window
+        size = tuple(n - 2 * b for n, b in zip(image.shape, member.net.border, strict=True))
         rows, *across = map(window_starts, size, window, itertools.repeat(member.description.overlap))
         places = list(itertools.product(*across))
         weights = gaussian_weights(window)
@@ -328,12 +365,13 @@ class Predictor:
         last = before[0] + scan.image.shape[0]
         sums: torch.Tensor | None = None
         count = torch.zeros(window[0], *size[1:])
+        depth, height, width = member.seen
         for row, z in enumerate(rows):
-            planes = image[z : z + window[0]]
+            planes = image[z : z + depth]
             start = 0
             while start < len(places):
                 chosen = places[start : start + self._batch[3]]
-                inputs = torch.stack([planes[:, y : y + window[1], x : x + window[2]] for y, x in chosen])[:, None]
+                inputs = torch.stack([planes[:, y : y + height, x : x + width] for y, x in chosen])[:, None]
                 found = self._through(member, inputs, mirrors, seed)
                 if sums is None:
                     sums = self._zeros((window[0], *size[1:], found.shape[-1]))
@@ -617,6 +655,13 @@ def _supports(matrix: torch.Tensor | None, count: int) -> list[tuple[int, int]]:
     used = matrix > 0
     first = used.int().argmax(dim=1)
     last = matrix.shape[1] - used.flip(1).int().argmax(dim=1)
+    # A plane beyond the region takes nothing of any plane, and the order is kept by the nearest.
+    none = ~used.any(dim=1)
+    inside = torch.nonzero(~none)
+    if none.any() and len(inside):
+        behind = none & (torch.arange(count) > inside[-1])
+        first[none], last[none] = 0, 1
+        first[behind], last[behind] = matrix.shape[1] - 1, matrix.shape[1]
     return list(zip(first.tolist(), last.tolist(), strict=True))
 
 
@@ -626,7 +671,7 @@ def _part(matrix: torch.Tensor | None, first: int, count: int) -> tuple[slice, t
         return slice(first, first + count), None
     rows = matrix[first : first + count]
     used = torch.nonzero((rows > 0).any(dim=0))[:, 0]
-    low, high = int(used[0]), int(used[-1]) + 1
+    low, high = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
     return slice(low, high), rows[:, low:high]
 
 
@@ -634,18 +679,28 @@ def _on_grid(
     array: np.ndarray,
     spacing: tuple[float, float, float],
     grid: tuple[tuple[int, float], ...],
-    description: ModelDescription,
+    member: Member,
+    found: np.ndarray | None,
 ) -> Scan:
-    """The scan resampled to a net's grid (averaged where that is coarser), cut to its window and normalised."""
-    image = on_grid(array, to_grid(array.shape, spacing, grid))
+    """The scan resampled to a net's grid (averaged where that is coarser), cut to its window and normalised.
+
+    Also cut to the box of what was `found` of the net's region, if it has one.
+    """
+    description = member.description
+    forth = to_grid(array.shape, spacing, grid)
+    image = on_grid(array, forth)
     z, y, x = from_grid(array.shape, spacing, grid)
-    return Scan(to_input(image, description.hu_window, description.normalisation), tuple(array.shape), (z, y, x))
+    scan = Scan(to_input(image, description.hu_window, description.normalisation), tuple(array.shape), (z, y, x))
+    if found is None or description.region is None:
+        return scan
+    return cut_to_region(scan, found, forth, description.region, member.value(description.region.outside_hu))
 
 
 def padded(image: torch.Tensor, member: Member) -> tuple[torch.Tensor, tuple[int, ...]]:
     """The image with what lies outside of it for the model where a window needs more; and how much came before.
 
-    Along the axes that the net sees, ([z,] y, x): to a window at least, or for whole slices to what the net halves.
+    Along the axes that the net sees, ([z,] y, x): to a window at least, or for whole slices to what the net halves. A
+    net's border comes around that, and isn't counted.
     """
     description = member.description
     dimensions = description.architecture.dimensions
@@ -655,10 +710,13 @@ def padded(image: torch.Tensor, member: Member) -> tuple[torch.Tensor, tuple[int
     else:
         wanted = [n + -n % m for n, m in zip(lengths, member.net.multiple, strict=True)]
     before = tuple((w - n) // 2 for n, w in zip(lengths, wanted, strict=True))
-    sides = [side for n, w, b in zip(lengths, wanted, before, strict=True) for side in (w - n - b, b)]
-    outside = description.hu_window[0] if description.outside_hu is None else description.outside_hu
-    fill = float(to_input(torch.tensor([outside]), description.hu_window, description.normalisation))
-    return (nn.functional.pad(image, sides[::-1], value=fill) if any(sides) else image), before
+    border = member.net.border[-dimensions:]
+    sides = [
+        side
+        for n, w, b, more in zip(lengths, wanted, before, border, strict=True)
+        for side in (w - n - b + more, b + more)
+    ]
+    return (nn.functional.pad(image, sides[::-1], value=member.outside) if any(sides) else image), before
 
 
 def _weight_sums(
@@ -711,16 +769,21 @@ def split_head(net: Net, description: ModelDescription) -> nn.Conv2d | nn.Conv3d
 
     Whether a convolution is the last thing that the net does is tried, not assumed.
     """
+    heads = [
+        (name, layer)
+        for name, layer in net.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Conv3d)
+        and layer.in_channels < layer.out_channels == description.channels_out
+        and {*layer.kernel_size, layer.groups} == {1}
+    ]
+    if not heads:
+        return None
     # Twice, because instance norm wants more than one voxel at the bottom.
-    shape = [2 * multiple for multiple in net.multiple]
+    shape = [2 * n + 2 * b for n, b in zip(net.multiple, net.border[-len(net.multiple) :], strict=True)]
     probe = torch.rand(1, description.architecture.inputs, *shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         whole = net(probe)
-        for name, head in list(net.named_modules()):
-            if not isinstance(head, nn.Conv2d | nn.Conv3d) or head.in_channels >= head.out_channels:
-                continue
-            if head.out_channels != description.channels_out or {*head.kernel_size, head.groups} != {1}:
-                continue
+        for name, head in heads:
             parent, _, leaf = name.rpartition(".")
             setattr(net.get_submodule(parent), leaf, nn.Identity())
             try:
@@ -751,4 +814,9 @@ def load_predictor(folders: Mapping[str, Path], settings: Settings = Settings())
     members = []
     for name, folder in folders.items():
         members.append(member_of(name, *load_model(folder)))
-    return Predictor(members, settings, device)
+    region = None
+    if len(members) == 1 and members[0].description.region is not None:
+        (name, folder), *_ = folders.items()
+        region_folders(folder)  # refuses a region that its own model doesn't know
+        region = load_predictor({f"{name}/{REGION_FOLDER}": folder / REGION_FOLDER}, settings)
+    return Predictor(members, settings, device, region)

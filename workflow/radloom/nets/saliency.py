@@ -70,23 +70,29 @@ def scan_gradients(
     places: Sequence[Sequence[int]],
     weights: torch.Tensor,
     neighbours: torch.Tensor | None = None,
+    border: Sequence[int] = (),
 ) -> dict[int, torch.Tensor]:
     """Gradients of the evidence for classes over a whole image (planes, y, x) as the net sees it: in windows.
 
     `places` are the windows' first voxels along each axis that the net sees, ([z,] y, x); `weights` ([z,] y, x) is how
     much each voxel of a window counts where windows overlap. `neighbours` (planes, slices) are the planes that a net of
-    slices takes for each; None for a net of volumes.
+    slices takes for each; None for a net of volumes. `border` ([z,] y, x) are the voxels that a net takes, and the
+    image has, beyond those that get logits.
     """
     window = weights.shape
+    border = border or (0,) * len(window)
+    seen = [n + 2 * b for n, b in zip(window, border, strict=True)]
     starts = list(product(*places))
-    total = torch.zeros(image.shape[-len(window) :], device=weights.device)
+    total = torch.zeros(
+        [n - 2 * b for n, b in zip(image.shape[-len(window) :], border, strict=True)], device=weights.device
+    )
     for start in starts:
         total[_part(start, window)] += weights
     found = {number: torch.zeros_like(image) for number in numbers}
     for plane in range(len(image)) if neighbours is not None else (None,):
         for start in starts:
-            part = _part(start, window)
-            share = weights / total[part]
+            share = weights / total[_part(start, window)]
+            part = _part(start, seen)
             if plane is None or neighbours is None:
                 for number, gradient in class_gradients(net, image[part][None, None], outputs, numbers, share).items():
                     found[number][part] += gradient[0, 0]
@@ -147,15 +153,17 @@ def _member_gradients(member: Member, scan: Scan, outputs: str, numbers: Sequenc
     description = member.description
     image, before = padded(scan.image, member)
     image = image.to(next(member.net.parameters()).device)
-    size = image.shape[-description.architecture.dimensions :]
+    border = member.net.border[-description.architecture.dimensions :]
+    size = [n - 2 * b for n, b in zip(image.shape[-len(border) :], border, strict=True)]
     window = member.window or tuple(size)
     places = [window_starts(n, w, description.overlap) for n, w in zip(size, window, strict=True)]
     single = all(len(starts) == 1 for starts in places)
     weights = (torch.ones(window) if single else gaussian_weights(window)).to(image.device)
     flat = description.architecture.dimensions == 2
     neighbours = neighbour_slices(len(image), description.architecture.slices) if flat else None
-    found = scan_gradients(forward, image, outputs, numbers, places, weights, neighbours)
-    z, y, x = (slice(b, b + n) for b, n in zip((0, *before)[-3:], scan.image.shape, strict=True))
+    found = scan_gradients(forward, image, outputs, numbers, places, weights, neighbours, border)
+    first = [b + more for b, more in zip(before, border, strict=True)]
+    z, y, x = (slice(b, b + n) for b, n in zip((0, *first)[-3:], scan.image.shape, strict=True))
     return {number: gradient[z, y, x] for number, gradient in found.items()}
 
 

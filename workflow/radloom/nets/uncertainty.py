@@ -204,7 +204,7 @@ def assess(
     streams = [_planes(predictor.probabilities(scans[member], member, seed, mirror=False)) for member, seed in chosen]
 
     def maps() -> Iterator[Slab]:
-        for plane in range(grid[0][0]):
+        for plane in range(len(scans[0].image)):
             found = case.add(next(stream) for stream in streams)
             yield plane, torch.stack([found[name] for name in MAPS], dim=-1)
 
