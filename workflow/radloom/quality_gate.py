@@ -133,7 +133,7 @@ def _alike(
     from radloom.duplicates import hash_distances
 
     ids = [row["case_id"] for row in rows]
-    facts = [_ingested(entries, case_id) for case_id in ids]
+    facts = [_facts(entries, "ingest", case_id) for case_id in ids]
     by_sheet = _groups(row.get("patient_id") or row["case_id"] for row in rows)
     by_files = _groups(own.get("patient_hash") for own in facts)
     by_digest = _groups(measured[case_id]["voxels"] for case_id in ids)
