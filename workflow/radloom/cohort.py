@@ -193,7 +193,7 @@ def _hounsfield_problems(row: dict[str, str], where: str) -> list[str]:
             continue
         expected = 0 if column == "water_hu" else -1000
         if not abs(value - expected) <= 200:
-            problems.append(f"{where}: {column} is {row[column]}, further than 200 HU from {expected}")
+            problems.append(f"{where}: {column} is further than 200 HU from {expected}")
     if len(given) == 1:
         problems.append(f"{where}: {given[0]} without {'air_hu' if given[0] == 'water_hu' else 'water_hu'}")
     return problems
