@@ -163,8 +163,9 @@ def _left(results: Path, snakemake: Path, case_id: str, plans: list[dict[str, An
             for table in sorted(path for path in tables if path.is_file() and _names(path, of_patient)):
                 yield f"{table}: the patient's row"
     for other in sorted(results.resolve().parent.iterdir()):
-        if other != results.resolve() and (other / "plan").is_dir() and _knows(other, case_id):
-            yield f"{other.name}, other results that have a case of this name"
+        with suppress(OSError):  # somebody else's
+            if other != results.resolve() and (other / "plan").is_dir() and _knows(other, case_id):
+                yield f"{other.name}, other results that have a case of this name"
     if not snakemake.is_dir():
         yield "Snakemake's logs, if runs were started in another folder: do this again there"
 
@@ -178,6 +179,8 @@ def main() -> None:
         forgotten = forget(args.results, args.case, Path(".snakemake"))
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
+    except OSError as error:
+        raise SystemExit(f"error: not all of the case is removed: {error.filename}: {error.strerror}") from None
     print(f"{forgotten.removed} files removed. Take the case out of the cohort sheet and run again without it.")
     for trace in (*forgotten.left, "backups and copies, of which Radloom doesn't know"):
         print(f"Not removed: {trace}.")
