@@ -76,7 +76,7 @@ def test_a_mistake_in_the_repeats_is_named_with_its_line(tmp_path: Path, row: st
         ("P1\tnan\ti\n", "line 2: centre reads like a missing value"),
         ("P1\tA\ti\tm\t\t3\t\n", "line 2: water_hu without air_hu"),
         ("P1\tA\ti\tm\t\tx\t-1000\n", "line 2: water_hu is not a number"),
-        ("P1\tA\ti\tm\t\t0\tnan\n", "air_hu is nan"),
+        ("P1\tA\ti\tm\t\t0\tnan\n", "air_hu is further than"),
         ("P1\tA\ti\tm\t\t0\t-400\n", "further than 200 HU from -1000"),
         ("P1\tA\ti\tm\t1 2\t\t\n", "line 2: roi_name"),
         ("P1\tA\ti\tm\tr\t0\t-1000\textra\n", "line 2: 8 cells, but 7 columns"),

@@ -209,11 +209,11 @@ def test_no_canary_of_a_cohort_gets_out_and_a_forgotten_case_leaves_no_byte(fres
         "burnt": (burnt, roi, "", ""),
     }
     workspace.rows = []
-    for n, (case_id, (source, mask_roi, series, water)) in enumerate(rows.items()):
+    for case_id, (source, mask_roi, series, water) in rows.items():
         image, mask = source if isinstance(source, tuple) else (source, source)
         cells = {"mask_roi": mask_roi, "series": series, "water_hu": water, "air_hu": water and "-1000"}
-        centre = "alpha" if n % 2 else "beta"
-        workspace.rows.append({"case_id": case_id, "centre": centre, "image": str(image), "mask": str(mask), **cells})
+        # One centre, one chunk: the time goes into starting jobs.
+        workspace.rows.append({"case_id": case_id, "centre": "alpha", "image": str(image), "mask": str(mask), **cells})
     workspace.config |= {
         "cases_per_job": 50,
         "max_excluded_fraction": 0.95,

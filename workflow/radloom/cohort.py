@@ -203,7 +203,7 @@ def _hounsfield_problems(row: dict[str, str], where: str) -> list[str]:
             if not 0 < value < math.inf:
                 problems.append(f"{where}: {column} is not above 0; leave it empty where it is not known")
         elif not abs(value - expected) <= 200:
-            problems.append(f"{where}: {column} is {row[column]}, further than 200 HU from {expected}")
+            problems.append(f"{where}: {column} is further than 200 HU from {expected}")
     return problems + [f"{where}: {one} without {other}" for one, other in PAIRS if one in given and other not in given]
 
 

@@ -104,6 +104,8 @@ def test_numbers_that_cannot_be_are_left_out() -> None:
         ({"ContrastBolusAgent": "", "ContrastBolusVolume": "90"}, "contrast", "yes"),
         ({"Manufacturer": "GE MEDICAL SYSTEMS"}, "manufacturer", "GE"),
         ({"Manufacturer": "Imaging Sciences International"}, "manufacturer", "Imaging Sciences International"),
+        ({"ConvolutionKernel": "LUNG", "SeriesDescription": "Lung"}, "kernel", "LUNG"),
+        ({"ManufacturerModelName": "Edge 64", "StationName": "EDGE 64"}, "scanner_model", None),
         ({"ConvolutionKernel": "IMR1,Soft Tissue"}, "kernel", "IMR1 Soft Tissue"),
         ({"SoftwareVersions": ["VA1", "VB2"]}, "software", "VA1 VB2"),
     ],

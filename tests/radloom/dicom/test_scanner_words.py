@@ -15,6 +15,7 @@ FC26 FC30 FC31 FC35 FC50 FC51 FC52 FC53 FC55 FC56 FC57 FC58 FC59 FC64 FC65 FC68 
 FL03 FL04 A B C D E F L CA CB CC CD EA EB EC EC(-1) SA SB UA UB UC XA XB XCA YA YB YC YC(0) YD YE B_SOFT_B B_SOFT_C
 B_SHARP_C B_VSHARP_C B_VSOFT_B H_SOFT_A H_SHARP_D F20 F40 AICE FIRST AIDR
 """.split()  # noqa: SIM905 - a list would take a line a word
+KERNELS += ["Y-Detail (YB)", "XRes Standard (XCB)", "Lung Enhanced (L)", "Brain LCD", "I-STD", "Std31"]
 KERNELS += ["HD LUNG", "BODY FILTER/STANDARD", "BODY FILTER / STANDARD", "HD STANDARD", "IMR1 Soft Tissue", "LUNG EDGE"]
 SCANNERS = [
     *("SOMATOM Definition Edge", "SOMATOM Definition AS+", "SOMATOM go.Top", "SOMATOM X.cite", "NAEOTOM Alpha"),
@@ -34,6 +35,17 @@ SCANNERS = [
         "syngo CT 2012B",
     ),
     *("LightSpeedApps14.13_2.8.2L_H2.1M4", "syngo CT VA48A", "07MW18.4", "gmp_vct.42", "sles_hde.92", "4.1.6", "VB42B"),
+    *(
+        "Brivo CT385",
+        "Aquilion CXL",
+        "HiSpeed QX/i",
+        "LX/i",
+        "i-CAT",
+        "3D Accuitomo",
+        "SOMATOM AR.STAR",
+        "uMI Panorama",
+    ),
+    *("Hitachi Medical Corporation", "SinoVision", "Dabi Atlante", "pinehd.34", "iPatient 4.1.10", "VA0 COEV"),
     *("V4.86ER003", "2.6.2.60101", "R001.2.2.61.0", "qin.3", "SIEMENS", "GE MEDICAL SYSTEMS", "Philips", "NeuroLogica"),
 ]
 PERSONAL = [

@@ -2,15 +2,18 @@
 
 import faulthandler
 import logging
+import multiprocessing
 import os
+import resource
 import signal
 import time
 import warnings
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
-from radloom.engine.job import SystemFailure, _judge
+from radloom.engine.job import SystemFailure, _judge, job_main
 from radloom.engine.records import Record
 from radloom.engine.step import CaseResult, CaseStep, CaseTask
 from radloom.engine.worker import Answer, Worker
@@ -50,7 +53,7 @@ def computed(worker: Worker, what: str) -> Answer:
 
 @pytest.fixture
 def worker():
-    worker = Worker(CaseStep("ingest", run), memory_gb=2, timeout_s=1)
+    worker = Worker(CaseStep("ingest", run), memory_gb=2, timeout_s=3)
     yield worker
     worker.stop()
 
@@ -79,9 +82,10 @@ def test_a_bug_is_told_with_its_place_but_without_its_values(worker: Worker) -> 
     assert "Jane" not in answer.reason
 
 
-def test_nothing_that_a_reader_prints_gets_into_the_log(worker: Worker, capfd: pytest.CaptureFixture[str]) -> None:
-    assert computed(worker, "talk").kind == "ok"
-    worker.stop()
+def test_nothing_that_a_reader_prints_gets_into_the_log(capfd: pytest.CaptureFixture[str]) -> None:
+    reader = Worker(CaseStep("ingest", run))
+    assert computed(reader, "talk").kind == "ok"
+    reader.stop()
     assert "".join(capfd.readouterr()) == ""
     # What comes after the front door has nothing to hide, and its words help.
     later = Worker(CaseStep("resample", run))
@@ -119,3 +123,18 @@ def test_what_is_the_cases_fault_excludes_it(answer: Answer, limits: dict[str, f
 def test_what_is_not_the_cases_fault_fails_the_job(answer: Answer) -> None:
     with pytest.raises(SystemFailure):
         _judge(record(), answer, {})
+
+
+def _limit_of_a_job(told: Connection) -> None:
+    job_main(CaseStep("ingest", run), ["--plan", "none.json", "--manifest", "none.json"])
+    told.send(resource.getrlimit(resource.RLIMIT_CORE))
+
+
+def test_a_job_and_its_workers_leave_no_core_dump() -> None:
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_limit_of_a_job, args=(theirs,))
+    process.start()
+    assert ours.poll(10)
+    assert ours.recv() == (0, 0)
+    process.join()

@@ -243,7 +243,7 @@ def _same(column: str, values: Sequence[tuple[Any, _Elements]], told: list[str])
     for written, elements in first.items():
         if column in _OWN_WORDS or (column == "manufacturer" and manufacturer_name(written) is not None):
             kept.add(str(written if column in _OWN_WORDS else manufacturer_name(written)))
-        elif (value := _known(column, written)) is not None and not _is_private(value, elements.header):
+        elif (value := _known(column, written)) is not None and not _is_private(column, value, elements):
             kept.add(value)
         else:
             refused = refused or bool(written)
@@ -266,12 +266,15 @@ def _known(column: str, written: str) -> str | None:
     return value if isinstance(value, str) and known(value) else None
 
 
-def _is_private(text: str, header: Dataset) -> bool:
-    """Tell whether a text has a word of an identifying element of the header, or is one of its descriptions."""
+def _is_private(column: str, text: str, elements: _Elements) -> bool:
+    """Tell whether a text has a word of an identifying element of the header, or is one of its descriptions.
+
+    Many a series is called as its kernel is.
+    """
     own = text.casefold()
     words = set(_words(own))
-    for keyword in (*IDENTIFIERS, *DESCRIPTIONS):
-        for other in (one.casefold() for one in texts(header, keyword)):
+    for keyword in IDENTIFIERS if column == "kernel" else (*IDENTIFIERS, *DESCRIPTIONS):
+        for other in (one.casefold() for one in texts(elements.header, keyword)):
             if other == own:
                 return True
             if keyword in IDENTIFIERS and any(

@@ -20,7 +20,8 @@ _KERNEL_WORDS = frozenset(
     vascular heart angio spine neck sinus ear iac inner high low res resolution hires uhr hr hrct normal fine
     extra asir asiv asirv assr clear truefidelity dlir imr imrv idose idosel ir aidr aice firststar first mbir fbp
     qds adct admire safire iris sure fluoro pet spect ac mar omar smar routine ct calcium stent opt optb opta
-    recon kernel sst ssf sn vb va rb sl ramp lak hann hamming shepp logan cosine xca xcb xcc
+    recon kernel sst ssf sn vb va rb sl ramp lak hann hamming shepp logan cosine xca xcb xcc xres
+    enhanced enhance lcd piqe spectral
     """.split()  # noqa: SIM905 - a list would take a line a word
 )
 _SCANNER_WORDS = frozenset(
@@ -42,7 +43,10 @@ _SCANNER_WORDS = frozenset(
     eclos presto pronto robusto radix fct speedia uct umi anatom neuviz ace glory epoch essence classic insitum
     ceretom bodytom omnitom atlas scintcare truebeam halcyon ethos tomotherapy radixact hi onrad linac synergy xvi
     obi syngo lightspeedapps lightspeedverrel hispeedapps brightspeedapps apps verrel gmp sles revo qin bsd kiowa
-    coev vareap vamp sp er beta release version rev build patch hotfix sw software helios ice jedi mars
+    coev vareap vamp sp er beta release version rev build patch hotfix sw software helios ice jedi mars pulse step
+    series acts brivo sytec oncology cxl xpress panorama insitumct on board imager cat accuitomo promax orthophos
+    galileos pax exam fluorospot compact explore inveon ebt star hiq performix nms sinovision sms dabi atlante nim
+    mediso bioscan bruker mbf pinehd bluehills ltx sps ebw ipatient lx fx dx zx catphan
     """.split()  # noqa: SIM905 - a list would take a line a word
 )
 _SHORT = 2  # letters that may be part of any code, as VA40C, 06MW03.5

@@ -137,5 +137,5 @@ def _several_phases(frames: list[Frame], layout: Layout) -> CaseError:
 
 
 def _harmless(value: str) -> str:
-    """A number, or "?" for whatever else a header has in its place."""
-    return value if value.replace(".", "", 1).isdigit() and len(value) <= 10 else "?"
+    """A number too short to be a date or an id, or "?" for whatever else a header has in its place."""
+    return value if value.replace(".", "", 1).isdigit() and len(value) <= 5 else "?"

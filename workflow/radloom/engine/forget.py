@@ -14,7 +14,7 @@ import re
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +63,8 @@ def forget(results: Path, case_id: str, snakemake: Path) -> Forgotten:
             held.enter_context(hold_case(lock.with_name(lock.name[1:].removesuffix(".lock"))))
         removed = sum(map(_remove, [case, *(results / name for name in (*MADE_WITH_ALL, *_TEXTS))]))
     named = _naming(case_id)
-    for path in _files(snakemake):
-        if path.relative_to(snakemake).parts[0] not in _INSTALLED and _names(path, named):
+    for path in _files_beside(snakemake, _INSTALLED):
+        if _names(path, named):
             removed += _remove(path)
     # The plans last: after a kill they still tell that the case is known.
     for path in [path for name in _MADE_BY_CHUNK for path in _files(results / name)]:
@@ -101,6 +101,13 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
 
 
+def _files_beside(folder: Path, known: Iterable[str]) -> list[Path]:
+    """All files of a folder but those in what lies in it under known names."""
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    unknown = [path for path in found if path.name not in known]
+    return [file for path in unknown for file in (_files(path) if path.is_dir() else [path])]
+
+
 def _naming(word: str) -> re.Pattern[bytes]:
     """A pattern of a word that no letter or digit touches: P1 is in `P1.png` and `case P1:`, and not in P10."""
     return re.compile(rb"(?<![A-Za-z0-9])" + re.escape(word.encode()) + rb"(?![A-Za-z0-9])")
@@ -135,10 +142,9 @@ def _contents(path: Path) -> Iterator[bytes]:
 def _left(results: Path, snakemake: Path, case_id: str, plans: list[dict[str, Any]]) -> Iterator[str]:
     """What still names the case, or is its patient's, and was not Radloom's to remove."""
     named = _naming(case_id)
-    own = {"cases", *MADE_WITH_ALL, *_MADE_BY_CHUNK}
-    for path in _files(results):
-        parts = path.relative_to(results).parts
-        if parts[0] not in own and not parts[-1].endswith(".ledger.jsonl") and _names(path, named):
+    for path in _files_beside(results, ("cases", *MADE_WITH_ALL, *_MADE_BY_CHUNK)):
+        # The ledger of a locked test set counts openings.
+        if not path.name.endswith(".ledger.jsonl") and _names(path, named):
             yield f"{path}, which Radloom didn't write"
     runs = snakemake.parent  # the folder in which runs are started, from which the plans' paths count
     sheets = {runs / plan["cohort"] for plan in plans if plan.get("cohort")}
@@ -157,8 +163,9 @@ def _left(results: Path, snakemake: Path, case_id: str, plans: list[dict[str, An
             for table in sorted(path for path in tables if path.is_file() and _names(path, of_patient)):
                 yield f"{table}: the patient's row"
     for other in sorted(results.resolve().parent.iterdir()):
-        if other != results.resolve() and (other / "plan").is_dir() and _knows(other, case_id):
-            yield f"{other.name}, other results that have a case of this name"
+        with suppress(OSError):  # somebody else's
+            if other != results.resolve() and (other / "plan").is_dir() and _knows(other, case_id):
+                yield f"{other.name}, other results that have a case of this name"
     if not snakemake.is_dir():
         yield "Snakemake's logs, if runs were started in another folder: do this again there"
 
@@ -172,6 +179,8 @@ def main() -> None:
         forgotten = forget(args.results, args.case, Path(".snakemake"))
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
+    except OSError as error:
+        raise SystemExit(f"error: not all of the case is removed: {error.filename}: {error.strerror}") from None
     print(f"{forgotten.removed} files removed. Take the case out of the cohort sheet and run again without it.")
     for trace in (*forgotten.left, "backups and copies, of which Radloom doesn't know"):
         print(f"Not removed: {trace}.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -72,6 +73,8 @@ def job_main(step: CaseStep | CohortStep, argv: Sequence[str]) -> int:
     # One thread for every numerical library, set before any is imported: results must not depend on threads,
     # and Snakemake already runs as many jobs as there are cores.
     os.environ.update(dict.fromkeys(THREADS, "1"))
+    # A crash, of a worker too, must not leave a core dump with patients' pixels, paths or the salt in it.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # The processes of one job share a card (`radloom.nets.devices`).
     os.environ["RADLOOM_JOB"] = uuid.uuid4().hex
     parser = argparse.ArgumentParser()

@@ -125,8 +125,6 @@ def _serve(connection: Connection, parents: Connection, step: CaseStep, memory_g
     if memory_gb is not None:
         limit = int(memory_gb * 2**30)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    # A crash must not leave a core dump with patients' pixels in it.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Imports are no part of a case's seconds. What the module itself imports late is.
     importlib.import_module(f"radloom.{step.name}")
     if step.name == FRONT_DOOR:
