@@ -49,6 +49,7 @@ _NOISES = 2.5  # standard deviations of noise; where they are more, the HU to ea
 _AIR_MOST_WIDTH = 120.0  # HU
 _AIR_ROUNDS = 12
 _AIR_FIT = 0.2  # standard deviations
+_AIR_SAMPLE = 200_000  # values that tell the noise
 _AIR_CUT_OFF = 0.05  # share of the lower half
 _ONE_SIGMA, _TWO_SIGMA = 0.8413, 0.9772  # shares of a normal distribution below these
 _AIR_SHARP = 0.75  # least share of the values below the end of the peak that lies within it
@@ -284,20 +285,27 @@ def _noisy_air(around: Array, air: Array) -> Array:
     The window moves to its own median and widens to 2.5 SD of the noise, which the upper half tells, until it stays. It
     counts where what lies below fits that noise, or is cut off; else something denser is among it, and `air` stays.
     """
-    found = air
+    some = around[:: max(1, around.size // _AIR_SAMPLE)]
+    middle, sigma = _middle(air[:: max(1, air.size // _AIR_SAMPLE)])
     for _ in range(_AIR_ROUNDS):
-        middle = np.median(found)
-        sigma = np.quantile(found, _ONE_SIGMA) - middle
-        if _NOISES * sigma <= _AIR_WIDTH:
+        width = min(_NOISES * sigma, _AIR_MOST_WIDTH)
+        if width <= _AIR_WIDTH:
             return air
-        found = around[np.abs(around - middle) <= min(_NOISES * sigma, _AIR_MOST_WIDTH)]
+        last = middle
+        middle, sigma = _middle(some[np.abs(some - middle) <= width])
     # Nothing is lighter than air: all that lies below is the lower half of its noise, but for what is cut off.
-    below, least = around[around <= middle], around.min()
+    below, least = some[some <= middle], some.min()
     low, lower = np.quantile(below, [2 * (1 - _ONE_SIGMA), 2 * (1 - _TWO_SIGMA)])
     fits = [abs(one - max(middle - n * sigma, least)) <= _AIR_FIT * sigma for n, one in ((1, low), (2, lower))]
     cut_off = math.erfc((middle - least - 0.5) / sigma / math.sqrt(2))
     fits.append(abs(np.mean(below <= least) - cut_off) <= _AIR_CUT_OFF)
-    return found if all(fits) else air
+    return around[np.abs(around - last) <= width] if all(fits) else air
+
+
+def _middle(values: Array) -> tuple[float, float]:
+    """The median, and how far the 84 % quantile lies above it."""
+    middle, above = np.quantile(values, [0.5, _ONE_SIGMA])
+    return float(middle), float(above - middle)
 
 
 def _eroded(region: Array, margin: int) -> Array:
