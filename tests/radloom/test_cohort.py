@@ -88,6 +88,24 @@ def test_each_mistake_is_named_with_its_line(tmp_path: Path, row: str, message: 
     assert "Jane" not in problems
 
 
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ("0\t-1000\t1\t", "line 2: water_hu_sd without air_hu_sd"),
+        ("\t\t1\t1", "line 2: water_hu_sd without water_hu"),
+        ("0\t-1000\t0\t1", "line 2: water_hu_sd is not above 0"),
+        ("0\t-1000\t1\tnan", "line 2: air_hu_sd is not above 0"),
+        ("0\t-1000\t1\tJane", "line 2: air_hu_sd is not a number"),
+    ],
+)
+def test_sds_of_water_and_air_are_numbers_with_their_values(tmp_path: Path, cells: str, message: str) -> None:
+    header = "case_id\tcentre\timage\twater_hu\tair_hu\twater_hu_sd\tair_hu_sd\n"
+    _, problems = cohort(tmp_path, f"{header}P1\tA\ti\t{cells}\n")
+    assert message in problems
+    assert "Jane" not in problems
+    assert cohort(tmp_path, f"{header}P1\tA\ti\t0\t-1000\t1.5\t2\n")[1] == ""
+
+
 def test_a_sheet_without_its_columns_says_which(tmp_path: Path) -> None:
     assert "column missing: centre, image" in cohort(tmp_path, "case_id\nP1\n")[1]
     assert "is empty" in cohort(tmp_path, "")[1]

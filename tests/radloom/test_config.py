@@ -500,8 +500,11 @@ def test_what_matching_cropping_and_phantoms_need(good: dict[str, Any]) -> None:
     assert "2024" not in message
     Path("cohort.tsv").write_text("case_id\tcentre\timage\tkernel\tday\nP1\tA\tp1.nii.gz\tsoft\t12\n")
     check_run(complete({**good, "calibrate": calibrate}))
-    # The model of headers needs the centre beside it.
     calibrate |= {"scanner_column": "scanner_model"}
+    assert "the sheet has no column scanner_model" in problems_of({**good, "calibrate": calibrate}), "nor have headers"
+    # The model of headers needs the centre beside it.
+    Path("p1").mkdir()
+    Path("cohort.tsv").write_text("case_id\tcentre\timage\tkernel\tday\nP1\tA\tp1\tsoft\t12\n")
     assert "phantom table: column missing: centre" in problems_of({**good, "calibrate": calibrate})
     Path("phantoms.tsv").write_text("\n".join(["centre\t" + lines[0], *("A\t" + line for line in lines[1:])]) + "\n")
     check_run(complete({**good, "calibrate": calibrate}))

@@ -91,9 +91,15 @@ def test_the_line_is_statsmodels_(points: list[tuple[float, float, float]]) -> N
     free = fit_line(measured.tolist(), expected.tolist(), None)
     plain = sm.OLS(expected, sm.add_constant(measured)).fit()
     assert free.slope == pytest.approx(plain.params[1], rel=1e-6)
-    assert free.sd(40) == pytest.approx(
-        np.sqrt(np.array([1, 40]) @ plain.cov_params() @ np.array([1, 40])), rel=1e-4, abs=1e-6
-    )
+    covariance = plain.normalized_cov_params * max(plain.scale, free.slope**2 / 12)
+    assert free.sd(40) == pytest.approx(np.sqrt(np.array([1, 40]) @ covariance @ np.array([1, 40])), rel=1e-4)
+
+
+def test_materials_that_lie_on_a_line_by_chance_leave_the_error_of_rounding() -> None:
+    """Three whole numbers on a line are no measurement without error: 1 / sqrt(12) HU is left of each."""
+    found = fit_line([-1000, 0, 120], [-1000, 0, 120], None)
+    assert found.sd(0) == pytest.approx(fit_line([-1000, 0, 120], [-1000, 0, 120], [12**-0.5] * 3).sd(0))
+    assert found.sd(0) == pytest.approx(0.2, abs=0.01)
 
 
 def test_two_points_without_errors_tell_nothing_of_theirs() -> None:

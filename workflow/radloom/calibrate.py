@@ -38,12 +38,20 @@ _FLOOR_HU = -1024.0
 _FLOOR_WIDTH = 1.0  # HU; of rounding, and of what is left of the step between padding and air after resampling
 _PADDING_MARGIN = 1
 _AIR_BELOW = -500.0
+_PADDED_BELOW = -1500.0  # air times the largest slope is above it; images that ingest hasn't read have -2000, -3024
 _AIR_SLICES = 32
 _AIR_EROSION = 2
 _AIR_VOXELS = 1000
 _AIR_BIN = 20.0  # HU
 _AIR_SHARE = 0.1  # least share of a bin that is a peak
 _AIR_WIDTH = 40.0  # HU to each side of the peak
+_NOISES = 2.5  # standard deviations of noise; where they are more, the HU to each side
+_AIR_MOST_WIDTH = 120.0  # HU
+_AIR_ROUNDS = 12
+_AIR_FIT = 0.2  # standard deviations
+_AIR_SAMPLE = 200_000  # values that tell the noise
+_AIR_CUT_OFF = 0.05  # share of the lower half
+_ONE_SIGMA, _TWO_SIGMA = 0.8413, 0.9772  # shares of a normal distribution below these
 _AIR_SHARP = 0.75  # least share of the values below the end of the peak that lies within it
 _LIGHTER_THAN_LUNG = -960.0  # a peak below it, however wide, is air with much noise
 
@@ -202,7 +210,7 @@ def measure_air(array: Array, calibration: Calibration, valid: Array | None = No
     seen = []
     for z in np.unique(np.linspace(0, array.shape[0] - 1, count).round().astype(int)):
         plane = array[z]
-        region = _seen_from_outside(plane < _AIR_BELOW)
+        region = _seen_from_outside(plane < _AIR_BELOW) & (plane > _PADDED_BELOW)
         if valid is None:
             region &= ~_eroded(np.abs(plane - floor) <= _FLOOR_WIDTH, _PADDING_MARGIN)
         else:
@@ -221,6 +229,7 @@ def measure_air(array: Array, calibration: Calibration, valid: Array | None = No
     sharp = air.size >= _AIR_SHARP * np.count_nonzero(around <= peak + _AIR_WIDTH)
     if not sharp and peak > _LIGHTER_THAN_LUNG:
         return None, int(around.size)
+    air = _noisy_air(around, air)
     return float(np.median(air)), int(air.size)
 
 
@@ -267,6 +276,36 @@ def _seen_from_outside(low: Array) -> Array:
     return np.asarray(
         rays(low, axis=0) | rays(low[::-1], axis=0)[::-1] | rays(low, axis=1) | rays(low[:, ::-1], axis=1)[:, ::-1]
     )
+
+
+def _noisy_air(around: Array, air: Array) -> Array:
+    """The values of the air among those `around` the body, where its noise is wider than the window of `air`.
+
+    A peak may then be no more than the values that a scanner cut off, and the median of a window about it lies too low.
+    The window moves to its own median and widens to 2.5 SD of the noise, which the upper half tells, until it stays. It
+    counts where what lies below fits that noise, or is cut off; else something denser is among it, and `air` stays.
+    """
+    some = around[:: max(1, around.size // _AIR_SAMPLE)]
+    middle, sigma = _middle(air[:: max(1, air.size // _AIR_SAMPLE)])
+    for _ in range(_AIR_ROUNDS):
+        width = min(_NOISES * sigma, _AIR_MOST_WIDTH)
+        if width <= _AIR_WIDTH:
+            return air
+        last = middle
+        middle, sigma = _middle(some[np.abs(some - middle) <= width])
+    # Nothing is lighter than air: all that lies below is the lower half of its noise, but for what is cut off.
+    below, least = some[some <= middle], some.min()
+    low, lower = np.quantile(below, [2 * (1 - _ONE_SIGMA), 2 * (1 - _TWO_SIGMA)])
+    fits = [abs(one - max(middle - n * sigma, least)) <= _AIR_FIT * sigma for n, one in ((1, low), (2, lower))]
+    cut_off = math.erfc((middle - least - 0.5) / sigma / math.sqrt(2))
+    fits.append(abs(np.mean(below <= least) - cut_off) <= _AIR_CUT_OFF)
+    return around[np.abs(around - last) <= width] if all(fits) else air
+
+
+def _middle(values: Array) -> tuple[float, float]:
+    """The median, and how far the 84 % quantile lies above it."""
+    middle, above = np.quantile(values, [0.5, _ONE_SIGMA])
+    return float(middle), float(above - middle)
 
 
 def _eroded(region: Array, margin: int) -> Array:

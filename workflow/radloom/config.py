@@ -225,10 +225,14 @@ def _phantom_problems(config: dict[str, Any], cohort: Sheet) -> list[str]:
     rows, problems = read_phantom_table(Path(section["phantom_table"]))
     if not cohort.columns:
         return problems
+
+    def by_header(row: dict[str, str]) -> bool:
+        return is_missing(row.get(section["scanner_column"], "")) and not is_volume(row.get("image", ""))
+
     wanted = ["scanner_column"] + ["day_column"] * any(row.day is not None for row in rows)
     for key in wanted:
-        if key == "scanner_column" and section[key] not in cohort.columns and section[key] in ACQUISITION_TEXTS:
-            # From DICOM headers, by which two hospitals' scanners of one model can't be told apart.
+        if key == "scanner_column" and section[key] in ACQUISITION_TEXTS and any(map(by_header, cohort.rows)):
+            # Two hospitals' scanners of one model can't be told apart by it.
             if any(row.centre is None for row in rows):
                 problems.append(
                     f"phantom table: column missing: centre (calibrate.scanner_column: {section[key]} comes from DICOM "

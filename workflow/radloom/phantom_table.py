@@ -24,6 +24,7 @@ Covariance = tuple[float, float, float]
 _REQUIRED = ("scanner", "material", "hu_expected", "hu_measured")
 _HU_RANGE = (-1100.0, 4000.0)
 _LEAST_SPAN = 100.0  # HU; between the materials of a line
+_ROUNDING = 1 / 12  # HU^2; the variance of what is rounded to whole HU
 _TABLE = "the table of phantom measurements (calibrate: phantom_table)"
 
 
@@ -122,7 +123,8 @@ def fit_line(measured: Sequence[float], expected: Sequence[float], sd: Sequence[
 
     The covariance is (X' W X)^-1 times, where `sd` (of `measured`, whose errors the line multiplies by its slope) is
     given, the larger of slope^2 and chi^2 / (n - 2), so that materials that don't lie on a line widen it (Birge's
-    ratio), else the variance of the residuals. It is None for two points without `sd`: they lie on their line whatever
+    ratio), else the variance of the residuals, or of rounding to whole HU where that is larger: three materials may lie
+    on a line by chance. It is None for two points without `sd`: they lie on their line whatever
     their errors. At least two different values of `measured` are needed.
     """
     x, y = np.asarray(measured, dtype=np.float64), np.asarray(expected, dtype=np.float64)
@@ -134,7 +136,7 @@ def fit_line(measured: Sequence[float], expected: Sequence[float], sd: Sequence[
     chi2 = float(np.sum(weights * (y - level - slope * (x - centre)) ** 2))
     free = len(x) - 2
     if sd is None:
-        scale = chi2 / free if free else None
+        scale = max(chi2 / free, slope**2 * _ROUNDING) if free else None
     else:
         scale = max(slope**2, chi2 / free) if free else slope**2
     covariance = None

@@ -46,7 +46,8 @@ def scans_section(material: Material) -> Section:
     centres = list(dict.fromkeys(measured["centre"]))
     blocks = [
         text(
-            "Figures of every scan as it was sent, in calibrated HU, and of the ROIs that features were taken from: "
+            "Figures of every scan as it was sent, in calibrated HU (air, fat and muscle after resampling), and of the "
+            "ROIs that features were taken from: "
             "median (smallest to largest) of the cases in which they could be measured, whose number follows where it "
             "is not all. Streaks, jumps and shifts are hints that say where to look. The codebook defines each figure; "
             "tables/qc.csv has them case by case."
