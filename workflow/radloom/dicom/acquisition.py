@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from radloom.acquisition import COLUMNS, MIXED, RANGES, Value, clean, contrast_given, is_known_zero, manufacturer_name
 from radloom.dicom.acquisition_elements import DATES, DESCRIPTIONS, IDENTIFIERS, VENDORS
 from radloom.dicom.files import items, quiet, text, texts
+from radloom.dicom.frames import UNASSIGNED
 from radloom.salt import hashed
 
 FIRST_CT = 1971
@@ -22,7 +23,7 @@ _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 # Functional groups of enhanced CT that have values of the table (PS3.3, C.8.15.3).
 _MACROS = (
     *("CTExposureSequence", "CTXRayDetailsSequence", "CTReconstructionSequence", "PixelMeasuresSequence"),
-    *("CTTableDynamicsSequence", "CTAcquisitionDetailsSequence"),
+    *("CTTableDynamicsSequence", "CTAcquisitionDetailsSequence", *UNASSIGNED),
 )
 _SYNTAXES = {
     "1.2.840.10008.1.2": "implicit little endian",
@@ -83,6 +84,10 @@ class _Elements:
         """The element's value wherever it is there and not empty; of one with several parts they are a list."""
         found = [texts(item, keyword) for item in self._items]
         return [list(value) if len(value) > 1 else value[0] for value in found if any(value)]
+
+    def words(self, keyword: str) -> set[str]:
+        """Every value of the element, wherever it is there."""
+        return {value.casefold() for item in self._items for value in texts(item, keyword)}
 
     def has(self, keyword: str) -> bool:
         """Whether the element is there, if empty."""
@@ -236,7 +241,7 @@ def _same(column: str, values: Sequence[tuple[Any, _Elements]], told: list[str])
     for written, elements in first.items():
         value = written if column in _OWN_WORDS else clean(column, written)
         known = column == "manufacturer" and manufacturer_name(written) is not None
-        if value is None or (column not in _OWN_WORDS and not known and _is_private(str(value), elements.header)):
+        if value is None or (column not in _OWN_WORDS and not known and _is_private(str(value), elements)):
             refused = refused or bool(written)
         else:
             kept.add(str(value))
@@ -249,12 +254,12 @@ def _same(column: str, values: Sequence[tuple[Any, _Elements]], told: list[str])
     return next(iter(kept), None)
 
 
-def _is_private(text: str, header: Dataset) -> bool:
+def _is_private(text: str, elements: _Elements) -> bool:
     """Tell whether a text has a word of an identifying element of the header, or is one of its descriptions."""
     own = text.casefold()
     words = set(_words(own))
     for keyword in (*IDENTIFIERS, *DESCRIPTIONS):
-        for other in (one.casefold() for one in texts(header, keyword)):
+        for other in elements.words(keyword):
             if other == own:
                 return True
             if keyword in IDENTIFIERS and any(
