@@ -5,6 +5,7 @@ import shutil
 import struct
 import subprocess
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from scipy.spatial.transform import Rotation
 
-from radloom.dicom.ct import CtSeries, CtSettings, read_ct
+from radloom.dicom.ct import CtSeries, CtSettings, check_headers, read_ct
 from radloom.dicom.series import choose_series, find_series
 from radloom.errors import CaseError
 from radloom.images import to_sitk
@@ -512,6 +513,17 @@ def test_reading_takes_little_more_memory_than_the_volume(tmp_path: Path, kind: 
     finally:
         tracemalloc.stop()
     assert peak < volumes * found.volume.array.nbytes
+
+
+def test_too_little_memory_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the case is excluded by ingest's limit of memory, and no system error stops the run."""
+    write_series(tmp_path, HU)
+    layout = replace(
+        check_headers(choose_series(find_series(sorted(tmp_path.iterdir()))))[2], index=np.array([0, 1 << 44])
+    )
+    monkeypatch.setattr("radloom.dicom.ct.check_headers", lambda series, _: (*check_headers(series)[:2], layout))
+    with pytest.raises(MemoryError):
+        read(tmp_path)
 
 
 # What does not belong together

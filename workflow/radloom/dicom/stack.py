@@ -116,10 +116,13 @@ def _empty(shape: tuple[int, int, int], dtype: np.dtype[Any]) -> Array:
     """An array of nothing yet, in pages of the usual size.
 
     numpy asks for huge ones, for which the kernel moves other memory about where it is fragmented: that can take as
-    long as all the reading.
+    long as all the reading. Raises MemoryError where there is none.
     """
     size = math.prod(shape) * dtype.itemsize
-    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError:
+        raise MemoryError from None
     return np.frombuffer(pages, dtype).reshape(shape)
 
 
