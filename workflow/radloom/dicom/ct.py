@@ -14,7 +14,7 @@ from radloom.dicom.acquisition import acquisition_of
 from radloom.dicom.files import integer, number, quiet
 from radloom.dicom.frames import Frame, frames_of
 from radloom.dicom.geometry import Layout, lay_out, sheared
-from radloom.dicom.pixels import is_lossy, syntax_name
+from radloom.dicom.pixels import syntax_name
 from radloom.dicom.series import Series, why_no_slice
 from radloom.dicom.stack import Stack
 from radloom.errors import CaseError
@@ -223,9 +223,6 @@ def _warnings(layout: Layout, frames: list[Frame]) -> list[str]:
     duplicates = len(frames) - len(layout.places)
     if duplicates:
         found.append(f"{duplicates} slices are there more than once, with the same values: one of each was taken")
-    lossy = sum(is_lossy(frame.header) for frame in frames)
-    if lossy:
-        found.append(f"{lossy} slices were compressed with loss: their values are not those that were measured")
     thick = {frame.thickness for frame in frames}
     if len(thick) > 1:
         found.append(f"the slices have {len(thick)} different thicknesses")
