@@ -127,7 +127,7 @@ def write_seg(
         for number, label in enumerate(labels, start=1)
     ]
     seg = Segmentation(
-        source_images=[_complete(source) for source in sources],
+        source_images=[complete(source) for source in sources],
         pixel_array=masks,
         segmentation_type=kind,
         segment_descriptions=descriptions,
@@ -145,12 +145,12 @@ def write_seg(
     return path
 
 
-def _complete(source: Dataset) -> Dataset:
+def complete(source: Dataset) -> Dataset:
     """A copy of an image with what highdicom copies from it and a test series may lack."""
     out = Dataset()
     out.update(source)
     needed = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime")
-    for keyword in (*needed, "AccessionNumber", "ReferringPhysicianName"):
+    for keyword in (*needed, "AccessionNumber", "ReferringPhysicianName", "ContentDate", "ContentTime"):
         if keyword not in out:
             setattr(out, keyword, None)
     out.file_meta = FileMetaDataset()

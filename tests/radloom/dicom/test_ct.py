@@ -5,6 +5,7 @@ import shutil
 import struct
 import subprocess
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from dicom_files import ct_datasets, enhanced_dataset, phantom, set_fields, write_datasets, write_file, write_series
+from dicom_masks import complete
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from scipy.spatial.transform import Rotation
 
-from radloom.dicom.ct import CtSeries, CtSettings, read_ct
+from radloom.dicom.ct import CtSeries, CtSettings, check_headers, read_ct
 from radloom.dicom.series import choose_series, find_series
 from radloom.errors import CaseError
 from radloom.images import to_sitk
@@ -348,6 +350,14 @@ def test_alternating_acquisitions_are_told(tmp_path: Path, name: str) -> None:
     assert "interleaved" in read(tmp_path).warnings[0]
 
 
+def test_a_series_of_which_every_other_slice_is_missing_is_told(tmp_path: Path) -> None:
+    """What is left is even; without the thickness, too, only the numbers tell."""
+    write_series(tmp_path, HU, SliceThickness=None, change=lambda k, ds: set_fields(ds, {"InstanceNumber": 40 - 2 * k}))
+    assert read(tmp_path).warnings == [
+        "instance numbers count in steps of 2 or more, as if slices in between were missing"
+    ]
+
+
 def test_image_types_that_differ_are_told(tmp_path: Path) -> None:
     write_series(tmp_path, HU, change=lambda k, ds: set_fields(ds, {"ImageType": ["DERIVED"]} if k == 2 else {}))
     assert read(tmp_path).warnings == ["the slices have 2 different image types, as if reconstructions were mixed"]
@@ -505,6 +515,17 @@ def test_reading_takes_little_more_memory_than_the_volume(tmp_path: Path, kind: 
     assert peak < volumes * found.volume.array.nbytes
 
 
+def test_too_little_memory_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the case is excluded by ingest's limit of memory, and no system error stops the run."""
+    write_series(tmp_path, HU)
+    layout = replace(
+        check_headers(choose_series(find_series(sorted(tmp_path.iterdir()))))[2], index=np.array([0, 1 << 44])
+    )
+    monkeypatch.setattr("radloom.dicom.ct.check_headers", lambda series, _: (*check_headers(series)[:2], layout))
+    with pytest.raises(MemoryError):
+        read(tmp_path)
+
+
 # What does not belong together
 
 
@@ -646,6 +667,26 @@ def test_frames_of_two_kernels_or_voltages_are_refused(
         write_file(tmp_path / str(mixed) / "a.dcm", ds)
     assert read(tmp_path / "False").acquisition["kernel" if name == "kernel" else "kvp"] == values[0]
     assert f"mixes slices of 2 values of {name}" in refused(tmp_path / "True")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_single_slices_that_were_converted_to_one_file_are_read_as_such(tmp_path: Path) -> None:
+    """highdicom converts; what no functional group is there for stands apart, and counts: here the kernel."""
+    from highdicom.legacy import LegacyConvertedEnhancedCTImage
+
+    for mixed in (False, True):
+        datasets = [complete(ds) for ds in ct_datasets(HU)]
+        datasets[4].ConvolutionKernel = "B70f" if mixed else "B30f"
+        out = LegacyConvertedEnhancedCTImage(
+            datasets, series_instance_uid="1.2", series_number=1, sop_instance_uid="1.3", instance_number=1
+        )
+        (tmp_path / str(mixed)).mkdir()
+        out.save_as(tmp_path / str(mixed) / "a.dcm")
+    found = read(tmp_path / "False")
+    np.testing.assert_array_equal(found.volume.array, HU)
+    assert found.volume.geometry.spacing == (0.8, 0.9, 2.5)
+    assert (found.acquisition["kernel"], found.acquisition["kvp"]) == ("B30f", 120)
+    assert "mixes slices of 2 values of kernel" in refused(tmp_path / "True")
 
 
 def test_frames_that_are_no_attenuation_are_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pydicom import dcmread
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import HTJ2K as HTJ2K_LOSSY
 from pydicom.uid import (
+    JPEG2000,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -114,6 +115,25 @@ def test_jpeg_baseline_is_decoded_as_libjpeg_does_and_told_to_be_lossy(tmp_path:
     found = read_ct(choose_series(find_series(sorted(tmp_path.iterdir()))))
     assert np.abs(found.volume.array - np.array(expected)).max() <= 16
     assert "compressed with loss" in found.warnings[0]
+
+
+def test_a_jpeg_2000_code_stream_tells_itself_that_it_lost(tmp_path: Path) -> None:
+    """Where the header says nothing of it. OpenJPEG's lossy streams have the irreversible wavelet."""
+    from openjpeg.utils import encode_array
+
+    hu = smooth()
+    write_series(tmp_path / "lossless", hu, syntax=JPEG2000Lossless)
+    assert read_ct(choose_series(find_series((tmp_path / "lossless").iterdir()))).warnings == []
+    datasets = ct_datasets(hu)
+    for ds in datasets[1:]:
+        words = np.frombuffer(ds.PixelData, "<i2").reshape(ds.Rows, ds.Columns)
+        packed = encode_array(words, bits_stored=16, photometric_interpretation=2, compression_ratios=[4])
+        ds.PixelData = encapsulate([bytes(packed)])
+        ds["PixelData"].VR = "OB"
+        ds["PixelData"].is_undefined_length = True
+    write_datasets(tmp_path / "lossy", datasets[1:], syntax=JPEG2000)
+    found = read_ct(choose_series(find_series((tmp_path / "lossy").iterdir())))
+    assert found.warnings == ["2 slices were compressed with loss: their values are not those that were measured"]
 
 
 # Code streams of OpenJPH (reversible, progression RPCL): HU as signed words, and HU + 4096 as unsigned ones.

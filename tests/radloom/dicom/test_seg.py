@@ -1,5 +1,7 @@
 """DICOM SEG to masks; highdicom writes the files and is the oracle, SimpleITK the one of resampling."""
 
+import math
+
 import numpy as np
 import pydicom
 import pytest
@@ -271,6 +273,29 @@ def test_what_of_a_tilted_mask_leaves_the_image_is_said(path):
     # Slice k is shifted by k / 4 pixels; at a half both sides count.
     assert found.volume.array.sum(axis=(1, 2)).tolist() == [110, 110, 110, 99, 99]
     assert "% of the segment lies outside" in found.warnings[-1]
+
+
+# An interpolated image
+
+
+def test_slices_that_the_image_was_interpolated_at_are_filled_between_their_neighbours(path):
+    """Discs of 10 and 4 mm: half way there is one of 7 mm; what is empty in the image's own slices stays so."""
+    grid = Geometry((40, 40, 8), (0.8, 0.9, 2.5), ORIGIN)
+    y, x = np.mgrid[:40, :40]
+    masks = np.zeros(grid.shape, np.uint8)
+    for z, radius in ((1, 10), (3, 4), (5, 4), (7, 4)):
+        masks[z] = ((x - 19.5) * 0.8) ** 2 + ((y - 19.5) * 0.9) ** 2 < radius**2
+    images = series(grid)
+    made = [2, 6]
+    kept = [z for z in range(8) if z not in made]
+    write_seg(path, [images[z] for z in kept], masks[kept])
+    names = ["" if z in made else uid for z, uid in enumerate(uids(images))]
+    found = seg_mask(path, None, grid, FRAME, names)
+    np.testing.assert_array_equal(found.volume.array[kept], masks[kept])
+    np.testing.assert_array_equal(found.volume.array[6], masks[5])
+    assert math.sqrt(found.volume.array[2].sum() * 0.72 / math.pi) == pytest.approx(7, abs=0.4)  # half a pixel
+    assert found.warnings == ["the SEG has nothing on 2 slices that the image was interpolated at: so was the mask"]
+    assert not seg_mask(path, None, grid, FRAME, uids(images)).volume.array[made].any()
 
 
 # Belonging to the image

@@ -64,6 +64,14 @@ def test_no_match_and_several_matches_are_refused(study: Path) -> None:
         choose_series(found(study), "thorax*")
 
 
+def test_copies_of_slices_do_not_make_a_series_the_longest(tmp_path: Path) -> None:
+    thick = ct_datasets(THICK)
+    for name in ("a", "b", "c"):
+        write_datasets(tmp_path / name, thick)
+    write_series(tmp_path / "d", THIN, SeriesNumber=7)
+    assert choose_series(found(tmp_path), rule="most_slices").number == 7
+
+
 def test_a_tie_is_nobodys(tmp_path: Path) -> None:
     write_series(tmp_path / "a", THIN)
     write_series(tmp_path / "b", THIN)

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from radloom.acquisition import COLUMNS, MIXED, RANGES, Value, clean, contrast_given, is_known_zero, manufacturer_name
 from radloom.dicom.acquisition_elements import DATES, DESCRIPTIONS, IDENTIFIERS, VENDORS
 from radloom.dicom.files import items, quiet, text, texts
+from radloom.dicom.frames import UNASSIGNED
 from radloom.dicom.scanner_words import is_kernel, is_scanner
 from radloom.salt import hashed
 
@@ -23,7 +24,7 @@ _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 # Functional groups of enhanced CT that have values of the table (PS3.3, C.8.15.3).
 _MACROS = (
     *("CTExposureSequence", "CTXRayDetailsSequence", "CTReconstructionSequence", "PixelMeasuresSequence"),
-    *("CTTableDynamicsSequence", "CTAcquisitionDetailsSequence", "ContrastBolusUsageSequence"),
+    *("CTTableDynamicsSequence", "CTAcquisitionDetailsSequence", "ContrastBolusUsageSequence", *UNASSIGNED),
 )
 _SYNTAXES = {
     "1.2.840.10008.1.2": "implicit little endian",
@@ -86,6 +87,10 @@ class _Elements:
         """The element's value wherever it is there and not empty; of one with several parts they are a list."""
         found = [texts(item, keyword) for item in self._items]
         return [list(value) if len(value) > 1 else value[0] for value in found if any(value)]
+
+    def words(self, keyword: str) -> set[str]:
+        """Every value of the element, wherever it is there."""
+        return {value.casefold() for item in self._items for value in texts(item, keyword)}
 
     def has(self, keyword: str) -> bool:
         """Whether the element is there, if empty."""
@@ -274,7 +279,7 @@ def _is_private(column: str, text: str, elements: _Elements) -> bool:
     own = text.casefold()
     words = set(_words(own))
     for keyword in IDENTIFIERS if column == "kernel" else (*IDENTIFIERS, *DESCRIPTIONS):
-        for other in (one.casefold() for one in texts(elements.header, keyword)):
+        for other in elements.words(keyword):
             if other == own:
                 return True
             if keyword in IDENTIFIERS and any(

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from radloom.dicom.acquisition import acquisition_of
-from radloom.dicom.files import OVERLAYS, Header, number, quiet
+from radloom.dicom.files import OVERLAYS, Header, integer, number, quiet
 from radloom.dicom.frames import Frame, frames_of
 from radloom.dicom.geometry import Layout, lay_out, sheared
-from radloom.dicom.pixels import is_lossy, syntax_name
+from radloom.dicom.pixels import syntax_name
 from radloom.dicom.series import Series, why_no_slice
 from radloom.dicom.stack import Stack
 from radloom.errors import CaseError
@@ -238,9 +238,6 @@ def _warnings(layout: Layout, frames: list[Frame]) -> list[str]:
     duplicates = len(frames) - len(layout.places)
     if duplicates:
         found.append(f"{duplicates} slices are there more than once, with the same values: one of each was taken")
-    lossy = sum(is_lossy(frame.header) for frame in frames)
-    if lossy:
-        found.append(f"{lossy} slices were compressed with loss: their values are not those that were measured")
     thick = {frame.thickness for frame in frames}
     if len(thick) > 1:
         found.append(f"the slices have {len(thick)} different thicknesses")
@@ -250,6 +247,10 @@ def _warnings(layout: Layout, frames: list[Frame]) -> list[str]:
         numbers = [dict(frames[place[0]].phase)[name] for place in layout.places]
         if len(set(numbers)) < 1 + sum(a != b for a, b in pairwise(numbers)):
             found.append(f"{name} numbers alternate along the stack, as if two acquisitions were interleaved")
+    order = [integer(frames[place[0]].header.dataset, "InstanceNumber") for place in layout.places]
+    steps = [abs(b - a) for a, b in pairwise(order) if a is not None and b is not None]
+    if len(steps) == len(order) - 1 and min(steps) > 1:
+        found.append(f"instance numbers count in steps of {min(steps)} or more, as if slices in between were missing")
     kinds = {frame.kind for frame in frames}
     if len(kinds) > 1:
         found.append(f"the slices have {len(kinds)} different image types, as if reconstructions were mixed")

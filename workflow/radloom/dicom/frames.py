@@ -10,6 +10,8 @@ from radloom.dicom.files import Header, integer, items, number, numbers, text, t
 from radloom.errors import CaseError
 from radloom.images import Vector
 
+# Where a file that was converted from single slices has what it found no functional group for (PS3.3 A.70).
+UNASSIGNED = ("UnassignedPerFrameConvertedAttributesSequence", "UnassignedSharedConvertedAttributesSequence")
 _EXPORT_AGAIN = "Export the series again as the scanner made it."
 _LARGEST_MATRIX = 4096  # rows or columns; CT has up to 2048
 _MOST_FRAMES = 20000
@@ -89,10 +91,11 @@ def _frame(header: Header, index: int, pixels: Pixels, levels: list[Dataset]) ->
     """One frame by its functional groups, the nearest level first, the file's own elements last."""
 
     def holder(sequence: str, keyword: str) -> Dataset:
-        for level in levels[:-1]:
-            for item in items(level, sequence):
-                if keyword in item:
-                    return item
+        for name in (sequence, *UNASSIGNED):
+            for level in levels[:-1]:
+                for item in items(level, name):
+                    if keyword in item:
+                        return item
         return levels[-1]
 
     position = numbers(holder("PlanePositionSequence", "ImagePositionPatient"), "ImagePositionPatient", 3)

@@ -97,6 +97,13 @@ class PixelReader:
             words = buffer
         return words.reshape(pixels.rows, pixels.columns).astype(self._stored.newbyteorder("="), copy=False)
 
+    def is_lossy(self, index: int) -> bool:
+        """Whether frame `index` was compressed with loss, now or before; a JPEG 2000 code stream tells it itself."""
+        header = self.header
+        if header.syntax in _LOSSY or header.text("LossyImageCompression") == "01":
+            return True
+        return header.syntax in (*_JPEG_2000, *_HTJ2K) and _irreversible(self._frames[index])
+
     def _decoded(self, packed: bytes) -> Array:
         syntax = self.header.syntax
         try:
@@ -133,11 +140,6 @@ def stored_values(words: Array, pixels: Pixels) -> tuple[Array, int, int]:
     unused = 8 * words.itemsize - pixels.bits_stored
     values = np.asarray((words << unused).view(values.dtype) >> unused)  # to the right the sign is extended
     return values, int(values.min()), int(values.max())
-
-
-def is_lossy(header: Header) -> bool:
-    """Whether the image was compressed with loss, now or before."""
-    return header.syntax in _LOSSY or header.text("LossyImageCompression") == "01"
 
 
 def syntax_name(syntax: str) -> str:
@@ -196,6 +198,12 @@ def _jpeg_2000(packed: bytes, pixels: Pixels) -> Array:
             "Export the series uncompressed.",
         )
     return words
+
+
+def _irreversible(packed: bytes) -> bool:
+    """Whether a code stream has the wavelet that rounds (ISO 15444-1, A.6.1: the last byte of its marker COD)."""
+    at = packed.find(b"\xff\x52")
+    return at > 0 and packed[at + 13 : at + 14] == b"\0"
 
 
 def _jpeg_ls(packed: bytes, pixels: Pixels) -> Array:

@@ -171,13 +171,18 @@ def _series(headers: list[Header]) -> Series:
         number=integer(dataset, "SeriesNumber"),
         frame_of_reference=first.text("FrameOfReferenceUID"),
         files=tuple(one.path for one in headers),
-        slices=sum(max(1, integer(one.dataset, "NumberOfFrames") or 1) for one in slices),
+        slices=sum(max(1, integer(one.dataset, "NumberOfFrames") or 1) for one in _once(slices)),
         thickness=number(dataset, "SliceThickness") or 0.0,
         kernel=str(acquisition_of([dataset])["kernel"] or ""),
         rows=integer(dataset, "Rows") or 0,
         columns=integer(dataset, "Columns") or 0,
         headers=tuple(headers),
     )
+
+
+def _once(headers: list[Header]) -> list[Header]:
+    """Those headers without a second copy of an image."""
+    return list({one.text("SOPInstanceUID") or str(one.path): one for one in headers}.values())
 
 
 def _listing(series: Iterable[Series], found: Found) -> str:

@@ -35,6 +35,7 @@ class Stack:
         self._buffer: Array | None = None
         self._padding: Counter[float] = Counter()
         self._ignored: Counter[float] = Counter()
+        self._lossy = 0
         for k, place in enumerate(layout.places):
             outside = self._decode(frames[place[0]], self.array[k])
             if outside is not None:
@@ -49,15 +50,20 @@ class Stack:
 
     @property
     def warnings(self) -> list[str]:
-        """What was done with the values that are declared as padding."""
-        return [
-            f"{count} voxels of declared padding ({hu:g} HU) were set to {AIR_HU} HU"
-            for hu, count in sorted(self._padding.items())
-        ] + [
-            f"the pixel padding value stands for {hu:g} HU, as tissue has, and its {count} voxels are scattered: "
-            "they were taken as measured"
-            for hu, count in sorted(self._ignored.items())
-        ]
+        """What was done with the values that are declared as padding, and what was lost before."""
+        lossy = f"{self._lossy} slices were compressed with loss: their values are not those that were measured"
+        return (
+            [lossy] * (self._lossy > 0)
+            + [
+                f"{count} voxels of declared padding ({hu:g} HU) were set to {AIR_HU} HU"
+                for hu, count in sorted(self._padding.items())
+            ]
+            + [
+                f"the pixel padding value stands for {hu:g} HU, as tissue has, and its {count} voxels are scattered: "
+                "they were taken as measured"
+                for hu, count in sorted(self._ignored.items())
+            ]
+        )
 
     def _decode(self, frame: Frame, out: Array) -> Array | None:
         """Write one slice in HU; returns where it is padding (rows, columns), None if nowhere."""
@@ -67,6 +73,7 @@ class Stack:
             reader = self._readers.get(id(frame.header)) or PixelReader(frame.header, frame.pixels)
             self._readers[id(frame.header)] = reader
         words = reader.frame(frame.index, self._buffer)
+        self._lossy += reader.is_lossy(frame.index)
         self._buffer = words.reshape(-1)
         values, low, high = stored_values(words, frame.pixels)
         padding = self._where_padding(frame, words, values)
@@ -116,10 +123,13 @@ def _empty(shape: tuple[int, int, int], dtype: np.dtype[Any]) -> Array:
     """An array of nothing yet, in pages of the usual size.
 
     numpy asks for huge ones, for which the kernel moves other memory about where it is fragmented: that can take as
-    long as all the reading.
+    long as all the reading. Raises MemoryError where there is none.
     """
     size = math.prod(shape) * dtype.itemsize
-    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError:
+        raise MemoryError from None
     return np.frombuffer(pages, dtype).reshape(shape)
 
 
