@@ -122,6 +122,8 @@ class ModelDescription:
             raise ValueError(f"its HU window {self.hu_window} is empty")
         if self.region is not None and self.region.label in self.classes.values():
             raise ValueError(f"its region {self.region.label!r} has the name of one of its classes")
+        if self.region is not None and len(self.classes) == 255:
+            raise ValueError("with a region it has 254 classes at most")
         if self.outputs not in ("softmax", "sigmoid"):
             raise ValueError(f"its outputs are {self.outputs!r}, not 'softmax' or 'sigmoid'")
         if self.normalisation is not None and not (
