@@ -320,6 +320,8 @@ def _misfit(net: Net, tensors: dict[str, torch.Tensor], description: ModelDescri
             return f"some of its weights are not finite: {name}"
         if name.endswith("running_var") and (tensor < 0).any():
             return f"a variance among its weights is negative: {name}"
+    if any(net.border) and description.overlap:
+        return f"its overlap is {description.overlap:g}, but windows of an unpadded net lie side by side: it must be 0"
     if any(length % multiple for length, multiple in zip(description.patch, net.multiple, strict=False)):
         return f"its patch {list(description.patch)} is no multiple of the net's {list(net.multiple)}"
     return ""
