@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from radloom.train_segmentation import (
     renumber,
     split_cases,
     train_segmentation,
+    training_identity,
 )
 
 
@@ -194,6 +196,31 @@ def test_a_cohort_becomes_a_model_and_a_second_run_of_it_the_same_one(
     tolerant = rows(tmp_path / "c" / "training" / "validation_metrics.csv")
     assert [row["surface_dice"] for row in tolerant] != [row["surface_dice"] for row in metrics]
     shutil.rmtree(tmp_path / "cache")
+
+
+def test_a_checkpoint_is_of_what_decides_the_weights() -> None:
+    cases = [named({1: "a", 2: "b"}, f"case{i}", f"patient{i}") for i in range(2)]
+    parts, prints = {"case0": "train", "case1": "validation"}, {"case0": ["0", "1"], "case1": ["2", "3"]}
+
+    def identity(
+        settings: Mapping[str, Any] = settings_of(),
+        classes: Mapping[int, str] = {1: "a", 2: "b"},
+        cases: list[TrainingCase] = cases,
+        parts: Mapping[str, str] = parts,
+    ) -> str:
+        return training_identity(settings, classes, cases, parts, prints)
+
+    same = settings_of(name="other", licence="MIT", overlays=0, surface_tolerance_mm=9.0, workers=3)
+    assert identity(same) == identity()
+    others = [
+        identity(settings_of(epochs=99)),
+        identity(classes={1: "b", 2: "a"}),
+        identity(cases=cases[::-1]),
+        identity(cases=[replace(cases[0], names={1: "b", 2: "a"}), cases[1]]),
+        identity(cases=[replace(cases[0], centre="other"), cases[1]]),
+        identity(parts=parts | {"case1": "train"}),
+    ]
+    assert len({identity(), *others}) == 7
 
 
 @pytest.mark.parametrize("array", [np.full((2, 3, 4), -1, np.int16), np.full((2, 3, 4), 0.5, np.float32)])

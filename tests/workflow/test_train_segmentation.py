@@ -68,6 +68,8 @@ def test_a_run_trains_a_net_and_another_run_uses_it(tmp_path: Path) -> None:
     assert "Training of the segmentation net" in page
     assert f"{dice:.3f}" in page
     assert ("train_segmentation", "cohort") in first.computed()
+    methods = (first.results / "methods.md").read_text()
+    assert "On these regions a 2D net (unet) was trained to find ball and core at 2 x 2 mm in plane" in methods
 
     # What is lost is trained again, to the same bytes, from the cases in the cache.
     before = {path: path.read_bytes() for path in model.iterdir()}

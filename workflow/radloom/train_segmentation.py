@@ -121,9 +121,8 @@ def train_segmentation(
     net = build_net(description.architecture, description.channels_out)
     if description.outputs == "sigmoid":
         start_at_prior(net, class_shares(learned))
-    decides = {name: value for name, value in settings.items() if name not in NO_MATTER}
-    identity = [decides, prints, part_of, list(patch), code, team.world, torch.__version__]
-    place = cache / "checkpoints" / sha256_json(identity)[:16]
+    identity = training_identity(settings, classes, cases, part_of, prints)
+    place = cache / "checkpoints" / sha256_json([identity, list(patch), code, team.world, torch.__version__])[:16]
     if team.leads and place.parent.is_dir():
         for other in place.parent.iterdir():
             if other != place:
@@ -185,6 +184,22 @@ def train_segmentation(
     if false:
         warnings.append(f"{false} times a class was found in a case that has none of it, see validation_metrics.csv")
     return Trained(facts, warnings)
+
+
+def training_identity(
+    settings: Mapping[str, Any],
+    classes: Mapping[int, str],
+    cases: Sequence[TrainingCase],
+    part_of: Mapping[str, str],
+    prints: Mapping[str, list[str]],
+) -> str:
+    """A hash of what decides the weights, whatever describes and judges the net: settings, classes and cases."""
+    decides = {name: value for name, value in settings.items() if name not in NO_MATTER}
+    learned = [
+        [case.case_id, case.centre, part_of[case.case_id], prints[case.case_id], sorted(case.names.items())]
+        for case in cases
+    ]
+    return sha256_json([decides, list(classes.values()), learned])
 
 
 def choose_cases(

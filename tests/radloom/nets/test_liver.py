@@ -12,7 +12,7 @@ import torch
 from radloom.images import Volume, from_sitk
 from radloom.nets.folder import Region, load_model, read_description
 from radloom.nets.generalised_unet import GeneralisedUNet
-from radloom.nets.liver import import_model
+from radloom.nets.liver import SOURCES, import_model
 from radloom.nets.prediction import Settings
 from radloom.postprocess import Morphology, postprocess
 from radloom.postprocess import Settings as Cleaning
@@ -164,13 +164,13 @@ def liver_model(liver_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
-def test_the_trained_net_gives_the_logits_that_keras_gives(
-    liver_model: Path, liver_wheel: Path, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("which", ["liver", pytest.param("lesion", marks=pytest.mark.slow)])
+def test_the_trained_net_gives_the_logits_that_keras_gives(liver_wheel: Path, tmp_path: Path, which: str) -> None:
     with zipfile.ZipFile(liver_wheel) as archive:
-        name = next(name for name in archive.namelist() if "liv_seg_resize" in name)
+        name = next(name for name in archive.namelist() if SOURCES[which].weights.search(name))
         (tmp_path / "weights.hdf5").write_bytes(archive.read(name))
-    assert_equals_keras(load_model(liver_model)[0], keras_liver.read_keras(tmp_path / "weights.hdf5"))
+    import_model(liver_wheel, tmp_path / "model", which)
+    assert_equals_keras(load_model(tmp_path / "model")[0], keras_liver.read_keras(tmp_path / "weights.hdf5"), which)
 
 
 def dice_coefficient(found: np.ndarray, truth: np.ndarray) -> float:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radloom.nets.windows import LEAST_WEIGHT, gaussian_weights, neighbour_slices, window_starts
+from radloom.nets.windows import LEAST_WEIGHT, gaussian_weights, neighbour_slices, side_by_side, window_starts
 
 
 @given(st.integers(1, 300), st.integers(1, 128), st.floats(0, 0.95))
@@ -32,6 +32,24 @@ def test_no_window_is_more_than_needed(length: int, window: int, overlap: float)
 def test_a_window_longer_than_the_axis_is_refused() -> None:
     with pytest.raises(ValueError, match="longer than the axis"):
         window_starts(5, 6, 0.5)
+
+
+@given(st.integers(1, 300), st.integers(1, 128), st.booleans())
+def test_windows_side_by_side_count_once_everywhere(length: int, window: int, from_end: bool) -> None:
+    window = min(window, length)
+    owner = torch.full((length,), -1)
+    count = torch.zeros(length)
+    # DeepVoxNet lays windows one after the other, and a later one replaces what an earlier one gave.
+    starts = [*range(0, length, window)]
+    starts = [start for start in starts if start + window <= length] + [length - window] * (length % window > 0)
+    for start in starts:
+        owner[start : start + window] = start
+    if from_end:
+        owner = (length - window - owner).flip(0)
+    for start, share in side_by_side(length, window, from_end=from_end).items():
+        assert torch.equal(owner[start : start + window] == start, share > 0)
+        count[start : start + window] += share
+    assert (count == 1).all()
 
 
 def test_the_weights_are_a_gaussian_that_no_voxel_falls_out_of() -> None:

@@ -100,9 +100,10 @@ def fit(
 ) -> Fit:
     """Train `net` in place, on the team's device; what it returns has the weights of the epoch with the best Dice.
 
-    Without `validate`, or where no Dice can be estimated, the last epoch is the best. With `checkpoints`, a folder, every epoch is kept there as the last
-    one, and a training that was stopped goes on after it as if nothing had been. The folder belongs to one training:
-    whoever calls changes it when settings or data change. `report` is called with every epoch's row of the history.
+    Without `validate`, or where no Dice can be estimated, the last epoch is the best. With `checkpoints`, a folder,
+    every epoch is kept there as the last one, and a training that was stopped goes on after it as if nothing had been.
+    The folder belongs to one training: whoever calls changes it when settings or data change. `report` is called with
+    every epoch's row of the history.
     Raises CohortError for too few items, for a loss that doesn't fit `robust`, and when it is no longer a number.
     """
     team = team or Team()

@@ -122,6 +122,8 @@ class ModelDescription:
             raise ValueError(f"its HU window {self.hu_window} is empty")
         if self.region is not None and self.region.label in self.classes.values():
             raise ValueError(f"its region {self.region.label!r} has the name of one of its classes")
+        if self.region is not None and len(self.classes) == 255:
+            raise ValueError("with a region it has 254 classes at most")
         if self.outputs not in ("softmax", "sigmoid"):
             raise ValueError(f"its outputs are {self.outputs!r}, not 'softmax' or 'sigmoid'")
         if self.normalisation is not None and not (
@@ -318,6 +320,8 @@ def _misfit(net: Net, tensors: dict[str, torch.Tensor], description: ModelDescri
             return f"some of its weights are not finite: {name}"
         if name.endswith("running_var") and (tensor < 0).any():
             return f"a variance among its weights is negative: {name}"
+    if any(net.border) and description.overlap:
+        return f"its overlap is {description.overlap:g}, but windows of an unpadded net lie side by side: it must be 0"
     if any(length % multiple for length, multiple in zip(description.patch, net.multiple, strict=False)):
         return f"its patch {list(description.patch)} is no multiple of the net's {list(net.multiple)}"
     return ""

@@ -32,7 +32,7 @@ from radloom.nets.fusion import fused
 from radloom.nets.inplane import from_grid, net_grid, on_grid, to_grid, to_input
 from radloom.nets.net import Net
 from radloom.nets.region import cut_to_region, find_region
-from radloom.nets.windows import gaussian_weights, neighbour_slices, window_starts
+from radloom.nets.windows import gaussian_weights, neighbour_slices, side_by_side, window_starts
 
 T = TypeVar("T")
 Slab = tuple[int, torch.Tensor]
@@ -358,7 +358,15 @@ class Predictor:
         image, before = padded(scan.image, member)
         window = member.window
         size = tuple(n - 2 * b for n, b in zip(image.shape, member.net.border, strict=True))
-        rows, *across = map(window_starts, size, window, itertools.repeat(member.description.overlap))
+        shares: list[dict[int, torch.Tensor]] = []
+        if any(member.net.border):
+            # At its edge such a window knows as much as in its middle. DeepVoxNet begins at the left, back and feet.
+            shares = [
+                side_by_side(n, w, from_end=axis > 0) for axis, (n, w) in enumerate(zip(size, window, strict=True))
+            ]
+            rows, *across = map(list, shares)
+        else:
+            rows, *across = map(window_starts, size, window, itertools.repeat(member.description.overlap))
         places = list(itertools.product(*across))
         weights = gaussian_weights(window)
         inside = (slice(before[1], before[1] + scan.image.shape[1]), slice(before[2], before[2] + scan.image.shape[2]))
@@ -376,8 +384,10 @@ class Predictor:
                 if sums is None:
                     sums = self._zeros((window[0], *size[1:], found.shape[-1]))
                 sums, found = sums.to(self._sums_at), found.to(self._sums_at)
-                weight = weights.to(sums.device)
                 for (y, x), one in zip(chosen, found, strict=True):
+                    if shares:
+                        weights = torch.einsum("i,j,k->ijk", shares[0][z], shares[1][y], shares[2][x])
+                    weight = weights.to(sums.device)
                     sums[:, y : y + window[1], x : x + window[2]].addcmul_(one, weight[..., None])
                     count[:, y : y + window[1], x : x + window[2]] += weights
                 start += len(chosen)

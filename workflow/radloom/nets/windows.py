@@ -26,6 +26,21 @@ def window_starts(length: int, window: int, overlap: float) -> list[int]:
     return [round(i * room / (count - 1)) for i in range(count)] if count > 1 else [0]
 
 
+def side_by_side(length: int, window: int, *, from_end: bool = False) -> dict[int, torch.Tensor]:
+    """First voxels of windows that lie side by side along an axis, and where each counts: (window,) of 1 and 0.
+
+    The last one ends with the axis, and what it shares with its neighbour is its own. `from_end`: they begin there.
+    """
+    if window > length:
+        raise ValueError(f"a window of {window} voxels is longer than the axis of {length}")
+    starts = [*range(0, length - window, window), length - window]
+    shares = {}
+    for start, end in zip(starts, [*starts[1:], length], strict=True):
+        share = (torch.arange(window) < end - start).float()
+        shares[length - window - start if from_end else start] = share.flip(0) if from_end else share
+    return dict(sorted(shares.items()))
+
+
 def gaussian_weights(window: Sequence[int]) -> torch.Tensor:
     """Weights (window's shape), float32: a Gaussian around the middle, 1 at its peak, nowhere below `LEAST_WEIGHT`."""
     weights = torch.ones(())
