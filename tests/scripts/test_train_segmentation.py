@@ -78,7 +78,7 @@ def test_several_processes_for_the_workflow(table: Path, tmp_path: Path, repo: P
         {},
         tmp_path / "out",
         cache=tmp_path / "cache",
-        key="key",
+        code="code",
     )
     result = module.run_cohort(task)
     assert result.facts["cases"] == {"train": 3, "validation": 1}

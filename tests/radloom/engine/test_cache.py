@@ -19,7 +19,7 @@ def test_a_step_finds_its_cache_again_after_it_failed(tmp_path: Path, monkeypatc
 
     def run(task: CohortTask) -> CohortResult:
         assert task.cache is not None
-        seen.append((task.key, (task.cache / "checkpoint").exists()))
+        seen.append((task.code, (task.cache / "checkpoint").exists()))
         task.cache.mkdir(parents=True, exist_ok=True)
         (task.cache / "checkpoint").write_text("half way")
         (task.out / "half").write_text("")
