@@ -204,6 +204,7 @@ def test_no_canary_of_a_cohort_of_dicom_gets_out(fresh: Callable[[], Workspace])
         for n, (case_id, cells) in enumerate(rows.items())
     ]
     workspace.config |= {
+        "cases_per_job": 7,
         "max_excluded_fraction": 0.95,
         "harmonize": {"small_batch": "passthrough", "min_batch_size": 2},
         "extract": {**workspace.config["extract"], "min_voxels": 40},
