@@ -47,7 +47,7 @@ demo: results/demo_cohort/cohort.tsv
 	@$(BIN)/python -m radloom.engine.summary results/demo
 
 test: $(DEV_READY)
-	$(BIN)/python -m pytest -n $(CORES) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(DEV_READY) results/demo_cohort/cohort.tsv
 	$(BIN)/ruff check .

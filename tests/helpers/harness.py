@@ -65,15 +65,15 @@ class Workspace:
     def row(self, case_id: str) -> dict[str, str]:
         return next(row for row in self.rows if row["case_id"] == case_id)
 
-    def run(self, cores: int = 2, whole: bool = False) -> Pairs:
+    def run(self, cores: int = 2, whole: bool = False, until: set[str] | None = None) -> Pairs:
         """Run the workflow through Snakemake's API with the default profile; return the pairs that were computed.
 
-        It ends at the tables, or runs the `whole` chain.
+        It ends at the tables or at the rules of `until`, or runs the `whole` chain.
         """
         self.write()
         (self.results / "logs" / "journal.jsonl").unlink(missing_ok=True)
         last = "tidy" if self.config.get("keep") == "final" else "overlay"
-        run_api(self.snakefile, self.folder, cores, set() if whole else {"tables", last})
+        run_api(self.snakefile, self.folder, cores, set() if whole else until or {"tables", last})
         return self.computed()
 
     def computed(self) -> Pairs:

@@ -222,7 +222,9 @@ def _section(page: str, name: str) -> str:
 
 
 @pytest.mark.usefixtures("real_figures")
-def test_report_stands_alone_and_escapes_what_comes_from_data(results: CohortTask) -> None:
+def test_report_stands_alone_escapes_what_comes_from_data_and_is_the_same_twice(
+    results: CohortTask, tmp_path: Path
+) -> None:
     page = _page(results)
     outside = [u for u in re.findall(r'(?:src|href)\s*=\s*"([^"]+)"', page) if not u.startswith(("#", "data:"))]
     assert outside
@@ -236,11 +238,6 @@ def test_report_stands_alone_and_escapes_what_comes_from_data(results: CohortTas
     assert str(results.out.parent) not in page
     for url in outside:
         assert (results.out / url).exists() or url in results.inputs
-
-
-@pytest.mark.usefixtures("real_figures")
-def test_report_is_the_same_file_twice(results: CohortTask, tmp_path: Path) -> None:
-    build_report(results)
     build_report(replace(results, out=tmp_path / "again"))
     first = {p.relative_to(results.out): p.read_bytes() for p in results.out.rglob("*") if p.is_file()}
     second = {p.relative_to(tmp_path / "again"): p.read_bytes() for p in (tmp_path / "again").rglob("*") if p.is_file()}

@@ -1,5 +1,8 @@
 """One cohort that has been through the imaging steps and the tables, and a copy of it for each test."""
 
+import fcntl
+import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +30,7 @@ def new_workspace(folder: Path) -> Workspace:
     workspace.config = {
         "results": "results",
         "cohort": "cohort.tsv",
-        "cases_per_job": 2,
+        "cases_per_job": 3,
         "extract": {"params": "features.yaml"},
         "resample": {"spacing": [1, 1, 1]},
         "harmonize": {"small_batch": "passthrough", "min_batch_size": 2},
@@ -37,11 +40,20 @@ def new_workspace(folder: Path) -> Workspace:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A workspace whose run is finished. Nobody changes it: take a copy."""
-    workspace = new_workspace(tmp_path_factory.mktemp("finished") / "workspace")
-    computed = workspace.run(whole=True)
-    assert ("report", "cohort") in computed
-    return workspace
+    """A workspace whose run is finished. Nobody changes it: take a copy. Processes side by side share it."""
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent
+    made = place / "finished.pickle"
+    with open(place / "finished.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            workspace = new_workspace(place / "finished" / "workspace")
+            computed = workspace.run(whole=True)
+            assert ("report", "cohort") in computed
+            made.write_bytes(pickle.dumps(workspace))
+    finished: Workspace = pickle.loads(made.read_bytes())
+    return finished
 
 
 @pytest.fixture

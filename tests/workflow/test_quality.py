@@ -34,7 +34,7 @@ def test_a_changed_rule_runs_the_tables_alone(workspace: Workspace) -> None:
 
     # One scan gets a hole of metal, and only it is computed again and then excluded.
     workspace.set("quality", rules=[every, {"figure": "metal_ml", "above": 0.01, "action": "exclude"}])
-    assert workspace.run(whole=True) <= STATISTICS
+    assert workspace.run() <= STATISTICS
     assert not rows(tables / "exclusions.csv")
     from radloom.images import read_nifti, write_nifti
 
@@ -44,7 +44,7 @@ def test_a_changed_rule_runs_the_tables_alone(workspace: Workspace) -> None:
     scan = read_nifti(place)
     scan.array[5:8, 5:8, 5:8] = 3000
     write_nifti(place, scan)
-    assert {case for step, case in workspace.run(whole=True) if case != "cohort"} == {"a2"}
+    assert {case for step, case in workspace.run() if case != "cohort"} == {"a2"}
     (excluded,) = rows(tables / "exclusions.csv")
     assert (excluded["case_id"], excluded["roi"], excluded["step"]) == ("a2", "", "quality")
     assert excluded["reason"] == "volume of metal is 0.054 ml, above 0.01 ml (metal_ml)"
@@ -53,5 +53,5 @@ def test_a_changed_rule_runs_the_tables_alone(workspace: Workspace) -> None:
     status = {row["case_id"]: row["status"] for row in rows(tables / "cohort.csv")}
     assert status == {case: "excluded" if case == "a2" else "included" for case in CASES}
     workspace.set("quality", rules=[])
-    assert workspace.run(whole=True) <= STATISTICS
+    assert workspace.run() <= STATISTICS
     assert not rows(tables / "exclusions.csv")

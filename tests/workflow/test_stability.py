@@ -91,7 +91,7 @@ def test_perturbations_and_repeats(repeated: Workspace) -> None:
     assert repeated.run(whole=True) == set(), "the chunk decides nothing"
     before = perturbed(repeated, everybody, "original_firstorder_Entropy")
     repeated.set("perturb", count=3)
-    assert repeated.run(whole=True) == {("perturb", case) for case in everybody} | COHORT
+    assert repeated.run(until={"stability"}) == {("perturb", case) for case in everybody} | {("stability", "cohort")}
     after = perturbed(repeated, everybody, "original_firstorder_Entropy")
     np.testing.assert_array_equal(after[:, :2], before)
 
@@ -105,9 +105,8 @@ def test_perturbations_and_repeats(repeated: Workspace) -> None:
 
 
 @pytest.mark.slow
-def test_tidied_volumes_are_made_again_when_perturbations_are_asked_for(fresh: Callable[[], Workspace]) -> None:
-    workspace = fresh()
-    workspace.config |= {"keep": "final", "cases_per_job": 8}
+def test_tidied_volumes_are_made_again_when_perturbations_are_asked_for(workspace: Workspace) -> None:
+    workspace.config["keep"] = "final"
     workspace.run()
     image = workspace.results / "cases" / "a1" / "ingest" / "image.nii.gz"
     assert not image.exists()

@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import chdtrc
 
 from radloom.assembly import CohortTables, is_numeric, listed
 from radloom.batches import batch_columns
-from radloom.cox import kaplan_meier_of_censoring
 from radloom.errors import CohortError
 from radloom.rank_tests import ks_statistic
 
@@ -110,7 +109,9 @@ def independence_test(counts: np.ndarray) -> tuple[str, float, float]:
     statistic = _chi_square(table)
     if expected.min() >= 1 and np.mean(expected < LEAST_EXPECTED) <= 0.2:
         freedom = (table.shape[0] - 1) * (table.shape[1] - 1)
-        return "chi-square", statistic, float(stats.chi2.sf(statistic, freedom))
+        return "chi-square", statistic, float(chdtrc(freedom, statistic))
+    from scipy import stats
+
     if table.shape == (2, 2):
         odds, p = stats.fisher_exact(table.astype(int))
         return "Fisher", float(odds), float(p)
@@ -167,6 +168,8 @@ def median_follow_up(time: np.ndarray, event: np.ndarray) -> float:
     `event` is 0 for censoring. Cells that are NaN, and times that are not above 0, don't count; NaN where the median
     is not reached.
     """
+    from radloom.cox import kaplan_meier_of_censoring
+
     known = np.isfinite(time) & np.isfinite(event) & (time > 0)
     if not known.any():
         return float("nan")
@@ -313,6 +316,8 @@ def _number_rows(
     elif np.isnan(eta):
         note = "the same value in all batches"
     else:
+        from scipy import stats
+
         found = stats.kruskal(*filled)
         test, statistic, p = "Kruskal-Wallis", float(found.statistic), float(found.pvalue)
     rows = []

@@ -13,13 +13,10 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
-from scipy.stats import rankdata
-from sksurv.compare import compare_survival
-from sksurv.nonparametric import kaplan_meier_estimator
-from sksurv.util import Surv
 
 # Okabe and Ito (2008): eight colours that people with any kind of colour vision can tell apart; yellow last.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#555555", "#B8A900")
@@ -69,6 +66,8 @@ def kaplan_meier(times: np.ndarray, events: np.ndarray) -> Survival:
 
     Where the interval is not defined (nobody has had an event yet), it is NaN.
     """
+    from sksurv.nonparametric import kaplan_meier_estimator
+
     at, survival, interval = kaplan_meier_estimator(events.astype(bool), times, conf_type="log-log")
     no_interval = (survival >= 1) | (survival <= 0)
     low, high = (np.where(no_interval, np.nan, bound) for bound in interval)
@@ -79,6 +78,9 @@ def log_rank(times: np.ndarray, events: np.ndarray, groups: np.ndarray) -> tuple
     """Chi-square and p of the log-rank test between groups; NaN where a test is impossible (one group, no
     event).
     """
+    from sksurv.compare import compare_survival
+    from sksurv.util import Surv
+
     if len(np.unique(groups)) < 2 or not events.any():
         return float("nan"), float("nan")
     chi2, p = compare_survival(Surv.from_arrays(events.astype(bool), times), groups)
@@ -124,7 +126,7 @@ def principal_components(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, in
     x = values[:, usable]
     if x.shape[0] < 3 or x.shape[1] < 2:
         return np.empty((0, 2)), np.empty(0), int(usable.sum())
-    x = rankdata(x, axis=0)
+    x = pd.DataFrame(x).rank().to_numpy()
     x = (x - x.mean(axis=0)) / x.std(axis=0)
     u, s, vt = np.linalg.svd(x, full_matrices=False)
     sign = np.sign(vt[np.arange(2), np.abs(vt[:2]).argmax(axis=1)])

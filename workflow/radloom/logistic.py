@@ -11,9 +11,9 @@ from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
-import statsmodels.api as sm
 from scipy import stats
 from scipy.special import expit
+from statsmodels.discrete.discrete_model import Logit
 from statsmodels.tools.sm_exceptions import PerfectSeparationError, PerfectSeparationWarning
 
 from radloom.errors import CohortError
@@ -32,7 +32,7 @@ def fit_logistic(design: pd.DataFrame, outcome: np.ndarray, level: float = 0.95)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", PerfectSeparationWarning)
-            fit = sm.Logit(outcome, values).fit(method="newton", maxiter=100, tol=1e-12, disp=False)
+            fit = Logit(outcome, values).fit(method="newton", maxiter=100, tol=1e-12, disp=False)
     except (PerfectSeparationError, PerfectSeparationWarning, np.linalg.LinAlgError):
         fit = None
     if fit is None or not fit.mle_retvals["converged"] or not np.isfinite(fit.bse).all():

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import stats
-from scipy.interpolate import PchipInterpolator
+from scipy.special import kolmogorov
 
 LEAST_SAMPLES = 4
 """The variance of the k-sample statistic is not defined for fewer."""
@@ -68,7 +67,7 @@ def rank_tests(values: np.ndarray, groups: list[np.ndarray]) -> RankTests:
     found.ad_p[:] = anderson_darling_p(found.ad, k)
     for row, size in enumerate(sizes):
         found.one_ad[row] = (found.one_ad[row] - 1) / np.sqrt(_variance(np.array([size, n - size])))
-        found.one_ks_p[row] = stats.kstwobign.sf(np.sqrt(size * (n - size) / n) * found.one_ks[row])
+        found.one_ks_p[row] = kolmogorov(np.sqrt(size * (n - size) / n) * found.one_ks[row])
     found.one_ad_p[:] = anderson_darling_p(found.one_ad, 2)
     return found
 
@@ -145,6 +144,9 @@ def anderson_darling_p(standardised: np.ndarray, k: int) -> np.ndarray:
     sample's own distribution differs: of 5 to 10 cases a group, a p near 0.05 is about a tenth too small, and one below
     0.001 too large.
     """
+    from scipy import stats
+    from scipy.interpolate import PchipInterpolator
+
     m = k - 1
     spread = np.sqrt(2.0 * m * (np.pi**2 / 3.0 - 3.0))
     x = m + spread * np.asarray(standardised, dtype=np.float64)

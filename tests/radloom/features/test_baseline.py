@@ -32,11 +32,13 @@ def baseline(folder: Path, name: str) -> dict[str, dict[str, str]]:
     return {case: {row["featureName"]: row[case] for row in table} for case in table[0] if case != "featureName"}
 
 
-def read(folder: Path, scan: str, setting: dict[str, Any]) -> tuple[Volume, Volume]:
+@functools.lru_cache(maxsize=8)  # the settings of a scan are those of all classes, whose tests follow on each other
+def read(folder: Path, scan: str, settings: str) -> tuple[Volume, Volume]:
     """A scan and its ROI (1 inside), resampled by PyRadiomics itself where the baseline's settings ask for it."""
     import SimpleITK as sitk
     from radiomics.imageoperations import normalizeImage, resampleImage
 
+    setting: dict[str, Any] = ast.literal_eval(settings)
     image = sitk.ReadImage(str(folder / f"{scan}_image.nrrd"))
     mask = sitk.Cast(sitk.ReadImage(str(folder / f"{scan}_label.nrrd")) == setting.get("label", 1), sitk.sitkUInt32)
     if setting.get("normalize"):  # before resampling, as PyRadiomics has it
@@ -49,17 +51,17 @@ def read(folder: Path, scan: str, setting: dict[str, Any]) -> tuple[Volume, Volu
     return from_sitk(image), Volume(inside.array.astype(np.uint8), inside.geometry)
 
 
-@pytest.mark.parametrize("scan", SCANS)
 @pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("scan", SCANS)
 def test_baseline_is_reproduced_to_its_printed_digits(pyradiomics_data: Path, name: str, scan: str) -> None:
     cases = {case: values for case, values in baseline(pyradiomics_data, name).items() if case.split("_")[0] == scan}
     assert len(cases) >= 1
     for case, values in cases.items():
         setting = ast.literal_eval(values["diagnostics_Configuration_Settings"])
-        image, roi = read(pyradiomics_data, scan, setting)
+        image, roi = read(pyradiomics_data, scan, values["diagnostics_Configuration_Settings"])
         if name == "shape2D":  # one slice of the ROI
             slice_ = ast.literal_eval(values["diagnostics_Mask-corrected_BoundingBox"])[2]
-            roi.array[np.arange(len(roi.array)) != slice_] = 0
+            roi = Volume(np.where(np.arange(len(roi.array))[:, None, None] == slice_, roi.array, 0), roi.geometry)
         done_here = {*REFUSED, "normalize"}
         ours = {key: value for key, value in setting.items() if value is not None and key not in done_here}
         features = tuple(column.split("_")[2] for column in values if column.startswith("original_"))
@@ -67,9 +69,13 @@ def test_baseline_is_reproduced_to_its_printed_digits(pyradiomics_data: Path, na
         params = FeatureParams(ours, {"Original": {}}, {name: tuple(f for f in features if f in known)})
         extraction = extract_features(image, roi, {1: "ROI"}, params)
         assert len(extraction.columns) >= 5
-        stock = extract_features(image, roi, {1: "ROI"}, replace(params, engine="pyradiomics")).rows["ROI"]
-        for column, value, today in zip(extraction.columns, extraction.rows["ROI"], stock, strict=True):
-            if (case, column.split("_")[2]) in MESH_CHANGED:
-                assert value == pytest.approx(today, rel=1e-12), f"{case} {column}"
-                continue
+        found = dict(zip(extraction.columns, extraction.rows["ROI"], strict=True))
+        changed = [column for column in found if (case, column.split("_")[2]) in MESH_CHANGED]
+        if changed:
+            stock = extract_features(image, roi, {1: "ROI"}, replace(params, engine="pyradiomics"))
+            today = dict(zip(stock.columns, stock.rows["ROI"], strict=True))
+            assert today.keys() == found.keys()
+            for column in changed:
+                assert found.pop(column) == pytest.approx(today[column], rel=1e-12), f"{case} {column}"
+        for column, value in found.items():
             assert value == pytest.approx(float(values[column]), rel=PRINTED, abs=1e-12), f"{case} {column}"

@@ -16,7 +16,7 @@ from radloom.nets.onnx_export import export_onnx, largest_difference
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
-TRANSFORMER = {"width": 16, "heads": 2, "layers": 2, "mlp": 2, "grid": [4, 6]}
+TRANSFORMER = {"width": 16, "heads": 2, "layers": 1, "mlp": 2, "grid": [4, 6]}
 
 
 def saved(folder: Path, architecture: Architecture, seed: int = 0) -> Path:
