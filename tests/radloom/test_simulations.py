@@ -36,7 +36,7 @@ from radloom.validation import (
 )
 
 PREVALENCE = np.array([0.2, 0.8, 0.3, 0.7])
-SEEDS = 50
+SEEDS = 25
 L1_RATIO = 0.01
 """Nearly a ridge: every model has terms, so that a leak of many weak features would show."""
 KINDS = {"logistic": "auc", "cox": "c_index"}
@@ -123,7 +123,7 @@ def test_noise_has_no_performance_within_centres(kind: str) -> None:
     for column, values in honest.items():
         error = values.std(ddof=1) / np.sqrt(values.notna().sum())
         assert abs(values.mean() - 0.5) < 3 * error, (column, values.mean(), error)
-        assert error < 0.02, column  # the test could see a bias of 0.06
+        assert error < 0.025, column  # the test could see a bias of 0.075, and the leak below has one of 0.1
 
 
 @pytest.mark.slow
