@@ -312,7 +312,8 @@ def qc_rows(
             rows.append(dict(zip(QC_COLUMNS, cells, strict=True)))
 
         if calibrated := _facts(entries, "calibrate", case_id):
-            add("calibrate", "", "calibration_source", None, calibrated.get("source", ""))
+            if calibrated.get("source", "none") != "none":  # or every case would seem to have a warning
+                add("calibrate", "", "calibration_source", None, calibrated["source"])
             for name in ("slope", "intercept"):
                 add("calibrate", "", f"calibration_{name}", calibrated[name])
             for hu, sd in calibrated.get("sd_hu", {}).items():
