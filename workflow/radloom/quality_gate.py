@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from radloom.acquisition import clean
-from radloom.engine.step import Entry
+from radloom.engine.step import Entries, facts_of_case
 from radloom.quality_figures import FIGURES
 
 STEP = "quality"
-Entries = Mapping[str, Mapping[str, Entry]]
 MOST_NAMES = 3
 """Names in the sheet that one patient may have; an id in the files that more share is no patient's."""
 PERSONAL = ("burned_in_slices", "recognizable_slices", "overlay_slices")
@@ -71,7 +70,7 @@ def pass_gate(cases: Sequence[Mapping[str, str]], entries: Entries, rules: Seque
         figures += [Measured(roi, name, value) for roi, own in facts["rois"].items() for name, value in own.items()]
         figures += [Measured("", name, value) for name, value in _materials(entries, case_id).items()]
         figures += [Measured("", "slice_gap_mm", _slice_gap(facts, entries, case))]
-        figures += [Measured("", name, _facts(entries, "ingest", case_id).get(name)) for name in PERSONAL]
+        figures += [Measured("", name, facts_of_case(entries, "ingest", case_id).get(name)) for name in PERSONAL]
         figures += alike[case_id]
         gate.figures[case_id] = figures
         for rule in rules:
@@ -102,20 +101,15 @@ def _broken(rule: Mapping[str, Any], case_id: str, one: Measured) -> Finding | N
     return Finding(case_id, one.roi, text, f"{figure.advice} If all is sound, change the rule in quality: rules.")
 
 
-def _facts(entries: Entries, step: str, case_id: str) -> Mapping[str, Any]:
-    entry = entries.get(step, {}).get(case_id)
-    return entry.facts if entry is not None else {}
-
-
 def _materials(entries: Entries, case_id: str) -> dict[str, float | None]:
     """Air, fat and muscle as the calibration found them: there is but one measurement of each."""
-    facts = _facts(entries, "calibrate", case_id)
+    facts = facts_of_case(entries, "calibrate", case_id)
     tissues = facts.get("tissue_hu", {})
     return {"hu_air": facts.get("air_hu"), "hu_fat": tissues.get("fat"), "hu_muscle": tissues.get("muscle")}
 
 
 def _slice_gap(facts: Mapping[str, Any], entries: Entries, case: Mapping[str, str]) -> float | None:
-    acquisition = _facts(entries, "ingest", case["case_id"]).get("acquisition") or {}
+    acquisition = facts_of_case(entries, "ingest", case["case_id"]).get("acquisition") or {}
     # The sheet's before the header's, as in the acquisition table.
     given = clean("slice_thickness", case.get("slice_thickness", ""))
     thickness = acquisition.get("slice_thickness") if given is None else given
@@ -133,7 +127,7 @@ def _alike(
     from radloom.duplicates import hash_distances
 
     ids = [row["case_id"] for row in rows]
-    facts = [_facts(entries, "ingest", case_id) for case_id in ids]
+    facts = [facts_of_case(entries, "ingest", case_id) for case_id in ids]
     by_sheet = _groups(row.get("patient_id") or row["case_id"] for row in rows)
     by_files = _groups(own.get("patient_hash") for own in facts)
     by_digest = _groups(measured[case_id]["voxels"] for case_id in ids)

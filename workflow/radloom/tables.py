@@ -21,7 +21,7 @@ import pandas as pd
 from radloom import acquisition
 from radloom.analysis_plan import columns_by_key
 from radloom.cohort import HOUNSFIELD, is_missing
-from radloom.engine.step import CohortResult, CohortTask, Entry
+from radloom.engine.step import CohortResult, CohortTask, Entries, Entry, facts_of_case
 from radloom.errors import CohortError
 from radloom.extractions import facts_of, features_file, table_name
 from radloom.quality_gate import STEP as GATE
@@ -61,7 +61,6 @@ ACQUISITION_COLUMNS = [
     "air_voxels",
 ]
 Row = dict[str, Any]
-Entries = Mapping[str, Mapping[str, Entry]]
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -242,12 +241,12 @@ def acquisition_rows(
         row: Row = {"case_id": case["case_id"], "centre": case["centre"]}
         row |= {name: entry.facts.get(name) for name in ("format", "dtype", "hu_min", "hu_max")}
         row |= {name: acquisition.cell(value) for name, value in acquired[case["case_id"]].items()}
-        resampled = _facts(entries, "resample", case["case_id"])
+        resampled = facts_of_case(entries, "resample", case["case_id"])
         for prefix, facts in (("", entry.facts), ("resampled_", resampled)):
             for name in ("spacing", "size"):
                 values = facts.get(name) or (None, None, None)
                 row |= {f"{prefix}{name}_{axis}": value for axis, value in zip("xyz", values, strict=True)}
-        calibrated = _facts(entries, "calibrate", case["case_id"])
+        calibrated = facts_of_case(entries, "calibrate", case["case_id"])
         row |= {f"calibration_{name}": calibrated.get(name) for name in ("method", "source", "slope", "intercept")}
         row["calibration_sd_hu"] = calibrated.get("sd_hu", {}).get("0")
         row |= {name: calibrated.get(name) for name in ("air_hu", "air_voxels")}
@@ -279,12 +278,6 @@ def with_acquisition(
     return rows
 
 
-def _facts(entries: Entries, step: str, case_id: str) -> dict[str, Any]:
-    """The facts of a step that has done the case, else none."""
-    entry = entries.get(step, {}).get(case_id)
-    return entry.facts if entry is not None and entry.status == "ok" else {}
-
-
 def qc_rows(
     cases: Sequence[Mapping[str, str]],
     entries: Entries,
@@ -311,7 +304,7 @@ def qc_rows(
             cells = (case["case_id"], case["centre"], roi, step, item, value, warning)
             rows.append(dict(zip(QC_COLUMNS, cells, strict=True)))
 
-        if calibrated := _facts(entries, "calibrate", case_id):
+        if calibrated := facts_of_case(entries, "calibrate", case_id):
             if calibrated.get("source", "none") != "none":  # or every case would seem to have a warning
                 add("calibrate", "", "calibration_source", None, calibrated["source"])
             for name in ("slope", "intercept"):
@@ -321,7 +314,7 @@ def qc_rows(
             for name, hu in calibrated.get("observed_hu", {}).items():
                 add("calibrate", "", f"observed_{name}_hu", hu)
         for name in MATCHED:
-            if (value := _facts(entries, "resample", case_id).get(name)) is not None:
+            if (value := facts_of_case(entries, "resample", case_id).get(name)) is not None:
                 add("resample", "", name, value)
         for step, fact, item in (
             ("segment", "voxels", "segmented_voxels"),
@@ -329,13 +322,13 @@ def qc_rows(
             ("postprocess", "change", "volume_after_over_before"),
             ("postprocess", "components", "components"),
         ):
-            for roi, value in _facts(entries, step, case_id).get(fact, {}).items():
+            for roi, value in facts_of_case(entries, step, case_id).get(fact, {}).items():
                 add(step, roi, item, value)
-        for roi, scores in _facts(entries, "segment", case_id).get("uncertainty", {}).items():
+        for roi, scores in facts_of_case(entries, "segment", case_id).get("uncertainty", {}).items():
             for name in UNCERTAINTY_ITEMS:
                 add("segment", roi, f"segmentation_{name}", scores[name])
-        segmented = _facts(entries, "postprocess", case_id).get("volume_mm3", {})
-        for roi, facts in _facts(entries, "extract", case_id).get("rois", {}).items():
+        segmented = facts_of_case(entries, "postprocess", case_id).get("volume_mm3", {})
+        for roi, facts in facts_of_case(entries, "extract", case_id).get("rois", {}).items():
             add("extract", roi, "voxels", facts.get("voxels"))
             if roi not in segmented:  # a derived ROI
                 add("extract", roi, "volume_mm3", facts.get("volume_mm3"))
@@ -506,7 +499,9 @@ def build_tables(task: CohortTask) -> CohortResult:
         exclusions.sort(key=lambda row: place[row["case_id"]])
     table = tables[main]
 
-    headers = {case["case_id"]: _facts(entries, "ingest", case["case_id"]).get("acquisition") or {} for case in cases}
+    headers = {
+        case["case_id"]: facts_of_case(entries, "ingest", case["case_id"]).get("acquisition") or {} for case in cases
+    }
     acquired, doubts = acquisition.join_sheet(cases, headers)
     cases = with_acquisition(cases, acquired, set(wanted) - set(clinical.columns if clinical else ()), wanted)
     sheet_columns = list(dict.fromkeys(name for case in cases for name in case))

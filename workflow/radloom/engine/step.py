@@ -58,6 +58,16 @@ class Entry:
     files: dict[str, Path]
 
 
+Entries = Mapping[str, Mapping[str, Entry]]
+"""What the steps' manifests say of the cases, by step and case."""
+
+
+def facts_of_case(entries: Entries, step: str, case_id: str) -> dict[str, Any]:
+    """The facts of a step that has done the case, else none."""
+    entry = entries.get(step, {}).get(case_id)
+    return entry.facts if entry is not None and entry.status == "ok" else {}
+
+
 @dataclass(frozen=True)
 class CohortTask:
     """One run of a step that sees the whole cohort.
