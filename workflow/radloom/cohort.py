@@ -16,8 +16,8 @@ from radloom.source_names import is_url, is_volume
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 ROI_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 REQUIRED = ("case_id", "centre", "image")
-# Columns that the chain itself reads; every other column may serve as batch, where the configuration names it.
 HOUNSFIELD = ("water_hu", "air_hu", "water_hu_sd", "air_hu_sd")
+# Columns that the chain itself reads; every other column may serve as batch, where the configuration names it.
 KNOWN = (*REQUIRED, "patient_id", "mask", "series", "mask_roi", "roi_name", "repeat_id", *HOUNSFIELD)
 PAIRS = (
     *(("water_hu", "air_hu"), ("air_hu", "water_hu")),

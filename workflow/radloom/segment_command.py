@@ -80,19 +80,21 @@ def segment_command(
     device: str = "auto",
     timeout_s: float = 3600.0,
     tolerance_mm: float = 0.01,
+    work: Path | None = None,
 ) -> tuple[Volume, dict[int, str], list[str]]:
     """Run a program on an image (.nii.gz); returns the label volume on the image's grid, its names and warnings.
 
     `labels` maps the numbers to keep to ROI names; other numbers become background, with a warning. Axes that come
     back permuted or flipped are turned back, voxel by voxel; a grid whose corners lie further than `tolerance_mm` from
-    the image's is refused. Raises CaseError where the program fails, takes longer than `timeout_s` or returns what
-    can't be used, and CohortError where it can't be started.
+    the image's is refused. `work` is the folder in which the program's files lie (default: that for temporary ones).
+    Raises CaseError where the program fails, takes longer than `timeout_s` or returns what can't be used, and
+    CohortError where it can't be started.
     """
     from radloom.images import read_nifti_geometry
     from radloom.segment import segment_mask
     from radloom.volume_files import match_mask, read_source
 
-    with tempfile.TemporaryDirectory(prefix="radloom-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="radloom-", dir=work) as scratch:
         places = {
             "image_folder": Path(scratch, "image"),
             "image": Path(scratch, "image", IMAGE_FILE),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,14 +43,14 @@ def run_case(task: CaseTask) -> CaseResult:
     elif source == "command":
         from radloom.segment_command import segment_command
 
-        # The program's copy of the image is gone with the case's folder, also after a kill.
-        tempfile.tempdir = str(task.out.resolve())
         labels, names, warnings = segment_command(
             task.inputs["calibrate/image.nii.gz"],
             task.params["command"],
             {int(number): name for number, name in task.params["labels"].items()},
             device=task.params["device"],
             timeout_s=task.limits["command_timeout_s"],
+            # The program's copy of the image is gone with the case's folder, also after a kill.
+            work=task.out.resolve(),
         )
     else:
         models = {name.removeprefix("model."): task.resources[name] for name in sorted(task.resources)}

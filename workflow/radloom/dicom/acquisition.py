@@ -92,10 +92,6 @@ class _Elements:
         """Every value of the element, wherever it is there."""
         return {value.casefold() for item in self._items for value in texts(item, keyword)}
 
-    def has(self, keyword: str) -> bool:
-        """Whether the element is there, if empty."""
-        return any(keyword in item for item in self._items)
-
     def private(self, what: str) -> str:
         """The text of a vendor's own element (of VENDORS), empty where there is none."""
         group, creator, element = VENDORS[what]

@@ -28,16 +28,21 @@ _MOST_VOXELS = 1 << 31
 _TILT_TOLD, _TILT_SHOWN = 1.0, 0.5  # degrees
 _ONE_SERIES = "Send one reconstruction as one series."
 
-# What headers say of a person to be seen in the pixels, by the fact (and figure of the quality gate) that counts it.
-_PERSONAL: dict[str, Callable[[Header], bool]] = {
-    "burned_in_slices": lambda header: header.text("BurnedInAnnotation").upper() == "YES",
-    "recognizable_slices": lambda header: header.text("RecognizableVisualFeatures").upper() == "YES",
-    "overlay_slices": lambda header: any(tag in header.dataset for tag in OVERLAYS),
-}
-_PERSONAL_TEXTS = {
-    "burned_in_slices": "have text burnt into their pixels, by their header: it may name the patient, and stays there",
-    "recognizable_slices": "show by what a person may be recognised, by their header, as a face",
-    "overlay_slices": "had overlay planes, which may hold text: they were left out",
+# What headers say of a person to be seen in the pixels, by the fact (and figure of the quality gate) that counts it,
+# and how ingest warns of it.
+_PERSONAL: dict[str, tuple[Callable[[Header], bool], str]] = {
+    "burned_in_slices": (
+        lambda header: header.text("BurnedInAnnotation").upper() == "YES",
+        "have text burnt into their pixels, by their header: it may name the patient, and stays there",
+    ),
+    "recognizable_slices": (
+        lambda header: header.text("RecognizableVisualFeatures").upper() == "YES",
+        "show by what a person may be recognised, by their header, as a face",
+    ),
+    "overlay_slices": (
+        lambda header: any(tag in header.dataset for tag in OVERLAYS),
+        "had overlay planes, which may hold text: they were left out",
+    ),
 }
 
 
@@ -91,8 +96,8 @@ def read_ct(series: Series, settings: CtSettings = DEFAULTS) -> CtSeries:
 def _read(series: Series, settings: CtSettings) -> CtSeries:
     frames, left_out, layout = check_headers(series, settings)
     stack = Stack(layout, frames)
-    seen = {what: sum(told(frame.header) for frame in frames) for what, told in _PERSONAL.items()}
-    warnings = [f"{count} slices {_PERSONAL_TEXTS[what]}" for what, count in seen.items() if count]
+    seen = {what: sum(told(frame.header) for frame in frames) for what, (told, _) in _PERSONAL.items()}
+    warnings = [f"{count} slices {_PERSONAL[what][1]}" for what, count in seen.items() if count]
     warnings += [f"{count} {what} in the series were left out" for what, count in left_out.items() if count]
     warnings += stack.warnings + _warnings(layout, frames)
     array, valid = stack.array, stack.valid

@@ -54,8 +54,8 @@ def forget(results: Path, case_id: str, snakemake: Path) -> Forgotten:
         raise ValueError("RESULTS must be a results folder of Radloom")
     if not hold_results(results):
         raise ValueError("a run is at work in this folder: stop it first")
-    plans = [content for path in (results / "plan").glob("*/*.json") if (content := read_json(path))]
-    if not _knows(results, case_id):
+    plans = _plans(results)
+    if not _knows(results, case_id, plans):
         raise ValueError("these results know of no such case")
     case = results / "cases" / case_id
     with ExitStack() as held:
@@ -74,10 +74,13 @@ def forget(results: Path, case_id: str, snakemake: Path) -> Forgotten:
     return Forgotten(removed, tuple(_left(results, snakemake, case_id, plans)))
 
 
-def _knows(results: Path, case_id: str) -> bool:
+def _plans(results: Path) -> list[dict[str, Any]]:
+    return [content for path in (results / "plan").glob("*/*.json") if (content := read_json(path))]
+
+
+def _knows(results: Path, case_id: str, plans: list[dict[str, Any]]) -> bool:
     if (results / "cases" / case_id).is_dir():
         return True
-    plans = [read_json(path) or {} for path in (results / "plan").glob("*/*.json")]
     return any(case["case_id"] == case_id for plan in plans for case in plan.get("cases", []))
 
 
@@ -164,7 +167,7 @@ def _left(results: Path, snakemake: Path, case_id: str, plans: list[dict[str, An
                 yield f"{table}: the patient's row"
     for other in sorted(results.resolve().parent.iterdir()):
         with suppress(OSError):  # somebody else's
-            if other != results.resolve() and (other / "plan").is_dir() and _knows(other, case_id):
+            if other != results.resolve() and (other / "plan").is_dir() and _knows(other, case_id, _plans(other)):
                 yield f"{other.name}, other results that have a case of this name"
     if not snakemake.is_dir():
         yield "Snakemake's logs, if runs were started in another folder: do this again there"
